@@ -1,0 +1,62 @@
+--- zproc run: run a script.
+
+local errors = require "zproc.errors"
+local runtime = require "zproc.runtime"
+
+local run = {
+  usage = "run SCRIPT [ARGUMENT ...]",
+  summary = "run a Lua script; its arguments are in `arg` and `...`",
+}
+
+local USAGE_ERROR <const> = 2
+
+local say = runtime.say
+
+--- What a person needs of an error that ended the script: words, place, tracebacks here and there.
+local function report(raised)
+  if type(raised) == "table" and not errors.is(raised) and not (getmetatable(raised) or {}).__tostring then
+    raised = ("(error object is a %s value)"):format(type(raised))
+  end
+  local text = debug.traceback(tostring(raised), 2)
+  if errors.is(raised) and raised.traceback then text = text .. "\nremote " .. raised.traceback end
+  return { text = text, raised = raised }
+end
+
+--- Run the script that the first argument names.
+---@param arguments string[]
+---@return integer status
+function run.run(arguments)
+  local script = arguments[1]
+  if not script then
+    say "run: which script? usage: zproc run SCRIPT [ARGUMENT ...]"
+    return USAGE_ERROR
+  end
+  if script == "--help" then
+    print("usage: zproc " .. run.usage .. "\n\n" .. run.summary)
+    return 0
+  end
+  local chunk, failure = loadfile(script)
+  if not chunk then
+    say(failure)
+    return 1
+  end
+  arg = table.move(arguments, 2, #arguments, 1, { [0] = script })
+  local ok, result = xpcall(chunk, report, table.unpack(arguments, 2))
+  local status = 0
+  if not ok then
+    if errors.is(result.raised, "ProcessExit") then
+      status = result.raised.status
+    else
+      say(result.text)
+      status = 1
+    end
+  end
+  failure = runtime.shutdown()
+  if failure ~= nil then
+    say(tostring(failure))
+    status = status == 0 and 1 or status
+  end
+  return status
+end
+
+return run

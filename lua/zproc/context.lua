@@ -1,0 +1,214 @@
+--- Context: a State and the processes that share it.
+
+local core = require "zproc.core"
+local address = require "zproc.address"
+local errors = require "zproc.errors"
+local options = require "zproc.options"
+local process = require "zproc.process"
+local runtime = require "zproc.runtime"
+local state = require "zproc.state"
+
+---@class zproc.Context
+---@field state zproc.State
+---@field process_list zproc.Process[]
+---@field server_address string
+---@field namespace string
+local Context = { __name = "Context" }
+Context.__index = Context
+
+local OPTIONS = {
+  server_address = "string",
+  wait = "boolean",
+  cleanup = "boolean",
+  namespace = "string",
+  process = "table",
+}
+
+local context = {}
+
+--- A new directory with an empty store in it.
+local function create_store()
+  core.sweep_directories() -- what processes that were killed have left
+  local directory = core.create_directory()
+  local ok, err = pcall(core.create_store, directory:path())
+  if not ok then
+    directory:remove()
+    error(err)
+  end
+  return directory
+end
+
+--- zproc.context([server_address,] [options])
+---@param server_address? string|table
+---@param opts? { server_address: string?, wait: boolean?, cleanup: boolean?, namespace: string?, process: table? }
+---@return zproc.Context
+function context.new(server_address, opts)
+  if type(server_address) == "table" and opts == nil then
+    server_address, opts = nil, server_address
+  end
+  opts = options.check("zproc.context", opts, OPTIONS)
+  options.check("zproc.context: option 'process'", opts.process, process.OPTIONS)
+  server_address = server_address or opts.server_address
+  local namespace = opts.namespace or "default"
+  local directory = server_address and address.directory("zproc.context", server_address)
+  local store
+  if not directory then
+    store = create_store()
+    directory = store:path()
+    server_address = address.of_directory(directory)
+  end
+  local self = setmetatable({
+    process_list = {},
+    worker_list = {},
+    server_address = server_address,
+    namespace = namespace,
+    _options = opts,
+    _store = store,
+    _pid = core.getpid(),
+  }, Context)
+  local ok, err = pcall(function()
+    self.state = state.attach(directory, namespace, server_address)
+    core.state_check(self.state)
+  end)
+  if not ok then
+    if store then store:remove() end
+    error(err)
+  end
+  runtime.add_context(self)
+  return self
+end
+
+local function check_open(self, call)
+  if self._closed then errors.usage("%s: this Context is closed", call) end
+  if self._pid ~= core.getpid() then
+    errors.usage("%s: this Context belongs to process %d; start with pass_context = true, or make a new one with "
+      .. "zproc.context(server_address)", call, self._pid)
+  end
+end
+
+--- The options of a process: those of the call over those of the Context.
+local function process_options(self, call, opts)
+  local merged = { namespace = self.namespace, cleanup = self._options.cleanup }
+  for name, value in pairs(self._options.process or {}) do merged[name] = value end
+  for name, value in pairs(options.check(call, opts, process.OPTIONS)) do merged[name] = value end
+  return merged
+end
+
+--- ctx:process(target, [options]), or ctx:process(options) which returns a function that takes the target.
+---@param target function|table
+---@param opts? table
+---@return zproc.Process|fun(target: function): zproc.Process
+function Context:process(target, opts)
+  check_open(self, "ctx:process")
+  if target == nil or opts == nil and type(target) == "table" and not options.is_callable(target) then
+    local given = process_options(self, "ctx:process", target)
+    return function(decorated) return self:process(decorated, given) end
+  end
+  local fresh = process.new("ctx:process", target, self.server_address, process_options(self, "ctx:process", opts))
+  self.process_list[#self.process_list + 1] = fresh
+  return fresh
+end
+
+--- ctx:process_factory(target, ..., [{count = n, ...}]): n processes for each target.
+---@return zproc.Process[]
+function Context:process_factory(...)
+  check_open(self, "ctx:process_factory")
+  local targets, opts = table.pack(...), {}
+  local last = targets[targets.n]
+  if type(last) == "table" and not options.is_callable(last) then
+    targets.n = targets.n - 1
+    for name, value in pairs(last) do opts[name] = value end
+  end
+  if targets.n == 0 then errors.usage("ctx:process_factory: at least one target is needed") end
+  local count = opts.count
+  options.check("ctx:process_factory", { count = count }, { count = "count" })
+  opts.count = nil
+  local made = {}
+  for i = 1, targets.n do
+    for _ = 1, count or 1 do made[#made + 1] = self:process(targets[i], opts) end
+  end
+  return made
+end
+
+--- ctx:wait_all([timeout] or {timeout =, safe =}): what each wait returned (its first value), in the order of process_list;
+--- `.n` is set. The timeout is for all together; when it is up: nil and a TimeoutError. With `safe`, errors (a TimeoutError
+--- too) take the place of the results that they prevented.
+---@param opts? number|{ timeout: number?, safe: boolean? }
+---@return any[]?, zproc.Error?
+function Context:wait_all(opts)
+  check_open(self, "ctx:wait_all")
+  if type(opts) ~= "table" then
+    options.check_timeout("ctx:wait_all", opts)
+    opts = { timeout = opts }
+  end
+  opts = options.check("ctx:wait_all", opts, { timeout = "seconds", safe = "boolean" })
+  local deadline = opts.timeout and core.clock() + opts.timeout
+  local results = { n = #self.process_list }
+  for i, one in ipairs(self.process_list) do
+    local left = deadline and math.max(0, deadline - core.clock())
+    local ok, result, err = pcall(one.wait, one, left)
+    if ok and errors.is(err, "TimeoutError") and deadline and one.exitcode == nil then
+      if not opts.safe then return errors.timeout("waiting for all processes", opts.timeout) end
+      result = err
+    elseif not ok and not opts.safe then
+      error(result)
+    end
+    results[i] = result
+  end
+  return results
+end
+
+--- Start every process that was not started yet.
+function Context:start_all()
+  check_open(self, "ctx:start_all")
+  for _, one in ipairs(self.process_list) do
+    if not one.pid then one:start() end
+  end
+end
+
+--- Stop every process that was started; returns the exit codes, in the order of process_list (false: never started).
+---@return (integer|false)[]
+function Context:stop_all()
+  check_open(self, "ctx:stop_all")
+  for _, one in ipairs(self.process_list) do one:_terminate() end
+  local exitcodes = {}
+  for i, one in ipairs(self.process_list) do exitcodes[i] = one.pid and one:stop() or false end
+  return exitcodes
+end
+
+--- Wait for the processes if the Context was made with `wait`, stop them unless with `cleanup = false`, and let go of the
+--- state. Afterwards the Context is not to be used. May be called twice.
+function Context:close()
+  if self._closed then return end
+  if self._pid ~= core.getpid() then return end -- inherited by fork: its owner will
+  local ok, err = true, nil
+  if self._options.wait then
+    for _, one in ipairs(self.process_list) do
+      if one.pid then
+        local waited, failure = pcall(one.wait, one)
+        if ok and not waited then ok, err = false, failure end
+      end
+    end
+  end
+  local stopped, stop_error = true, nil
+  if self._options.cleanup ~= false then stopped, stop_error = pcall(self.stop_all, self) end
+  self._closed = true
+  runtime.remove_context(self)
+  self.state:close()
+  if self._store then
+    local running = false
+    for _, one in ipairs(self.process_list) do running = running or one.is_alive end
+    if not running then self._store:remove() end -- else it is theirs; swept up once they have ended
+  end
+  if not ok then error(err, 0) end
+  if not stopped then error(stop_error, 0) end
+end
+
+Context.__close = Context.close
+
+function Context:__tostring()
+  return ("Context (%s, namespace %q, %d processes%s)"):format(self.server_address, self.namespace, #self.process_list,
+    self._closed and ", closed" or "")
+end
+
+return context

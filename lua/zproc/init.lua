@@ -1,0 +1,42 @@
+--- zproc: processes that share one state. The module that scripts require.
+
+local core = require "zproc.core"
+local context = require "zproc.context"
+local errors = require "zproc.errors"
+local options = require "zproc.options"
+local process = require "zproc.process"
+local runtime = require "zproc.runtime"
+local state = require "zproc.state"
+
+local zproc = {}
+
+zproc.null = core.null
+
+zproc.context = context.new
+zproc.state = state.new
+zproc.atomic = state.atomic
+zproc.exit = runtime.exit
+zproc.error_class = errors.class
+zproc.is_error = errors.is
+zproc.time = core.time
+zproc.getpid = core.getpid
+zproc.cpu_count = core.cpu_count
+
+--- zproc.process(target, server_address, [options])
+---@param target function
+---@param server_address string
+---@param opts? table
+---@return zproc.Process
+function zproc.process(target, server_address, opts)
+  return process.new("zproc.process", target, server_address, opts)
+end
+
+--- Sleep, in seconds.
+---@param seconds number
+function zproc.sleep(seconds)
+  if seconds == nil then errors.usage "zproc.sleep takes a number of seconds" end
+  options.check_timeout("zproc.sleep", seconds)
+  core.sleep(seconds)
+end
+
+return zproc

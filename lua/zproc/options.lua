@@ -1,0 +1,96 @@
+--- Checking of arguments and option tables: an unknown option, or one of the wrong type, is an error that names the option
+--- and the call.
+
+local errors = require "zproc.errors"
+
+local options = {}
+
+local function is_seconds(value)
+  return type(value) == "number" and value >= 0 -- false for NaN
+end
+
+--- What an option may be: a test, and the words for it.
+local kinds = {
+  boolean = { function(value) return type(value) == "boolean" end, "true or false" },
+  string = { function(value) return type(value) == "string" end, "a string" },
+  table = { function(value) return type(value) == "table" end, "a table" },
+  list = { function(value) return type(value) == "table" end, "a list" },
+  seconds = { is_seconds, "a number of seconds, 0 or more" },
+  count = {
+    function(value) return math.type(value) == "integer" and value >= 1 end, "an integer of at least 1",
+  },
+}
+
+--- How many single-letter changes make b of a; cut off at 3, more is no typing error.
+local function distance(a, b)
+  if math.abs(#a - #b) > 2 then return 3 end
+  local row = {}
+  for j = 0, #b do row[j] = j end
+  for i = 1, #a do
+    local diagonal = row[0]
+    row[0] = i
+    for j = 1, #b do
+      local change = diagonal + (a:byte(i) == b:byte(j) and 0 or 1)
+      diagonal = row[j]
+      row[j] = math.min(change, row[j] + 1, row[j - 1] + 1)
+    end
+  end
+  return row[#b]
+end
+
+local function closest(name, spec)
+  local best, least = nil, 3
+  for candidate in pairs(spec) do
+    local d = distance(name, candidate)
+    if d < least or d == least and best and candidate < best then best, least = candidate, d end
+  end
+  return best
+end
+
+--- How a value reads in a message.
+function options.describe(value)
+  if type(value) == "string" then return ("the string %q"):format(value) end
+  if type(value) == "number" or type(value) == "boolean" then return tostring(value) end
+  return (value == nil and "" or "a ") .. type(value)
+end
+
+--- Check a table of options; returns it, or an empty one for nil.
+---@param call string the function's name, for messages
+---@param given table?
+---@param spec table<string, string> option name -> kind
+---@return table
+function options.check(call, given, spec)
+  if given == nil then return {} end
+  if type(given) ~= "table" then errors.usage("%s: options come in a table, not in a %s", call, type(given)) end
+  for name, value in pairs(given) do
+    local kind = spec[name]
+    if not kind then
+      local hint = type(name) == "string" and closest(name, spec)
+      errors.usage("%s: unknown option %s%s", call, type(name) == "string" and "'" .. name .. "'" or options.describe(name),
+        hint and (" (did you mean '%s'?)"):format(hint) or "")
+    end
+    local test, words = kinds[kind][1], kinds[kind][2]
+    if not test(value) then
+      errors.usage("%s: option '%s' must be %s, not %s", call, name, words, options.describe(value))
+    end
+  end
+  return given
+end
+
+--- Check one optional timeout.
+---@param call string
+---@param timeout number?
+function options.check_timeout(call, timeout)
+  if timeout ~= nil and not is_seconds(timeout) then
+    errors.usage("%s: the timeout must be %s, not %s", call, kinds.seconds[2], options.describe(timeout))
+  end
+end
+
+--- Whether a value can be called.
+function options.is_callable(value)
+  if type(value) == "function" then return true end
+  local meta = getmetatable(value)
+  return type(meta) == "table" and type(rawget(meta, "__call")) == "function"
+end
+
+return options

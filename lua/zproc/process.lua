@@ -1,0 +1,204 @@
+--- Process: one forked process that runs one target.
+
+local core = require "zproc.core"
+local address = require "zproc.address"
+local errors = require "zproc.errors"
+local options = require "zproc.options"
+local runtime = require "zproc.runtime"
+local state = require "zproc.state"
+
+local SIGTERM <const>, SIGKILL <const> = 15, 9
+local GRACE <const> = 2 -- seconds that a process has between SIGTERM and SIGKILL
+
+---@class zproc.Process
+---@field target function
+---@field namespace string
+---@field server_address string
+---@field pid integer? nil before the start
+---@field exitcode integer? nil while it runs; -N after signal N
+---@field is_alive boolean
+local Process = {}
+
+local OPTIONS = {
+  args = "list",
+  kwargs = "table",
+  stateful = "boolean",
+  pass_context = "boolean",
+  start = "boolean",
+  namespace = "string",
+  cleanup = "boolean", -- set by the Context
+}
+
+local process = { OPTIONS = OPTIONS }
+
+local getters = {}
+
+function getters.pid(self)
+  return self._child and self._child:pid()
+end
+
+function getters.exitcode(self)
+  if not self._exitcode and self._child then self._exitcode = self._child:wait(0) end
+  return self._exitcode
+end
+
+function getters.is_alive(self)
+  return self._child ~= nil and getters.exitcode(self) == nil
+end
+
+function Process.__index(self, key)
+  local getter = getters[key]
+  if getter then return getter(self) end
+  return Process[key]
+end
+
+function Process.__tostring(self)
+  local now
+  if not self._child then
+    now = "not started"
+  elseif self.exitcode == nil then
+    now = "running"
+  elseif self.exitcode < 0 then
+    now = "killed by " .. (core.signal_name(-self.exitcode) or "signal " .. -self.exitcode)
+  else
+    now = "exited with " .. self.exitcode
+  end
+  return ("Process %s (%s%s)"):format(self.name, self._child and "pid " .. self._child:pid() .. ", " or "", now)
+end
+
+Process.__name = "Process"
+
+--- What a function is called in messages: where it is defined.
+local function name_of(target)
+  if type(target) ~= "function" then target = getmetatable(target).__call end
+  local info = debug.getinfo(target, "S")
+  return info.what == "C" and "a C function" or ("%s:%d"):format(info.short_src, info.linedefined)
+end
+
+--- Make a process and, unless told otherwise, start it.
+---@param call string the function's name, for messages
+---@param target function
+---@param server_address string
+---@param opts table?
+---@return zproc.Process
+function process.new(call, target, server_address, opts)
+  if not options.is_callable(target) then
+    errors.usage("%s: the target must be a function, not %s", call, options.describe(target))
+  end
+  opts = options.check(call, opts, OPTIONS)
+  local self = setmetatable({
+    target = target,
+    name = name_of(target),
+    server_address = server_address,
+    namespace = opts.namespace or "default",
+    _directory = address.directory(call, server_address),
+    _options = opts,
+  }, Process)
+  if opts.start ~= false then self:start() end
+  return self
+end
+
+--- What the child will run: a coroutine of the target, and its packed arguments. Made before the fork, because what a child
+--- makes after it costs a page fault for every page that it touches.
+local function prepare(self)
+  local opts, arguments = self._options, { n = 0 }
+  local function add(value)
+    arguments.n = arguments.n + 1
+    arguments[arguments.n] = value
+  end
+  if opts.pass_context then
+    add(nil) -- filled in by the child: a Context belongs to the process that makes it
+  elseif opts.stateful ~= false then
+    add(state.attach(self._directory, self.namespace, self.server_address))
+  end
+  local args = opts.args or {}
+  for i = 1, args.n or #args do add(args[i]) end
+  if opts.kwargs then add(opts.kwargs) end
+  local target = self.target
+  if type(target) ~= "function" then
+    local callable = target
+    target = function(...) return callable(...) end
+  end
+  -- In a coroutine of its own, so that a traceback ends where the target was called, not in the parent's history.
+  return coroutine.create(target), arguments
+end
+
+--- Start the process; a second start is an error.
+---@return integer pid
+function Process:start()
+  if self._child then errors.usage("process %s was started already (pid %d)", self.name, self.pid) end
+  local thread, arguments = prepare(self)
+  local child, is_child = core.fork(self._options.cleanup ~= false)
+  if is_child then
+    runtime.run_child(child, self.name, thread, function()
+      if self._options.pass_context then
+        arguments[1] = require "zproc.context".new { server_address = self.server_address, namespace = self.namespace }
+      end
+      return arguments
+    end)
+  end
+  self._child = child
+  return child:pid()
+end
+
+local function need_start(self, call)
+  if not self._child then errors.usage("process:%s: process %s was never started", call, self.name) end
+end
+
+--- Ask the process to end, wait a while, and kill it if it does not.
+---@return integer exitcode
+function Process:stop()
+  need_start(self, "stop")
+  if self.exitcode == nil then
+    self._child:signal(SIGTERM)
+    self._exitcode = self._child:wait(GRACE)
+    if not self._exitcode then
+      self._child:signal(SIGKILL)
+      self._exitcode = self._child:wait()
+    end
+  end
+  return self._exitcode
+end
+
+--- Send SIGTERM without waiting; for ending many at once.
+function Process:_terminate()
+  if self.is_alive then self._child:signal(SIGTERM) end
+end
+
+local function raise_wait_error(self, exitcode, cause)
+  local how
+  if exitcode < 0 then
+    how = ("was killed by signal %d (%s)"):format(-exitcode, core.signal_name(-exitcode) or "unknown")
+  else
+    how = ("exited with code %d"):format(exitcode)
+  end
+  local message = ("process %s (pid %d) %s"):format(self.name, self.pid, how)
+  if cause ~= nil then message = message .. ": " .. tostring(cause) end
+  error(errors.new("ProcessWaitError", message, {
+    exitcode = exitcode,
+    process = self,
+    cause = cause,
+    traceback = errors.is(cause) and cause.traceback or nil,
+  }))
+end
+
+--- Wait for the end, and return all that the target returned. Raises a ProcessWaitError if the exit code is not 0 or
+--- the target raised. With a timeout (seconds): nil and a TimeoutError when the time is up.
+---@param timeout number?
+---@return any ...
+function Process:wait(timeout)
+  options.check_timeout("process:wait", timeout)
+  need_start(self, "wait")
+  local exitcode = self._exitcode or self._child:wait(timeout)
+  if not exitcode then return errors.timeout("waiting for process " .. self.name, timeout) end
+  self._exitcode = exitcode
+  if not self._outcome then
+    local ok, values = runtime.read_outcome(self._child)
+    self._outcome = { ok = ok, values = values }
+  end
+  local ok, values = self._outcome.ok, self._outcome.values
+  if exitcode ~= 0 or ok == false then raise_wait_error(self, exitcode, ok == false and values or nil) end
+  if ok then return table.unpack(values, 1, values.n) end
+end
+
+return process

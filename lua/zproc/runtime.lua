@@ -1,0 +1,172 @@
+--- The life of this process as zproc sees it: which Contexts are open in it, what happens when it ends, and, in a child,
+--- how the target is run and its outcome left for the parent.
+
+local core = require "zproc.core"
+local errors = require "zproc.errors"
+
+local runtime = {}
+
+--- The open Contexts of this process, in the order in which they were made.
+local contexts = {}
+
+--- The Child handle if this process was started by zproc, else nil.
+local own_child = nil
+
+local exit_host = os.exit
+
+function runtime.add_context(context)
+  contexts[#contexts + 1] = context
+end
+
+function runtime.remove_context(context)
+  for i, candidate in ipairs(contexts) do
+    if rawequal(candidate, context) then return table.remove(contexts, i) end
+  end
+end
+
+--- tostring that cannot fail, whatever __tostring does.
+---@param value any
+---@return string
+local function to_words(value)
+  local ok, text = pcall(tostring, value)
+  return ok and text or ("(a %s whose __tostring fails)"):format(type(value))
+end
+
+--- Close what is open, newest first. All are closed whatever happens.
+---@return any failure the first error, if any
+function runtime.shutdown()
+  local failure
+  while #contexts > 0 do
+    local ok, err = pcall(contexts[#contexts].close, contexts[#contexts])
+    if not ok then failure = failure or err end
+  end
+  return failure
+end
+
+--- Report on stderr, which the script may have closed or replaced: reporting must not be a failure of its own.
+---@param text string
+function runtime.say(text)
+  pcall(io.stderr.write, io.stderr, "zproc: " .. text .. "\n")
+end
+
+local say = runtime.say
+
+--- A number that the system takes as an exit status, from what os.exit or zproc.exit was given.
+local function exit_status(status)
+  if status == nil or status == true then return 0 end
+  if status == false then return 1 end
+  return math.tointeger(status) or 1
+end
+
+--- End this process: zproc.exit, and os.exit too. In a process that zproc started, ProcessExit unwinds to its start.
+---@param status integer|boolean|nil
+function runtime.exit(status)
+  status = exit_status(status)
+  if own_child then error(errors.new("ProcessExit", ("exit with status %d"):format(status), { status = status })) end
+  local failure = runtime.shutdown()
+  if failure ~= nil then
+    say(to_words(failure))
+    status = status == 0 and 1 or status
+  end
+  exit_host(status, true)
+end
+
+--- os.exit as scripts see it: as before, but nothing of ours is left behind.
+---@diagnostic disable-next-line: duplicate-set-field
+os.exit = function(status, close)
+  local failure = runtime.shutdown()
+  if failure ~= nil then say(to_words(failure)) end
+  if own_child then core.child_exit(exit_status(status)) end
+  exit_host(status, close)
+end
+
+--- The error object for whatever a target raised, with the traceback of where that was.
+local function describe(raised, traceback)
+  if errors.is(raised) then
+    raised.traceback = raised.traceback or traceback
+    return raised
+  end
+  local message = to_words(raised)
+  return errors.new("RemoteError", message, { traceback = traceback, cause = raised, where = false })
+end
+
+--- The bytes of what a process leaves for its parent: { true, values } or { false, error }.
+local function encode_outcome(ok, values)
+  return core.encode { ok, values }
+end
+
+local function leave_error(child, raised, traceback)
+  local err = describe(raised, traceback)
+  local sent, bytes = pcall(encode_outcome, false, err)
+  if not sent then -- what was raised cannot travel; its words can
+    err = errors.new(err.name, err.message, { traceback = err.traceback, where = err.where })
+    bytes = encode_outcome(false, err)
+  end
+  child:leave(bytes)
+  return err
+end
+
+--- Run a target to its end in a forked child.
+---@return integer status the process's exit status
+local function run_target(child, name, thread, arguments)
+  local results = table.pack(coroutine.resume(thread, table.unpack(arguments, 1, arguments.n)))
+  local raised, traceback
+  if not results[1] then
+    raised, traceback = results[2], debug.traceback(thread)
+    local closed, failure = coroutine.close(thread)
+    if not closed and not rawequal(failure, raised) then say(to_words(failure)) end
+  elseif coroutine.status(thread) == "suspended" then
+    raised, traceback = "the target yielded, but it is not run by a scheduler", debug.traceback(thread)
+  end
+
+  if raised == nil and results[1] then
+    if results.n == 1 then return 0 end
+    table.remove(results, 1)
+    results.n = results.n - 1
+    local sent, bytes = pcall(core.encode, results, name .. ": result")
+    if sent then
+      child:leave(encode_outcome(true, bytes))
+      return 0
+    end
+    raised = bytes
+  end
+  if errors.is(raised, "ProcessExit") then return exit_status(raised.status) end
+  local err = leave_error(child, raised, traceback)
+  say(("process %s (pid %d) failed: %s\n%s"):format(name, core.getpid(), tostring(err), err.traceback or ""))
+  return 1
+end
+
+--- In a forked child: run the target and end the process. Never returns.
+---@param child table the Child
+---@param name string the process's name, for messages
+---@param thread thread a coroutine of the target
+---@param make_arguments fun(): table its packed arguments
+function runtime.run_child(child, name, thread, make_arguments)
+  contexts, own_child = {}, child
+  -- Nothing may unwind beyond this function: the frames below are the parent's.
+  local ok, status = pcall(function()
+    return run_target(child, name, thread, make_arguments())
+  end)
+  if not ok then
+    say(("process %s (pid %d) could not report how it ended: %s"):format(name, core.getpid(), to_words(status)))
+    status = 1
+  end
+  local failure = runtime.shutdown()
+  if failure ~= nil then
+    say(("process %s (pid %d): %s"):format(name, core.getpid(), to_words(failure)))
+    status = status == 0 and 1 or status
+  end
+  core.child_exit(status)
+end
+
+--- What a process left behind: nil if nothing; else true and the packed results, or false and the error.
+---@return boolean?, any
+function runtime.read_outcome(child)
+  local bytes = child:message()
+  if not bytes then return nil end
+  local outcome = core.decode(bytes)
+  if outcome[1] then return true, core.decode(outcome[2]) end
+  return false, outcome[2]
+end
+
+return runtime

@@ -1,0 +1,96 @@
+--- The State's methods that are policy; the others are C (zproc.core).
+
+local core = require "zproc.core"
+local address = require "zproc.address"
+local errors = require "zproc.errors"
+local inspect = require "zproc.inspect"
+local options = require "zproc.options"
+
+---@class zproc.State
+---@field namespace string
+---@field server_address string
+---@field get fun(self, key: any, default: any?): any
+---@field set fun(self, content: table) replace the whole state
+---@field update fun(self, content: table) set these keys in one step
+---@field setdefault fun(self, key: any, value: any): any the value that the key has now
+---@field pop fun(self, key: any, default: any?): any
+---@field popitem fun(self): any, any the last key in key order, and its value
+---@field clear fun(self)
+---@field copy fun(self): table
+---@field keys fun(self): any[]
+---@field values fun(self): any[]
+---@field items fun(self): any[][]
+---@field contains fun(self, key: any): boolean
+---@field revision fun(self): integer
+---@field at fun(self, revision: integer): table the namespace as it was
+---@field close fun(self)
+
+local state = {}
+
+--- A State, without looking whether its files are there: that happens at its first use.
+---@return zproc.State
+function state.attach(directory, namespace, server_address)
+  if namespace == "" or #namespace > 255 then
+    errors.usage("a namespace's name has 1 to 255 bytes, not %d", #namespace)
+  end
+  return core.state(directory, namespace, server_address)
+end
+
+--- zproc.state(server_address, [options])
+---@param server_address string
+---@param opts? { namespace: string? }
+---@return zproc.State
+function state.new(server_address, opts)
+  local directory = address.directory("zproc.state", server_address)
+  opts = options.check("zproc.state", opts, { namespace = "string" })
+  local fresh = state.attach(directory, opts.namespace or "default", server_address)
+  core.state_check(fresh)
+  return fresh
+end
+
+--- state:fork([options]): another State on the same server, by default on the same namespace.
+function core.state_methods.fork(self, opts)
+  opts = options.check("state:fork", opts, { namespace = "string", server_address = "string" })
+  return state.new(opts.server_address or self.server_address, { namespace = opts.namespace or self.namespace })
+end
+
+--- Deep equality of plain tables; `pairs_seen` holds the pairs that are being compared, so that cycles end.
+local function same(a, b, pairs_seen)
+  if rawequal(a, b) then return true end
+  if type(a) ~= "table" or type(b) ~= "table" then return a == b end
+  if pairs_seen[a] and pairs_seen[a][b] then return true end
+  pairs_seen[a] = pairs_seen[a] or {}
+  pairs_seen[a][b] = true
+  for key, value in next, a do
+    if not same(value, rawget(b, key), pairs_seen) then return false end
+  end
+  for key in next, b do
+    if rawget(a, key) == nil then return false end
+  end
+  return true
+end
+
+local function content(value)
+  return core.is_state(value) and value:copy() or value
+end
+
+function core.state_metamethods.__eq(a, b)
+  return same(content(a), content(b), {})
+end
+
+function core.state_metamethods.__tostring(self)
+  return inspect(self:copy())
+end
+
+--- zproc.atomic(fn): `fn(snapshot, ...)` as one indivisible step on the state that it is called with.
+---@param fn fun(snapshot: table, ...): ...
+---@return fun(state: zproc.State, ...): ...
+function state.atomic(fn)
+  if type(fn) ~= "function" then errors.usage("zproc.atomic takes a function, not a %s", type(fn)) end
+  local run = core.atomic
+  return function(self, ...)
+    return run(self, fn, ...)
+  end
+end
+
+return state

@@ -1,0 +1,25 @@
+/*
+ * clock -- time for deadlines. All seconds are doubles; a deadline is an instant of the monotonic clock, and
+ * ZP_FOREVER stands for "no deadline". Never fails, never raises.
+ */
+#ifndef ZP_BASE_CLOCK_H
+#define ZP_BASE_CLOCK_H
+
+#include <math.h>
+#include <time.h>
+
+#define ZP_FOREVER INFINITY
+
+static inline double zp_clock_read(clockid_t clock) {
+  struct timespec now;
+  clock_gettime(clock, &now);
+  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* Seconds on the monotonic clock. */
+static inline double zp_clock_now(void) { return zp_clock_read(CLOCK_MONOTONIC); }
+
+/* Seconds since the epoch. */
+static inline double zp_clock_wall(void) { return zp_clock_read(CLOCK_REALTIME); }
+
+#endif

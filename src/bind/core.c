@@ -1,0 +1,92 @@
+#include "config.h"
+
+#include "bind/core.h"
+
+#include <lauxlib.h>
+#include <stdio.h>
+
+#include "bind/embedded.h"
+#include "bind/lbuf.h"
+#include "bind/lerror.h"
+#include "codec/names.h"
+#include "codec/value.h"
+
+/* core.encode(value [, root]) -> bytes */
+static int core_encode(lua_State *L) {
+  luaL_checkany(L, 1);
+  const char *root = luaL_optstring(L, 2, NULL);
+  lua_settop(L, 2);
+  zp_buf *bytes = zp_lbuf_push(L);
+  int rc = zp_value_encode(L, 1, root, bytes);
+  if (rc) return zp_lua_raise(L, rc);
+  lua_pushlstring(L, (const char *)bytes->data, bytes->size);
+  return 1;
+}
+
+/* core.decode(bytes) -> value */
+static int core_decode(lua_State *L) {
+  size_t size;
+  const char *data = luaL_checklstring(L, 1, &size);
+  int rc = zp_value_decode(L, (zp_bytes){data, size}, ZP_DECODE_CODE);
+  return rc ? zp_lua_raise(L, rc) : 1;
+}
+
+/* core.register(name, value): let a library's value travel by name. */
+static int core_register(lua_State *L) {
+  const char *name = luaL_checkstring(L, 1);
+  lua_settop(L, 2);
+  zp_names_register(L, name);
+  return 0;
+}
+
+/* core.set_error_metatable(table) */
+static int core_set_error_metatable(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  zp_lua_set_error_metatable(L);
+  return 0;
+}
+
+static const luaL_Reg functions[] = {
+    {"encode", core_encode},
+    {"decode", core_decode},
+    {"register", core_register},
+    {"set_error_metatable", core_set_error_metatable},
+    {NULL, NULL},
+};
+
+static int open_core(lua_State *L) {
+  luaL_newlib(L, functions);
+  lua_pushlightuserdata(L, NULL);
+  lua_setfield(L, -2, "null");
+  lua_pushliteral(L, PACKAGE_VERSION);
+  lua_setfield(L, -2, "version");
+  zp_lstate_open(L);
+  zp_lchild_open(L);
+  zp_lsys_open(L);
+  return 1;
+}
+
+/* The loader of an embedded module; upvalue: its row. The chunk name "=zproc.x" keeps tracebacks readable. */
+static int load_embedded(lua_State *L) {
+  const struct zp_embedded *module = lua_touserdata(L, lua_upvalueindex(1));
+  char chunk[64];
+  snprintf(chunk, sizeof chunk, "=%s", module->name);
+  if (luaL_loadbufferx(L, (const char *)module->source, module->size, chunk, "t") != LUA_OK) return lua_error(L);
+  lua_pushstring(L, module->name);
+  lua_call(L, 1, 1);
+  return 1;
+}
+
+void zp_core_install(lua_State *L) {
+  zp_codec_open(L);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+  lua_pushcfunction(L, open_core);
+  lua_setfield(L, -2, "zproc.core");
+  for (const struct zp_embedded *module = zp_embedded_modules; module->name; module++) {
+    lua_pushlightuserdata(L, (void *)module);
+    lua_pushcclosure(L, load_embedded, 1);
+    lua_setfield(L, -2, module->name);
+  }
+  lua_pop(L, 1);
+}

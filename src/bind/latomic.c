@@ -1,0 +1,243 @@
+/*
+ * latomic -- functions that run as one indivisible step: zproc.atomic.
+ *
+ * The function runs as the only writer of the store, on a table that stands for the state: empty, its metamethods read
+ * through to the store and keep what is written aside. Three tables meet in it:
+ *   the store   what was committed, read on demand; the cost is that of the keys that are touched
+ *   loaded      tables and functions that were read: they may be changed at any depth, so they are compared at the end
+ *   written     what was assigned, or the mark `deleted`; it goes before the others
+ * When the function returns, `written` and what changed of `loaded` become one commit. When it raises, they are dropped; when
+ * the process dies, nothing was ever in the store.
+ */
+#include <string.h>
+
+#include <lauxlib.h>
+
+#include "bind/lerror.h"
+#include "bind/lstate.h"
+#include "codec/key.h"
+#include "codec/value.h"
+
+static const char deleted; /* its address as a light userdata marks a deleted key in `written` */
+
+static bool is_deleted(lua_State *L, int idx) { return lua_touserdata(L, idx) == &deleted; }
+
+/* The handle (upvalue 1 of the snapshot's metamethods), if the table at index 1 is the snapshot of the function that runs. */
+static zp_lstate *running(lua_State *L) {
+  zp_lstate *state = lua_touserdata(L, lua_upvalueindex(1));
+  if (!state->snapshot || lua_topointer(L, 1) != state->snapshot)
+    zp_lua_usage(L, "the snapshot of an atomic function is used after that function has returned");
+  return state;
+}
+
+/* Push user value n of the handle, a table, made at its first use in this call. */
+static void push_side_table(lua_State *L, int n, bool *has) {
+  if (!*has) {
+    lua_newtable(L);
+    lua_pushvalue(L, -1);
+    lua_setiuservalue(L, lua_upvalueindex(1), n);
+    *has = true;
+  } else {
+    lua_getiuservalue(L, lua_upvalueindex(1), n);
+  }
+}
+
+/* Push what a key (at stack index `key`) holds now; returns whether it is there. */
+static bool push_current(lua_State *L, zp_lstate *state, int key) {
+  if (state->has_written) {
+    lua_getiuservalue(L, lua_upvalueindex(1), ZP_UV_WRITTEN);
+    lua_pushvalue(L, key);
+    lua_rawget(L, -2);
+    lua_remove(L, -2);
+    if (is_deleted(L, -1)) {
+      lua_pop(L, 1);
+      lua_pushnil(L);
+      return false;
+    }
+    if (!lua_isnil(L, -1)) return true;
+    lua_pop(L, 1);
+  }
+  if (state->has_loaded) {
+    lua_getiuservalue(L, lua_upvalueindex(1), ZP_UV_LOADED);
+    lua_pushvalue(L, key);
+    lua_rawget(L, -2);
+    lua_remove(L, -2);
+    if (!lua_isnil(L, -1)) return true;
+    lua_pop(L, 1);
+  }
+  int rc = zp_key_encode(L, key, &state->key);
+  if (rc) zp_lua_raise(L, rc);
+  if (!zp_lstate_push(L, state, (zp_bytes){state->key.data, state->key.size})) return false;
+  if (lua_type(L, -1) == LUA_TTABLE || lua_type(L, -1) == LUA_TFUNCTION) {
+    push_side_table(L, ZP_UV_LOADED, &state->has_loaded);
+    lua_pushvalue(L, key);
+    lua_pushvalue(L, -3);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+  }
+  return true;
+}
+
+static int snapshot_index(lua_State *L) {
+  zp_lstate *state = running(L);
+  lua_settop(L, 2);
+  push_current(L, state, 2);
+  return 1;
+}
+
+static int snapshot_newindex(lua_State *L) {
+  zp_lstate *state = running(L);
+  lua_settop(L, 3);
+  /* A key that cannot be one is an error here and now, at the line that used it. */
+  int rc = zp_key_encode(L, 2, &state->key);
+  if (rc) return zp_lua_raise(L, rc);
+  push_side_table(L, ZP_UV_WRITTEN, &state->has_written);
+  lua_pushvalue(L, 2);
+  if (lua_isnil(L, 3))
+    lua_pushlightuserdata(L, (void *)&deleted);
+  else
+    lua_pushvalue(L, 3);
+  lua_rawset(L, -3);
+  return 0;
+}
+
+/* Whether the store has the key at stack index `key`. */
+static bool in_store(lua_State *L, zp_lstate *state, int key) {
+  zp_bytes value;
+  int rc = zp_key_encode(L, key, &state->key);
+  if (!rc) rc = zp_store_get(state->store, (zp_bytes){state->key.data, state->key.size}, &value);
+  if (rc < 0) zp_lua_raise(L, rc);
+  return rc;
+}
+
+static int snapshot_len(lua_State *L) {
+  zp_lstate *state = running(L);
+  uint64_t count;
+  int rc = zp_store_count(state->store, &count);
+  if (rc) return zp_lua_raise(L, rc);
+  if (state->has_written) {
+    lua_getiuservalue(L, lua_upvalueindex(1), ZP_UV_WRITTEN);
+    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+      bool before = in_store(L, state, lua_gettop(L) - 1), after = !is_deleted(L, -1);
+      count += after - before;
+    }
+  }
+  lua_pushinteger(L, (lua_Integer)count);
+  return 1;
+}
+
+/* The iterator of pairs(snapshot); upvalues: the handle, the keys, how many were given. Its first argument is the snapshot. */
+static int snapshot_next(lua_State *L) {
+  zp_lstate *state = running(L);
+  lua_settop(L, 1);
+  for (lua_Integer i = lua_tointeger(L, lua_upvalueindex(3)) + 1;; i++) {
+    if (lua_rawgeti(L, lua_upvalueindex(2), i) == LUA_TNIL) return 0;
+    if (push_current(L, state, 2)) {
+      lua_pushinteger(L, i);
+      lua_replace(L, lua_upvalueindex(3));
+      return 2;
+    }
+    lua_settop(L, 1); /* deleted since the walk began */
+  }
+}
+
+static int snapshot_pairs(lua_State *L) {
+  zp_lstate *state = running(L);
+  lua_settop(L, 1);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_newtable(L);
+  lua_Integer count = 0;
+  zp_bytes key, value;
+  int rc;
+  for (rc = zp_store_first(state->store, &key, &value); rc == 1; rc = zp_store_next(state->store, &key, &value)) {
+    int bad = zp_key_decode(L, key);
+    if (bad) return zp_lua_raise(L, bad);
+    lua_rawseti(L, 3, ++count);
+  }
+  if (rc < 0) return zp_lua_raise(L, rc);
+  if (state->has_written) {
+    lua_getiuservalue(L, lua_upvalueindex(1), ZP_UV_WRITTEN);
+    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+      if (is_deleted(L, -1) || in_store(L, state, lua_gettop(L) - 1)) continue;
+      lua_pushvalue(L, -2);
+      lua_rawseti(L, 3, ++count);
+    }
+    lua_pop(L, 1);
+  }
+  lua_pushinteger(L, 0);
+  lua_pushcclosure(L, snapshot_next, 3);
+  lua_pushvalue(L, 1);
+  return 2;
+}
+
+static const luaL_Reg snapshot_metamethods[] = {
+    {"__index", snapshot_index},
+    {"__newindex", snapshot_newindex},
+    {"__len", snapshot_len},
+    {"__pairs", snapshot_pairs},
+    {NULL, NULL},
+};
+
+/* Push a fresh snapshot table for the handle at stack index `handle`. */
+static void push_snapshot(lua_State *L, zp_lstate *state, int handle) {
+  lua_newtable(L);
+  if (lua_getiuservalue(L, handle, ZP_UV_SNAPSHOT_META) != LUA_TTABLE) {
+    lua_pop(L, 1);
+    lua_newtable(L);
+    lua_pushvalue(L, handle);
+    luaL_setfuncs(L, snapshot_metamethods, 1);
+    lua_pushliteral(L, "snapshot");
+    lua_setfield(L, -2, "__name");
+    lua_pushvalue(L, -1);
+    lua_setiuservalue(L, handle, ZP_UV_SNAPSHOT_META);
+  }
+  lua_setmetatable(L, -2);
+  state->snapshot = lua_topointer(L, -1);
+  state->has_loaded = state->has_written = false;
+}
+
+/* Turn user value n of the handle into changes. Of what was loaded only that which differs from the store. */
+static void add_side_table(lua_State *L, zp_lstate *state, int handle, int n) {
+  lua_getiuservalue(L, handle, n);
+  for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+    int top = lua_gettop(L);
+    int rc = zp_batch_add(&state->batch, L, top - 1, is_deleted(L, top) ? 0 : top);
+    if (rc) zp_lua_raise(L, rc);
+    if (n == ZP_UV_LOADED) {
+      zp_bytes before, after = zp_batch_last_value(&state->batch);
+      const zp_buf *key = &state->batch.key;
+      rc = zp_store_get(state->store, (zp_bytes){key->data, key->size}, &before);
+      if (rc < 0) zp_lua_raise(L, rc);
+      if (rc == 1 && before.size == after.size && memcmp(before.data, after.data, after.size) == 0)
+        zp_batch_drop_last(&state->batch);
+    }
+  }
+  lua_pop(L, 1);
+}
+
+/* Arguments: the handle, the function, the snapshot, further arguments. */
+static int atomic_body(lua_State *L) {
+  zp_lstate *state = lua_touserdata(L, 1);
+  lua_call(L, lua_gettop(L) - 2, LUA_MULTRET);
+  if (state->has_loaded || state->has_written) {
+    luaL_checkstack(L, 8, NULL);
+    zp_batch_clear(&state->batch);
+    if (state->has_loaded) add_side_table(L, state, 1, ZP_UV_LOADED);
+    if (state->has_written) add_side_table(L, state, 1, ZP_UV_WRITTEN);
+    /* An assignment is an update even if it leaves all as it was; reading is none. */
+    if (state->has_written || zp_batch_count(&state->batch) > 0) zp_lstate_commit(L, state);
+  }
+  return lua_gettop(L) - 1;
+}
+
+int zp_lstate_atomic(lua_State *L) {
+  zp_lstate *state = zp_lstate_check(L, 1);
+  if (lua_type(L, 2) != LUA_TFUNCTION)
+    return zp_lua_usage(L, "an atomic operation needs a function, not a %s", luaL_typename(L, 2));
+  luaL_checkstack(L, 8, NULL);
+  zp_lstate_push_handle(L, 1);
+  lua_replace(L, 1);
+  push_snapshot(L, state, 1);
+  lua_insert(L, 3);
+  return zp_lstate_locked(L, state, atomic_body);
+}

@@ -1,0 +1,72 @@
+#include "bind/lerror.h"
+
+#include <lauxlib.h>
+
+#include "base/err.h"
+#include "codec/names.h"
+
+static const char metatable_key; /* registry key: its address */
+
+const char *zp_lua_error_name(int code) {
+  switch (code) {
+    case ZP_ENOMEM: return "MemoryError";
+    case ZP_EFULL: return "StateFull";
+    case ZP_ENOSTORE: return "ServerLost";
+    case ZP_EKEY:
+    case ZP_EATOMIC: return "UsageError";
+    case ZP_EVALUE:
+    case ZP_EENCODE: return "EncodeError";
+    case ZP_EDECODE: return "DecodeError";
+    case ZP_EHISTORY: return "HistoryLost";
+    case ZP_ETIMEOUT: return "TimeoutError";
+    default: return "SystemError";
+  }
+}
+
+/* Push "file:line:" of the innermost Lua function that is not one of zproc's own modules: the line that a user can mend. */
+static void push_where(lua_State *L) {
+  lua_Debug ar;
+  for (int level = 1; lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "Sl", &ar);
+    if (ar.currentline <= 0) continue;
+    if (ar.source[0] == '=' && ar.source[1] == 'z' && ar.source[2] == 'p' && ar.source[3] == 'r') continue;
+    lua_pushfstring(L, "%s:%d:", ar.short_src, ar.currentline);
+    return;
+  }
+  lua_pushnil(L);
+}
+
+/* Raise {name, message on top of the stack, where}. */
+static int raise_named(lua_State *L, const char *name) {
+  lua_createtable(L, 0, 3);
+  lua_pushstring(L, name);
+  lua_setfield(L, -2, "name");
+  lua_pushvalue(L, -2);
+  lua_setfield(L, -2, "message");
+  push_where(L);
+  lua_setfield(L, -2, "where");
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &metatable_key);
+  lua_setmetatable(L, -2);
+  return lua_error(L);
+}
+
+int zp_lua_raise(lua_State *L, int code) {
+  luaL_checkstack(L, 8, NULL);
+  lua_pushstring(L, zp_error_detail());
+  return raise_named(L, zp_lua_error_name(code));
+}
+
+int zp_lua_usage(lua_State *L, const char *format, ...) {
+  va_list args;
+  luaL_checkstack(L, 8, NULL);
+  va_start(args, format);
+  lua_pushvfstring(L, format, args);
+  va_end(args);
+  return raise_named(L, "UsageError");
+}
+
+void zp_lua_set_error_metatable(lua_State *L) {
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &metatable_key);
+  zp_names_register(L, "zproc:Error");
+}

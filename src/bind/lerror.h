@@ -1,0 +1,27 @@
+/*
+ * lerror -- error objects at the Lua edge.
+ *
+ * An error object is a table {name=, message=, where=, ...} with one metatable for all; lua/zproc/errors.lua gives it its
+ * methods. C code raises through here only: a code of base/err.h becomes the error of that name, and wrong use (a wrong
+ * argument, a closed State) becomes a UsageError. `where` is the source line of the Lua code that called in.
+ *
+ * Whoever raises holds nothing: no lock, no read, no memory that a userdata does not own.
+ */
+#ifndef ZP_BIND_LERROR_H
+#define ZP_BIND_LERROR_H
+
+#include <lua.h>
+
+/* Raise the error that stands for a ZP_E* code, with zp_error_detail() as its message. Does not return. */
+int zp_lua_raise(lua_State *L, int code);
+
+/* Raise a UsageError with a message as by lua_pushfstring. Does not return. */
+int zp_lua_usage(lua_State *L, const char *format, ...);
+
+/* Pop a table from the stack and make it the metatable of all error objects of this VM, known to the codec as "zproc:Error". */
+void zp_lua_set_error_metatable(lua_State *L);
+
+/* The name of the error that stands for a code ("EncodeError"). */
+const char *zp_lua_error_name(int code);
+
+#endif

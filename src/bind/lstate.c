@@ -1,0 +1,596 @@
+#include "bind/lstate.h"
+
+#include <lauxlib.h>
+
+#include "base/err.h"
+#include "bind/core.h"
+#include "bind/lerror.h"
+#include "codec/key.h"
+#include "codec/value.h"
+
+static const char handle_key;      /* in a State's metatable: its handle */
+static const char methods_key;     /* in the registry: name -> method, or the number of a field */
+static const char metamethods_key; /* in the registry: what every State's metatable holds */
+static const char handle_meta_key; /* in the registry: the metatable of handles */
+static const char pairs_meta_key;  /* in the registry: the metatable of collected pairs */
+
+/* How many States of this thread hold a lock: nothing may fork meanwhile, the child would wait for itself. */
+static _Thread_local int locks_held;
+
+enum { FIELD_NAMESPACE = 1, FIELD_ADDRESS };
+
+/* ---- the handle ---- */
+
+static zp_lstate *to_state(lua_State *L, int idx) {
+  if (!lua_istable(L, idx) || !lua_getmetatable(L, idx)) return NULL;
+  lua_rawgetp(L, -1, &handle_key);
+  zp_lstate *state = lua_touserdata(L, -1);
+  lua_pop(L, 2);
+  return state;
+}
+
+void zp_lstate_push_handle(lua_State *L, int idx) {
+  lua_getmetatable(L, idx);
+  lua_rawgetp(L, -1, &handle_key);
+  lua_remove(L, -2);
+}
+
+void zp_lstate_ready(lua_State *L, zp_lstate *state) {
+  if (!state->store) zp_lua_usage(L, "this State is closed");
+  if (state->busy)
+    zp_lua_usage(L, "the State is in use by an atomic function: within it, use the table that it was given");
+  if (state->reading) zp_lstate_end(state);
+}
+
+zp_lstate *zp_lstate_check(lua_State *L, int idx) {
+  zp_lstate *state = to_state(L, idx);
+  if (!state)
+    zp_lua_usage(L, "a State is expected as the first argument, not a %s (is it state:method(...), with a colon?)",
+                 luaL_typename(L, idx));
+  zp_lstate_ready(L, state);
+  return state;
+}
+
+/* A State of this thread holds the lock: whatever this one wanted, it would wait for ever. */
+static int raise_store(lua_State *L, int rc) {
+  if (rc == ZP_EATOMIC)
+    return zp_lua_usage(L, "an atomic function is running: within it, use the table that it was given, and no State");
+  return zp_lua_raise(L, rc);
+}
+
+void zp_lstate_read(lua_State *L, zp_lstate *state) {
+  int rc = zp_store_read_begin(state->store);
+  if (rc) raise_store(L, rc);
+  state->reading = true;
+}
+
+void zp_lstate_end(zp_lstate *state) {
+  if (state->reading) zp_store_read_end(state->store);
+  state->reading = false;
+}
+
+static int handle_gc(lua_State *L) {
+  zp_lstate *state = lua_touserdata(L, 1);
+  if (state->store) zp_store_close(&state->store);
+  zp_batch_free(&state->batch);
+  zp_buf_free(&state->key);
+  return 0;
+}
+
+bool zp_lstate_in_atomic(void) { return locks_held > 0; }
+
+/* ---- values in and out ---- */
+
+bool zp_lstate_push(lua_State *L, zp_lstate *state, zp_bytes key) {
+  zp_bytes value;
+  int rc = zp_store_get(state->store, key, &value);
+  if (rc <= 0) {
+    if (!state->busy) zp_lstate_end(state);
+    if (rc < 0) raise_store(L, rc);
+    lua_pushnil(L);
+    return false;
+  }
+  if (state->busy || zp_value_is_scalar(value)) {
+    rc = zp_value_decode(L, value, ZP_DECODE_CODE);
+    if (!state->busy) zp_lstate_end(state);
+  } else {
+    lua_pushlstring(L, value.data, value.size);
+    zp_lstate_end(state);
+    size_t size;
+    const char *copy = lua_tolstring(L, -1, &size);
+    rc = zp_value_decode(L, (zp_bytes){copy, size}, ZP_DECODE_CODE);
+    if (!rc) lua_remove(L, -2);
+  }
+  if (rc) raise_store(L, rc);
+  return true;
+}
+
+static zp_bytes encode_key(lua_State *L, zp_lstate *state, int idx) {
+  int rc = zp_key_encode(L, idx, &state->key);
+  if (rc) zp_lua_raise(L, rc);
+  return (zp_bytes){state->key.data, state->key.size};
+}
+
+static void add_change(lua_State *L, zp_lstate *state, int key, int value) {
+  int rc = zp_batch_add(&state->batch, L, key, value);
+  if (rc) zp_lua_raise(L, rc);
+}
+
+void zp_lstate_commit(lua_State *L, zp_lstate *state) {
+  const zp_change *changes = zp_batch_changes(&state->batch);
+  int rc = changes ? zp_store_commit(state->store, changes, zp_batch_count(&state->batch), NULL, NULL) : ZP_ENOMEM;
+  zp_batch_clear(&state->batch);
+  if (rc) raise_store(L, rc);
+}
+
+int zp_lstate_locked(lua_State *L, zp_lstate *state, lua_CFunction body) {
+  luaL_checkstack(L, 2, NULL);
+  lua_pushcfunction(L, body);
+  lua_insert(L, 1);
+  int rc = zp_store_lock(state->store);
+  if (rc) return raise_store(L, rc);
+  locks_held++;
+  rc = zp_store_read_begin(state->store);
+  state->reading = !rc;
+  state->busy = true;
+  int status = rc ? LUA_OK : lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
+  zp_lstate_end(state);
+  zp_store_unlock(state->store);
+  locks_held--;
+  state->busy = false;
+  state->snapshot = NULL;
+  if (rc) raise_store(L, rc);
+  if (status != LUA_OK) lua_error(L);
+  return lua_gettop(L);
+}
+
+/* The handle, within a body that zp_lstate_locked called with the State as its first argument. */
+static zp_lstate *locked_state(lua_State *L) { return to_state(L, 1); }
+
+/* ---- all pairs ---- */
+
+static int pairs_gc(lua_State *L) {
+  zp_batch_free(lua_touserdata(L, 1));
+  return 0;
+}
+
+/* Within a read: push a userdata with a copy of all pairs, as bytes. */
+static zp_batch *collect(lua_State *L, zp_lstate *state) {
+  zp_batch *all = lua_newuserdatauv(L, sizeof *all, 0);
+  *all = (zp_batch){0};
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &pairs_meta_key);
+  lua_setmetatable(L, -2);
+  zp_bytes key, value;
+  int rc = zp_store_first(state->store, &key, &value);
+  while (rc == 1) {
+    rc = zp_batch_add_bytes(all, key, &value);
+    if (rc == 0) rc = zp_store_next(state->store, &key, &value);
+  }
+  if (!state->busy) zp_lstate_end(state);
+  if (rc < 0) raise_store(L, rc);
+  return all;
+}
+
+static zp_batch *collect_newest(lua_State *L, zp_lstate *state) {
+  zp_lstate_read(L, state);
+  return collect(L, state);
+}
+
+static void push_key(lua_State *L, const zp_change *pair) {
+  int rc = zp_key_decode(L, pair->key);
+  if (rc) zp_lua_raise(L, rc);
+}
+
+static void push_value(lua_State *L, const zp_change *pair) {
+  int rc = zp_value_decode(L, pair->value, ZP_DECODE_CODE);
+  if (rc) zp_lua_raise(L, rc);
+}
+
+/* The pairs as an array; `all` stays on the stack, which keeps them. */
+static const zp_change *pairs_of(lua_State *L, zp_batch *all) {
+  const zp_change *pairs = zp_batch_changes(all);
+  if (!pairs) zp_lua_raise(L, ZP_ENOMEM);
+  return pairs;
+}
+
+/* Push a plain table of all pairs of `all`. */
+static void push_table(lua_State *L, zp_batch *all) {
+  const zp_change *pairs = pairs_of(L, all);
+  size_t count = zp_batch_count(all);
+  lua_createtable(L, 0, count < 1 << 20 ? (int)count : 1 << 20);
+  for (size_t i = 0; i < count; i++) {
+    push_key(L, &pairs[i]);
+    push_value(L, &pairs[i]);
+    lua_rawset(L, -3);
+  }
+}
+
+/* ---- metamethods ---- */
+
+static int state_index(lua_State *L) {
+  zp_lstate *state = lua_touserdata(L, lua_upvalueindex(1));
+  if (lua_type(L, 2) == LUA_TSTRING) {
+    lua_pushvalue(L, 2);
+    switch (lua_rawget(L, lua_upvalueindex(2))) {
+      case LUA_TNIL: break;
+      case LUA_TNUMBER:
+        if (lua_tointeger(L, -1) == FIELD_ADDRESS) {
+          lua_getiuservalue(L, lua_upvalueindex(1), ZP_UV_ADDRESS);
+          return 1;
+        }
+        zp_lstate_ready(L, state);
+        lua_pushstring(L, zp_store_namespace(state->store));
+        return 1;
+      default: return 1;
+    }
+  }
+  zp_lstate_ready(L, state);
+  zp_bytes key = encode_key(L, state, 2);
+  zp_lstate_read(L, state);
+  zp_lstate_push(L, state, key);
+  return 1;
+}
+
+static int state_newindex(lua_State *L) {
+  zp_lstate *state = lua_touserdata(L, lua_upvalueindex(1));
+  zp_lstate_ready(L, state);
+  if (lua_type(L, 2) == LUA_TSTRING) {
+    lua_pushvalue(L, 2);
+    if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL)
+      return zp_lua_usage(L, "'%s' is a method or field of State: to set a key of that name, use "
+                             "state:update({%s = ...}), and state:get(\"%s\") to read it",
+                          lua_tostring(L, 2), lua_tostring(L, 2), lua_tostring(L, 2));
+    lua_settop(L, 3);
+  }
+  zp_batch_clear(&state->batch);
+  add_change(L, state, 2, lua_isnil(L, 3) ? 0 : 3);
+  zp_lstate_commit(L, state);
+  return 0;
+}
+
+static int state_len(lua_State *L) {
+  zp_lstate *state = zp_lstate_check(L, 1);
+  uint64_t count = 0;
+  zp_lstate_read(L, state);
+  int rc = zp_store_count(state->store, &count);
+  zp_lstate_end(state);
+  if (rc) raise_store(L, rc);
+  lua_pushinteger(L, (lua_Integer)count);
+  return 1;
+}
+
+/* The iterator of pairs(state); upvalues: the pairs, how many were given. */
+static int next_pair(lua_State *L) {
+  zp_batch *all = lua_touserdata(L, lua_upvalueindex(1));
+  size_t i = (size_t)lua_tointeger(L, lua_upvalueindex(2));
+  if (i >= zp_batch_count(all)) return 0;
+  const zp_change *pair = (const zp_change *)all->changes.data + i;
+  lua_pushinteger(L, (lua_Integer)i + 1);
+  lua_replace(L, lua_upvalueindex(2));
+  push_key(L, pair);
+  push_value(L, pair);
+  return 2;
+}
+
+static int state_pairs(lua_State *L) {
+  zp_batch *all = collect_newest(L, zp_lstate_check(L, 1));
+  pairs_of(L, all);
+  lua_pushinteger(L, 0);
+  lua_pushcclosure(L, next_pair, 2);
+  return 1;
+}
+
+static int state_close(lua_State *L) {
+  zp_lstate *state = to_state(L, 1);
+  if (!state) return zp_lua_usage(L, "a State is expected, not a %s", luaL_typename(L, 1));
+  if (state->busy) zp_lstate_ready(L, state);
+  if (state->store) zp_store_close(&state->store);
+  state->reading = false;
+  return 0;
+}
+
+/* ---- methods ---- */
+
+static int state_get(lua_State *L) {
+  zp_lstate *state = zp_lstate_check(L, 1);
+  lua_settop(L, 3);
+  zp_bytes key = encode_key(L, state, 2);
+  zp_lstate_read(L, state);
+  if (!zp_lstate_push(L, state, key)) lua_pushvalue(L, 3);
+  return 1;
+}
+
+static int state_contains(lua_State *L) {
+  zp_lstate *state = zp_lstate_check(L, 1);
+  luaL_checkany(L, 2);
+  zp_bytes key = encode_key(L, state, 2), value;
+  zp_lstate_read(L, state);
+  int rc = zp_store_get(state->store, key, &value);
+  zp_lstate_end(state);
+  if (rc < 0) raise_store(L, rc);
+  lua_pushboolean(L, rc);
+  return 1;
+}
+
+/* If the argument at idx is a State, replace it by a copy of its content. */
+static void accept_state(lua_State *L, int idx, const char *call) {
+  if (to_state(L, idx)) {
+    push_table(L, collect_newest(L, zp_lstate_check(L, idx)));
+    lua_replace(L, idx);
+  } else if (!lua_istable(L, idx)) {
+    zp_lua_usage(L, "state:%s takes a table of keys and values, not a %s", call, luaL_typename(L, idx));
+  }
+}
+
+static void add_table(lua_State *L, zp_lstate *state, int idx) {
+  for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
+    int top = lua_gettop(L);
+    add_change(L, state, top - 1, top);
+  }
+}
+
+static int state_update(lua_State *L) {
+  zp_lstate *state = zp_lstate_check(L, 1);
+  accept_state(L, 2, "update");
+  zp_batch_clear(&state->batch);
+  add_table(L, state, 2);
+  zp_lstate_commit(L, state);
+  return 0;
+}
+
+/* Under the lock: delete every key, then what the batch `more` holds; of two changes of one key the later counts. */
+static void replace_all(lua_State *L, zp_lstate *state, zp_batch *more) {
+  zp_batch *all = collect(L, state);
+  const zp_change *pairs = pairs_of(L, all);
+  size_t count = zp_batch_count(all);
+  zp_batch_clear(&state->batch);
+  int rc = 0;
+  for (size_t i = 0; i < count && !rc; i++) rc = zp_batch_add_bytes(&state->batch, pairs[i].key, NULL);
+  if (more) {
+    pairs = pairs_of(L, more);
+    count = zp_batch_count(more);
+    for (size_t i = 0; i < count && !rc; i++) rc = zp_batch_add_bytes(&state->batch, pairs[i].key, &pairs[i].value);
+  }
+  if (rc) zp_lua_raise(L, rc);
+  zp_lstate_commit(L, state);
+}
+
+static int clear_body(lua_State *L) {
+  replace_all(L, locked_state(L), NULL);
+  return 0;
+}
+
+static int state_clear(lua_State *L) {
+  zp_lstate *state = zp_lstate_check(L, 1);
+  lua_settop(L, 1);
+  return zp_lstate_locked(L, state, clear_body);
+}
+
+static int set_body(lua_State *L) {
+  replace_all(L, locked_state(L), lua_touserdata(L, 2));
+  return 0;
+}
+
+static int state_set(lua_State *L) {
+  zp_lstate *state = zp_lstate_check(L, 1);
+  accept_state(L, 2, "set");
+  /* Encode before the lock is taken, into pairs that the stack keeps. */
+  zp_batch *fresh = lua_newuserdatauv(L, sizeof *fresh, 0);
+  *fresh = (zp_batch){0};
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &pairs_meta_key);
+  lua_setmetatable(L, -2);
+  for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
+    int top = lua_gettop(L);
+    int rc = zp_batch_add(fresh, L, top - 1, top);
+    if (rc) zp_lua_raise(L, rc);
+  }
+  lua_remove(L, 2);
+  lua_settop(L, 2);
+  return zp_lstate_locked(L, state, set_body);
+}
+
+static int setdefault_body(lua_State *L) {
+  zp_lstate *state = locked_state(L);
+  if (zp_lstate_push(L, state, (zp_bytes){state->key.data, state->key.size})) return 1;
+  zp_lstate_commit(L, state);
+  lua_pushvalue(L, 3);
+  return 1;
+}
+
+static int state_setdefault(lua_State *L) {
+  zp_lstate *state = zp_lstate_check(L, 1);
+  lua_settop(L, 3);
+  if (lua_isnil(L, 3)) return zp_lua_usage(L, "state:setdefault(key, value) needs a value");
+  zp_batch_clear(&state->batch);
+  add_change(L, state, 2, 3);
+  encode_key(L, state, 2);
+  return zp_lstate_locked(L, state, setdefault_body);
+}
+
+static int pop_body(lua_State *L) {
+  zp_lstate *state = locked_state(L);
+  /* Decoded first: a value that cannot be decoded here must not be lost. */
+  if (!zp_lstate_push(L, state, (zp_bytes){state->key.data, state->key.size})) {
+    lua_pushvalue(L, 3);
+    return 1;
+  }
+  zp_lstate_commit(L, state);
+  return 1;
+}
+
+static int state_pop(lua_State *L) {
+  zp_lstate *state = zp_lstate_check(L, 1);
+  lua_settop(L, 3);
+  zp_batch_clear(&state->batch);
+  add_change(L, state, 2, 0);
+  encode_key(L, state, 2);
+  return zp_lstate_locked(L, state, pop_body);
+}
+
+static int popitem_body(lua_State *L) {
+  zp_lstate *state = locked_state(L);
+  zp_bytes key, value;
+  int rc = zp_store_last(state->store, &key, &value);
+  if (rc == 0) return 0;
+  if (rc == 1) {
+    zp_batch_clear(&state->batch);
+    rc = zp_batch_add_bytes(&state->batch, key, NULL);
+  }
+  if (!rc) rc = zp_key_decode(L, key);
+  if (!rc) rc = zp_value_decode(L, value, ZP_DECODE_CODE);
+  if (rc) zp_lua_raise(L, rc);
+  zp_lstate_commit(L, state);
+  return 2;
+}
+
+static int state_popitem(lua_State *L) {
+  zp_lstate *state = zp_lstate_check(L, 1);
+  lua_settop(L, 1);
+  return zp_lstate_locked(L, state, popitem_body);
+}
+
+static int state_copy(lua_State *L) {
+  push_table(L, collect_newest(L, zp_lstate_check(L, 1)));
+  return 1;
+}
+
+static int state_at(lua_State *L) {
+  zp_lstate *state = zp_lstate_check(L, 1);
+  if (!lua_isinteger(L, 2) || lua_tointeger(L, 2) < 0)
+    return zp_lua_usage(L, "state:at(revision) takes a revision number, an integer of at least 0");
+  int rc = zp_store_read_begin_at(state->store, (uint64_t)lua_tointeger(L, 2));
+  if (rc) raise_store(L, rc);
+  state->reading = true;
+  push_table(L, collect(L, state));
+  return 1;
+}
+
+static int state_revision(lua_State *L) {
+  zp_lstate *state = zp_lstate_check(L, 1);
+  zp_lstate_read(L, state);
+  uint64_t revision = zp_store_read_revision(state->store);
+  zp_lstate_end(state);
+  lua_pushinteger(L, (lua_Integer)revision);
+  return 1;
+}
+
+/* A list made of the pairs: their keys, their values, or {key, value}. */
+static int push_list(lua_State *L, bool keys, bool values) {
+  zp_batch *all = collect_newest(L, zp_lstate_check(L, 1));
+  const zp_change *pairs = pairs_of(L, all);
+  size_t count = zp_batch_count(all);
+  lua_createtable(L, count < 1 << 20 ? (int)count : 1 << 20, 0);
+  for (size_t i = 0; i < count; i++) {
+    if (keys && values) lua_createtable(L, 2, 0);
+    if (keys) push_key(L, &pairs[i]);
+    if (keys && values) lua_rawseti(L, -2, 1);
+    if (values) push_value(L, &pairs[i]);
+    if (keys && values) lua_rawseti(L, -2, 2);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  return 1;
+}
+
+static int state_keys(lua_State *L) { return push_list(L, true, false); }
+static int state_values(lua_State *L) { return push_list(L, false, true); }
+static int state_items(lua_State *L) { return push_list(L, true, true); }
+
+/* ---- making States ---- */
+
+/* core.state(directory, namespace, address) -> State. Touches no file. */
+static int core_state(lua_State *L) {
+  const char *directory = luaL_checkstring(L, 1), *name = luaL_checkstring(L, 2);
+  luaL_checkstring(L, 3);
+  lua_settop(L, 3);
+  lua_newtable(L);
+  lua_newtable(L);
+  zp_lstate *state = lua_newuserdatauv(L, sizeof *state, ZP_UV_COUNT);
+  *state = (zp_lstate){0};
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &handle_meta_key);
+  lua_setmetatable(L, -2);
+  lua_pushvalue(L, 3);
+  lua_setiuservalue(L, -2, ZP_UV_ADDRESS);
+  int rc = zp_store_open(directory, name, &state->store);
+  if (rc) return raise_store(L, rc);
+
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, -3, &handle_key);
+  lua_pushvalue(L, -1);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &methods_key);
+  lua_pushcclosure(L, state_index, 2);
+  lua_setfield(L, -3, "__index");
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &methods_key);
+  lua_pushcclosure(L, state_newindex, 2);
+  lua_setfield(L, -2, "__newindex");
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &metamethods_key);
+  for (lua_pushnil(L); lua_next(L, -2);) {
+    lua_pushvalue(L, -2);
+    lua_insert(L, -2);
+    lua_rawset(L, -5);
+  }
+  lua_pop(L, 1);
+  lua_setmetatable(L, -2);
+  return 1;
+}
+
+/* core.state_check(state): open its files now; raises ServerLost if there are none. */
+static int core_state_check(lua_State *L) {
+  zp_lstate *state = zp_lstate_check(L, 1);
+  int rc = zp_store_check(state->store);
+  if (rc) raise_store(L, rc);
+  return 0;
+}
+
+/* core.is_state(value) -> boolean */
+static int core_is_state(lua_State *L) {
+  lua_pushboolean(L, to_state(L, 1) != NULL);
+  return 1;
+}
+
+static const luaL_Reg methods[] = {
+    {"get", state_get},         {"set", state_set},           {"update", state_update}, {"setdefault", state_setdefault},
+    {"pop", state_pop},         {"popitem", state_popitem},   {"clear", state_clear},   {"copy", state_copy},
+    {"keys", state_keys},       {"values", state_values},     {"items", state_items},   {"contains", state_contains},
+    {"close", state_close},     {"revision", state_revision}, {"at", state_at},         {NULL, NULL},
+};
+
+static const luaL_Reg metamethods[] = {
+    {"__len", state_len}, {"__pairs", state_pairs}, {"__close", state_close}, {NULL, NULL},
+};
+
+static const luaL_Reg functions[] = {
+    {"state", core_state},
+    {"state_check", core_state_check},
+    {"is_state", core_is_state},
+    {"atomic", zp_lstate_atomic},
+    {NULL, NULL},
+};
+
+static void register_gc(lua_State *L, const void *key, lua_CFunction gc) {
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, gc);
+  lua_setfield(L, -2, "__gc");
+  lua_rawsetp(L, LUA_REGISTRYINDEX, key);
+}
+
+void zp_lstate_open(lua_State *L) {
+  luaL_setfuncs(L, functions, 0);
+  register_gc(L, &handle_meta_key, handle_gc);
+  register_gc(L, &pairs_meta_key, pairs_gc);
+
+  luaL_newlib(L, methods);
+  lua_pushinteger(L, FIELD_NAMESPACE);
+  lua_setfield(L, -2, "namespace");
+  lua_pushinteger(L, FIELD_ADDRESS);
+  lua_setfield(L, -2, "server_address");
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &methods_key);
+  lua_setfield(L, -2, "state_methods");
+
+  luaL_newlib(L, metamethods);
+  lua_pushliteral(L, "State");
+  lua_setfield(L, -2, "__name");
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &metamethods_key);
+  lua_setfield(L, -2, "state_metamethods");
+}

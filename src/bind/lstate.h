@@ -1,0 +1,64 @@
+/*
+ * lstate -- the State of a script, as far as C goes: one handle on the store, seen through a table's metamethods.
+ *
+ * A State is an empty Lua table (so that `state == { ... }` reaches __eq) with a metatable of its own. The handle is a
+ * userdata that the metatable keeps; __index and __newindex have it as an upvalue, so the hot path looks nothing up.
+ *
+ * Rules that every function here keeps:
+ *   - No Lua code runs while a read is open: values are copied out first. (Decoding can run code: it may have to require a
+ *     module.) Only scalars are decoded in place; that may raise for want of memory, and the read that this leaves open is
+ *     ended by the next use of the handle.
+ *   - No Lua code runs and nothing raises while the lock is held, except under the protected call of zp_lstate_locked, which
+ *     ends read and lock whatever happens.
+ */
+#ifndef ZP_BIND_LSTATE_H
+#define ZP_BIND_LSTATE_H
+
+#include <stdbool.h>
+
+#include <lua.h>
+
+#include "bind/batch.h"
+#include "store/store.h"
+
+typedef struct zp_lstate {
+  zp_store *store; /* NULL once closed */
+  zp_batch batch;
+  zp_buf key;           /* the key of a read */
+  bool reading;         /* a read is open */
+  bool busy;            /* within zp_lstate_locked: the State is not to be used */
+  const void *snapshot; /* the table that the running atomic function was given, else NULL */
+  bool has_loaded, has_written;
+} zp_lstate;
+
+/* User values of the handle. */
+enum { ZP_UV_ADDRESS = 1, ZP_UV_SNAPSHOT_META, ZP_UV_LOADED, ZP_UV_WRITTEN, ZP_UV_COUNT = ZP_UV_WRITTEN };
+
+/* The handle of the State at idx, ready for use; raises a UsageError if it is none, is closed, or is in use by an atomic function. */
+zp_lstate *zp_lstate_check(lua_State *L, int idx);
+
+/* The same for a handle in hand (an upvalue). */
+void zp_lstate_ready(lua_State *L, zp_lstate *state);
+
+/* Push the handle of the State at idx, which is one. */
+void zp_lstate_push_handle(lua_State *L, int idx);
+
+/* Begin and end a read. begin raises on failure. */
+void zp_lstate_read(lua_State *L, zp_lstate *state);
+void zp_lstate_end(zp_lstate *state);
+
+/* Within a read, push the value of an encoded key, or nil, and return whether it is there. Under the lock the read stays open;
+   else it is ended before anything that could run Lua code. May raise. */
+bool zp_lstate_push(lua_State *L, zp_lstate *state, zp_bytes key);
+
+/* Call body, with all that is on the stack as its arguments, as the only writer of the store; results replace the arguments, their
+   number is returned, and errors are passed on, after lock and read have ended. */
+int zp_lstate_locked(lua_State *L, zp_lstate *state, lua_CFunction body);
+
+/* Commit the handle's batch, or raise. */
+void zp_lstate_commit(lua_State *L, zp_lstate *state);
+
+/* core.atomic(state, fn, ...) */
+int zp_lstate_atomic(lua_State *L);
+
+#endif

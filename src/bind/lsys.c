@@ -1,0 +1,134 @@
+/*
+ * lsys -- the small things of the system: time, sleep, directories for stores, signal names.
+ */
+#include <errno.h>
+#include <math.h>
+#include <sched.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <lauxlib.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "bind/core.h"
+#include "bind/lerror.h"
+#include "store/store.h"
+#include "sys/dir.h"
+
+#define DIR_TYPE "zproc.Directory"
+
+/* core.sleep(seconds): the argument is checked by the caller. */
+static int core_sleep(lua_State *L) {
+  double until = zp_clock_now() + luaL_checknumber(L, 1);
+  for (;;) {
+    double left = until - zp_clock_now();
+    if (!(left > 0)) return 0;
+    if (left > 1e6) left = 1e6;
+    struct timespec wanted = {.tv_sec = (time_t)left, .tv_nsec = (long)((left - floor(left)) * 1e9)};
+    nanosleep(&wanted, NULL);
+  }
+}
+
+/* core.time() -> seconds since the epoch, a float */
+static int core_time(lua_State *L) {
+  lua_pushnumber(L, zp_clock_wall());
+  return 1;
+}
+
+/* core.clock() -> seconds of the monotonic clock */
+static int core_clock(lua_State *L) {
+  lua_pushnumber(L, zp_clock_now());
+  return 1;
+}
+
+/* core.getpid() */
+static int core_getpid(lua_State *L) {
+  lua_pushinteger(L, getpid());
+  return 1;
+}
+
+/* core.cpu_count(): processors that this process may use. */
+static int core_cpu_count(lua_State *L) {
+  cpu_set_t set;
+  long count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : sysconf(_SC_NPROCESSORS_ONLN);
+  lua_pushinteger(L, count > 0 ? count : 1);
+  return 1;
+}
+
+/* core.signal_name(number) -> "SIGTERM", or nil */
+static int core_signal_name(lua_State *L) {
+  const char *name = sigabbrev_np((int)luaL_checkinteger(L, 1));
+  if (!name) return 0;
+  lua_pushfstring(L, "SIG%s", name);
+  return 1;
+}
+
+/* core.create_directory() -> Directory: private, on a tmpfs, removed by its remove() in the process that made it. */
+static int core_create_directory(lua_State *L) {
+  zp_dir **dir = lua_newuserdatauv(L, sizeof *dir, 0);
+  *dir = NULL;
+  luaL_setmetatable(L, DIR_TYPE);
+  int rc = zp_dir_create(dir);
+  return rc ? zp_lua_raise(L, rc) : 1;
+}
+
+/* core.sweep_directories(): remove those that nobody owns any more. */
+static int core_sweep_directories(lua_State *L) {
+  lua_pushinteger(L, zp_dir_sweep());
+  return 1;
+}
+
+static int directory_path(lua_State *L) {
+  zp_dir *dir = *(zp_dir **)luaL_checkudata(L, 1, DIR_TYPE);
+  if (!dir) return zp_lua_usage(L, "the directory was removed");
+  lua_pushstring(L, zp_dir_path(dir));
+  return 1;
+}
+
+static int directory_remove(lua_State *L) {
+  zp_dir_remove((zp_dir **)luaL_checkudata(L, 1, DIR_TYPE));
+  return 0;
+}
+
+static int directory_gc(lua_State *L) {
+  zp_dir_release((zp_dir **)luaL_checkudata(L, 1, DIR_TYPE));
+  return 0;
+}
+
+/* core.create_store(directory) */
+static int core_create_store(lua_State *L) {
+  zp_store_limits limits = {0, 0};
+  int rc = zp_store_create(luaL_checkstring(L, 1), &limits);
+  return rc ? zp_lua_raise(L, rc) : 0;
+}
+
+static const luaL_Reg functions[] = {
+    {"sleep", core_sleep},
+    {"time", core_time},
+    {"clock", core_clock},
+    {"getpid", core_getpid},
+    {"cpu_count", core_cpu_count},
+    {"signal_name", core_signal_name},
+    {"create_directory", core_create_directory},
+    {"sweep_directories", core_sweep_directories},
+    {"create_store", core_create_store},
+    {NULL, NULL},
+};
+
+static const luaL_Reg directory_methods[] = {
+    {"path", directory_path},
+    {"remove", directory_remove},
+    {NULL, NULL},
+};
+
+void zp_lsys_open(lua_State *L) {
+  luaL_setfuncs(L, functions, 0);
+  luaL_newmetatable(L, DIR_TYPE);
+  luaL_newlib(L, directory_methods);
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, directory_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
+}

@@ -1,0 +1,60 @@
+/*
+ * main -- the executable: one Lua VM with zproc compiled in. What the commands do is in lua/zproc/cli.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <lauxlib.h>
+#include <lualib.h>
+
+#include "bind/core.h"
+
+/* Message handler of the outermost call: what gets here is a fault of zproc itself, or memory that ran out. */
+static int add_traceback(lua_State *L) {
+  luaL_traceback(L, L, luaL_tolstring(L, 1, NULL), 1);
+  return 1;
+}
+
+/* Under protection: argument 1 is argv as a light userdata. Returns the exit status. */
+static int run(lua_State *L) {
+  char **argv = lua_touserdata(L, 1);
+  luaL_openlibs(L);
+  zp_core_install(L);
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "zproc.cli");
+  lua_call(L, 1, 1);
+  lua_getfield(L, -1, "main");
+  lua_newtable(L);
+  for (int i = 1; argv[i]; i++) {
+    lua_pushstring(L, argv[i]);
+    lua_rawseti(L, -2, i);
+  }
+  lua_call(L, 1, 1);
+  return 1;
+}
+
+int main(int argc, char **argv) {
+  (void)argc;
+  /* An ignored SIGCHLD is inherited over exec, and would have the kernel reap our children behind our back. */
+  signal(SIGCHLD, SIG_DFL);
+  lua_State *L = luaL_newstate();
+  if (!L) {
+    fputs("zproc: out of memory\n", stderr);
+    return EXIT_FAILURE;
+  }
+  lua_pushcfunction(L, add_traceback);
+  lua_pushcfunction(L, run);
+  lua_pushlightuserdata(L, argv);
+  int status = EXIT_FAILURE;
+  if (lua_pcall(L, 1, 1, 1) == LUA_OK)
+    status = (int)lua_tointeger(L, -1);
+  else
+    fprintf(stderr, "zproc: %s\n", lua_tostring(L, -1));
+  lua_close(L);
+  if (fflush(stdout) != 0 || ferror(stdout)) { /* a full disk must not look like success */
+    perror("zproc: standard output");
+    if (status == EXIT_SUCCESS) status = EXIT_FAILURE;
+  }
+  return status;
+}

@@ -1,0 +1,322 @@
+/*
+ * commit -- applying changes as one revision.
+ *
+ * One LMDB transaction holds the new versions, the log record, the count of the namespace and the trimming that is due;
+ * so I1 and I2 hold at every instant at which a process can die. The changes are compared and applied in key order, each
+ * key once.
+ *
+ * Room (I3, and no dead end). A commit begins only if the map has room for it and for RESERVE besides; else the file
+ * grows, or, if the file system is full, history is given up. Deletions may use the reserve, so that a full state can be
+ * cured by deleting. What is needed is an estimate: if LMDB finds the map full after all, the transaction is aborted and
+ * the same changes are applied again with more room; the writer lock is held all the while.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "store/handle.h"
+#include "store/room.h"
+#include "store/trim.h"
+#include "store/write.h"
+
+enum {
+  RESERVE = 64,           /* pages */
+  SMALL_NEED = 64,        /* pages; for more it pays to look at the free list before growing */
+  PATH_PAGES = 16,        /* that any commit copies: paths in four trees */
+  NODE_BYTES = 24,        /* around a key and a value on a page */
+  INLINE_MAX = 1900,      /* about: a larger value has pages of its own */
+  TRIM_EVERY = 64,        /* revisions */
+  RECORD_KEEP = 1 << 16   /* bytes of buffer to keep for the next record */
+};
+
+#define VALUE_MAX ((size_t)INT32_MAX)
+
+/* ---- write transactions ---- */
+
+int zp_write_begin(zp_env *env, zp_section *section, MDB_txn **txn) {
+  for (;;) {
+    zp_env_enter(env, section);
+    int rc = mdb_txn_begin(env->mdb, NULL, 0, txn);
+    if (!rc) return 0;
+    zp_env_leave(section);
+    if (rc == MDB_MAP_RESIZED) rc = zp_room_remap(env);
+    if (rc) return rc;
+  }
+}
+
+int zp_write_end(zp_section *section, MDB_txn *txn, int rc) {
+  if (rc) mdb_txn_abort(txn);
+  else rc = mdb_txn_commit(txn);
+  zp_env_leave(section);
+  return rc;
+}
+
+/* ---- the plan: which changes in which order ---- */
+
+typedef struct commit_plan {
+  const zp_change *changes;
+  uint32_t *order; /* NULL: as they are */
+  size_t count;    /* of changes that count */
+  size_t pages;    /* that they will need, about */
+  size_t worst;    /* the same if each key is on a page of its own */
+  bool deletion;   /* they only delete */
+} commit_plan;
+
+static int compare_bytes(zp_bytes a, zp_bytes b) {
+  size_t size = a.size < b.size ? a.size : b.size;
+  int order = size ? memcmp(a.data, b.data, size) : 0;
+  return order ? order : (a.size > b.size) - (a.size < b.size);
+}
+
+static int compare_changes(const void *a, const void *b, void *context) {
+  const zp_change *changes = context;
+  uint32_t i = *(const uint32_t *)a, j = *(const uint32_t *)b;
+  int order = compare_bytes(changes[i].key, changes[j].key);
+  return order ? order : (i > j) - (i < j);
+}
+
+static int check_changes(const zp_change *changes, size_t count) {
+  if (count > UINT32_MAX / 2) return zp_fail(ZP_EVALUE, "too many changes for one commit: %zu", count);
+  for (size_t i = 0; i < count; i++) {
+    int rc = zp_vkey_check(changes[i].key);
+    if (rc) return rc;
+    if (changes[i].value.data && changes[i].value.size == 0) return zp_fail(ZP_EVALUE, "a value cannot be empty");
+    if (changes[i].value.data && changes[i].value.size > VALUE_MAX)
+      return zp_fail(ZP_EVALUE, "the value is too large: %zu bytes", changes[i].value.size);
+  }
+  return 0;
+}
+
+/* Of several changes of one key the last one counts. Keys that ascend already, as a walk or a sorted table gives them,
+   cost one pass. */
+static int order_changes(commit_plan *plan, const zp_change *changes, size_t count) {
+  size_t i = 1;
+  while (i < count && compare_bytes(changes[i - 1].key, changes[i].key) < 0) i++;
+  if (i >= count) return 0;
+  plan->order = malloc(count * sizeof *plan->order);
+  if (!plan->order) return zp_fail(ZP_ENOMEM, "out of memory: a commit of %zu changes", count);
+  for (i = 0; i < count; i++) plan->order[i] = (uint32_t)i;
+  qsort_r(plan->order, count, sizeof *plan->order, compare_changes, (void *)changes);
+  size_t kept = 0;
+  for (i = 0; i < count; i++) {
+    uint32_t index = plan->order[i];
+    if (i + 1 < count && compare_bytes(changes[index].key, changes[plan->order[i + 1]].key) == 0) continue;
+    plan->order[kept++] = index;
+  }
+  plan->count = kept;
+  return 0;
+}
+
+static const zp_change *planned(const commit_plan *plan, size_t i) { return plan->changes + (plan->order ? plan->order[i] : i); }
+
+static size_t own_pages(const zp_env *env, size_t size) { return (size + 16 + env->page_size - 1) / env->page_size; }
+
+static void estimate(const zp_env *env, commit_plan *plan) {
+  size_t small = 0, record = sizeof(zp_log_head), large = 0;
+  plan->deletion = plan->count > 0;
+  for (size_t i = 0; i < plan->count; i++) {
+    const zp_change *change = planned(plan, i);
+    size_t value = change->value.data ? change->value.size : 0;
+    small += change->key.size + NODE_BYTES;
+    record += change->key.size + 2;
+    if (value <= INLINE_MAX) small += value;
+    else large += own_pages(env, value);
+    if (change->value.data) plan->deletion = false;
+  }
+  if (record > INLINE_MAX) large += own_pages(env, record);
+  plan->pages = PATH_PAGES + large + 2 * small / env->page_size;
+  plan->worst = plan->pages + 3 * plan->count;
+}
+
+/* ---- room ---- */
+
+/* 1: there is room, 0: there is not, or an error. */
+static int has_room(zp_store *store, const commit_plan *plan) {
+  zp_env *env = store->env;
+  size_t tail = zp_room_tail(env);
+  if (tail >= plan->pages + RESERVE && !env->tight) return 1;
+  if (tail >= plan->worst + RESERVE) return 1;
+  if (!env->tight && plan->pages <= SMALL_NEED) return 0; /* growing is cheaper than counting, and it ends */
+  size_t free_pages;
+  int rc = zp_store_read_begin(store);
+  if (rc) return rc;
+  rc = zp_room_free(store->reader->txn, &free_pages);
+  zp_store_read_end(store);
+  if (rc) return zp_env_fail(env, rc, "cannot write");
+  return tail + free_pages >= (env->tight ? plan->worst : plan->pages) + RESERVE;
+}
+
+/* Make room for the plan; `full`: LMDB has found the map full. 0 or an error. Each round grows the file, or gives up
+   history, or learns that space is tight, so there is an end. */
+static int make_room(zp_store *store, const commit_plan *plan, bool full) {
+  zp_env *env = store->env;
+  for (;;) {
+    int rc = full ? 0 : has_room(store, plan);
+    if (rc) return rc > 0 ? 0 : rc;
+    rc = zp_room_grow(env, plan->pages + RESERVE);
+    if (!rc) {
+      env->tight = false;
+      if (full) return 0;
+      continue;
+    }
+    /* This thread reads through another handle, so the map cannot move. Perhaps there is room on the free list. */
+    if (rc == ZP_EATOMIC && !full) return 0;
+    if (rc != ZP_EFULL) return rc;
+    if (!env->tight) {
+      env->tight = true;
+      if (!full) continue;
+    }
+    rc = zp_trim_half(env);
+    if (rc < 0) return rc;
+    if (rc > 0 && full) return 0;
+    if (rc == 0) return plan->deletion && !full ? 0 : zp_env_fail_full(env);
+  }
+}
+
+/* ---- applying ---- */
+
+typedef struct application {
+  zp_store *store;
+  MDB_txn *txn;
+  MDB_cursor *versions;
+  zp_namespace space;
+  uint64_t revision;
+  uint64_t cost;     /* history bytes: versions superseded, and the record */
+  uint32_t changed;  /* keys */
+} application;
+
+static uint64_t version_cost(const zp_env *env, size_t key, size_t value) {
+  return value > INLINE_MAX ? key + NODE_BYTES + own_pages(env, value) * env->page_size : key + NODE_BYTES + value;
+}
+
+static int apply_change(application *app, const zp_change *change) {
+  zp_store *store = app->store;
+  zp_vkey *vkey = &store->key;
+  zp_bytes value = change->value;
+  if (!value.data) value.size = 0;
+  int rc = zp_vkey_make(vkey, app->space.id, change->key);
+  if (rc) return rc;
+  zp_vkey_at(vkey, ZP_NEWEST);
+  MDB_val at = {zp_vkey_size(vkey), vkey->bytes}, found;
+  rc = mdb_cursor_get(app->versions, &at, &found, MDB_SET_RANGE);
+  if (rc && rc != MDB_NOTFOUND) return rc;
+  bool known = !rc && zp_vkey_same(vkey, at.mv_data, at.mv_size);
+  size_t old_size = known ? found.mv_size : 0;
+  if (old_size == value.size && (value.size == 0 || memcmp(found.mv_data, value.data, value.size) == 0)) return 0;
+  if (known) app->cost += version_cost(store->env, at.mv_size, old_size);
+
+  zp_vkey_at(vkey, app->revision);
+  at = (MDB_val){zp_vkey_size(vkey), vkey->bytes};
+  found = (MDB_val){value.size, (void *)value.data};
+  rc = mdb_cursor_put(app->versions, &at, &found, 0);
+  if (rc) return rc;
+  app->space.count += (value.size > 0) - (old_size > 0);
+  app->changed++;
+  rc = zp_buf_append_varint(&store->record, change->key.size);
+  return rc ? rc : zp_buf_append(&store->record, change->key.data, change->key.size);
+}
+
+/* The namespace, made if this is its first commit: ids are never used again, so their number is the last one. */
+static int find_namespace(application *app, bool *fresh) {
+  int rc = zp_namespace_find(app->store, app->txn, &app->space);
+  *fresh = rc == 0;
+  if (rc) return rc == 1 ? 0 : rc;
+  MDB_stat stat;
+  rc = mdb_stat(app->txn, app->store->env->namespaces, &stat);
+  app->space = (zp_namespace){.id = (uint32_t)stat.ms_entries + 1};
+  return rc;
+}
+
+static int append_record(application *app, MDB_cursor *log, uint64_t total) {
+  zp_store *store = app->store;
+  app->cost += store->record.size + NODE_BYTES;
+  zp_log_head head = {.author = zp_store_author(store),
+                      .total = total + app->cost,
+                      .namespace_id = app->space.id,
+                      .key_count = app->changed};
+  memcpy(store->record.data, &head, sizeof head);
+  unsigned char bytes[8];
+  zp_put_be64(bytes, app->revision);
+  MDB_val key = {sizeof bytes, bytes}, value = {store->record.size, store->record.data};
+  return mdb_cursor_put(log, &key, &value, MDB_APPEND);
+}
+
+static int newest_record(MDB_cursor *log, uint64_t *revision, uint64_t *total) {
+  MDB_val key, value;
+  zp_log_head head;
+  *revision = *total = 0;
+  int rc = mdb_cursor_get(log, &key, &value, MDB_LAST);
+  if (rc) return rc == MDB_NOTFOUND ? 0 : rc;
+  if (value.mv_size < sizeof head) return MDB_CORRUPTED;
+  memcpy(&head, value.mv_data, sizeof head);
+  *revision = zp_get_be64(key.mv_data);
+  *total = head.total;
+  return 0;
+}
+
+/* Apply the plan in one transaction; 0, a code of LMDB (MDB_MAP_FULL: nothing has happened), or ours. */
+static int apply(zp_store *store, const commit_plan *plan, application *app) {
+  zp_env *env = store->env;
+  zp_section section;
+  MDB_cursor *log;
+  bool fresh = false;
+  uint64_t total;
+  *app = (application){.store = store};
+  int rc = zp_write_begin(env, &section, &app->txn);
+  if (rc) return rc;
+  rc = mdb_cursor_open(app->txn, env->versions, &app->versions);
+  if (!rc) rc = mdb_cursor_open(app->txn, env->log, &log);
+  if (!rc) rc = newest_record(log, &app->revision, &total);
+  if (!rc) rc = find_namespace(app, &fresh);
+  if (rc) goto out;
+  app->revision++;
+  uint64_t count = app->space.count;
+  static const zp_log_head blank;
+  zp_buf_clear(&store->record, RECORD_KEEP);
+  rc = zp_buf_append(&store->record, &blank, sizeof blank);
+  for (size_t i = 0; !rc && i < plan->count; i++) rc = apply_change(app, planned(plan, i));
+  if (!rc) rc = append_record(app, log, total);
+  if (!rc && (fresh || app->space.count != count)) {
+    MDB_val key = {strlen(store->name), store->name}, value = {sizeof app->space, &app->space};
+    rc = mdb_put(app->txn, env->namespaces, &key, &value, 0);
+  }
+  const zp_store_limits *limits = &env->control->limits;
+  if (!rc && (app->revision % TRIM_EVERY == 0 || app->cost > limits->keep_bytes / TRIM_EVERY))
+    rc = zp_trim_by_limits(env, app->txn, app->changed);
+out:
+  return zp_write_end(&section, app->txn, rc); /* which frees the cursors */
+}
+
+int zp_store_commit(zp_store *store, const zp_change *changes, size_t count, uint64_t *revision, size_t *changed) {
+  int rc = zp_store_wake(store);
+  if (rc) return rc;
+  rc = check_changes(changes, count);
+  if (rc) return rc;
+  commit_plan plan = {.changes = changes, .count = count};
+  rc = order_changes(&plan, changes, count);
+  if (rc) return rc;
+  estimate(store->env, &plan);
+
+  application app;
+  bool mine = store->locked;
+  zp_store_read_end(store);
+  if (!mine) rc = zp_store_lock(store);
+  if (rc) goto out;
+  for (bool full = false;; full = true) {
+    rc = make_room(store, &plan, full);
+    if (rc) break;
+    rc = apply(store, &plan, &app);
+    if (rc != MDB_MAP_FULL) break;
+  }
+  if (!rc) {
+    store->namespace_id = app.space.id;
+    if (revision) *revision = app.revision;
+    if (changed) *changed = app.changed;
+  } else {
+    rc = zp_env_fail(store->env, rc, "cannot write");
+  }
+  if (!mine) zp_store_unlock(store);
+out:
+  free(plan.order);
+  return rc;
+}

@@ -1,0 +1,113 @@
+/*
+ * create -- making an empty store in a directory.
+ *
+ * `control` is put in place last, by rename: what a creator left that was killed before is no store, and the next one
+ * starts over. A lock on the directory itself keeps two creators apart.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "store/env.h"
+
+enum { DEFAULT_REVISIONS = 200000, DEFAULT_BYTES = 64 << 20 };
+
+static int fail_code(const char *directory, int code, const char *what) {
+  if (code == ENOSPC || code == EDQUOT || code == MDB_MAP_FULL)
+    return zp_fail(ZP_EFULL, "cannot make a store: no space left in %s", directory);
+  if (code < 0) return zp_fail(ZP_ESTORE, "cannot make a store in %s: %s: %s", directory, what, mdb_strerror(code));
+  errno = code;
+  return zp_fail_errno("cannot make a store in %s: %s", directory, what);
+}
+
+/* Without WRITEMAP, so that LMDB writes by system calls, which fail properly where there is no space. */
+static int make_trees(const char *directory) {
+  MDB_env *mdb;
+  MDB_txn *txn = NULL;
+  MDB_dbi tree;
+  int rc = mdb_env_create(&mdb);
+  if (rc) return fail_code(directory, rc, "mdb_env_create");
+  rc = mdb_env_set_maxdbs(mdb, 3);
+  if (!rc) rc = mdb_env_set_maxreaders(mdb, ZP_STORE_READERS);
+  if (!rc) rc = mdb_env_set_mapsize(mdb, ZP_STORE_INITIAL_SIZE);
+  if (!rc) rc = mdb_env_open(mdb, directory, MDB_NOSYNC | MDB_NOTLS, 0600);
+  if (!rc) rc = mdb_txn_begin(mdb, NULL, 0, &txn);
+  if (!rc) rc = mdb_dbi_open(txn, "namespaces", MDB_CREATE, &tree);
+  if (!rc) rc = mdb_dbi_open(txn, "versions", MDB_CREATE, &tree);
+  if (!rc) rc = mdb_dbi_open(txn, "log", MDB_CREATE, &tree);
+  if (!rc) {
+    rc = mdb_txn_commit(txn);
+    txn = NULL;
+  }
+  if (txn) mdb_txn_abort(txn);
+  mdb_env_close(mdb);
+  return rc ? fail_code(directory, rc, "data.mdb") : 0;
+}
+
+static int allocate(int directory_fd, const char *directory, const char *file, off_t size, int *out) {
+  int fd = openat(directory_fd, file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (fd < 0) return fail_code(directory, errno, file);
+  int code = zp_env_allocate(fd, 0, size);
+  if (code || !out) close(fd);
+  else *out = fd;
+  return code ? fail_code(directory, code, file) : 0;
+}
+
+static int make_control(int directory_fd, const char *directory, const zp_store_limits *limits) {
+  int fd;
+  int rc = allocate(directory_fd, directory, "control.new", sizeof(zp_control), &fd);
+  if (rc) return rc;
+  zp_control *control = mmap(NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  int number = errno;
+  close(fd);
+  if (control == MAP_FAILED) return fail_code(directory, number, "control");
+  memcpy(control->magic, "zproc\0\0", sizeof control->magic);
+  control->format = ZP_STORE_FORMAT;
+  control->size = sizeof *control;
+  control->limits.keep_revisions = limits && limits->keep_revisions ? limits->keep_revisions : DEFAULT_REVISIONS;
+  control->limits.keep_bytes = limits && limits->keep_bytes ? limits->keep_bytes : DEFAULT_BYTES;
+  rc = zp_env_init_writer_lock(control);
+  munmap(control, sizeof *control);
+  if (!rc && renameat(directory_fd, "control.new", directory_fd, "control") < 0)
+    rc = fail_code(directory, errno, "control");
+  return rc;
+}
+
+static void remove_parts(int directory_fd) {
+  unlinkat(directory_fd, "control.new", 0);
+  unlinkat(directory_fd, "data.mdb", 0);
+  unlinkat(directory_fd, "lock.mdb", 0);
+}
+
+int zp_store_create(const char *directory, const zp_store_limits *limits) {
+  int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return zp_fail_errno("cannot make a store in %s", directory);
+  int rc = 0;
+  while (flock(fd, LOCK_EX) < 0)
+    if (errno != EINTR) {
+      rc = fail_code(directory, errno, "flock");
+      goto out;
+    }
+  if (faccessat(fd, "control", F_OK, 0) == 0) {
+    rc = zp_fail(ZP_ESTORE, "there is a store in %s already", directory);
+    goto unlock;
+  }
+  remove_parts(fd);
+  rc = zp_env_allocate_lock_file(directory);
+  if (!rc) rc = make_trees(directory);
+  if (!rc) rc = allocate(fd, directory, "data.mdb", ZP_STORE_INITIAL_SIZE, NULL);
+  if (!rc) rc = make_control(fd, directory, limits);
+  if (rc) remove_parts(fd);
+unlock:
+  flock(fd, LOCK_UN); /* at once, even if a child that was forked meanwhile has the descriptor too */
+out:
+  close(fd);
+  return rc;
+}

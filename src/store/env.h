@@ -1,0 +1,142 @@
+/*
+ * env -- the LMDB environment of a directory: opened once per process, shared by its handles, left alone after fork.
+ *
+ * Files of a store. data.mdb and lock.mdb are LMDB's. `control` is ours: format version, limits, and the writer lock, a
+ * robust mutex shared by all processes. It is put in place last, so a directory without it holds no store.
+ *
+ * The writer lock is taken around a whole read-modify-commit span; LMDB's own write transaction lasts only while changes
+ * are applied. So a commit that finds the map full can abort, make room, and apply the same changes once more with
+ * nobody coming between.
+ *
+ * Size. LMDB's map is always the whole of data.mdb, and every byte of it is allocated before it is mapped (I3). Only the
+ * holder of the writer lock makes the file longer. mdb_env_open and mdb_env_set_mapsize truncate the file to the size
+ * that they are told; so opening, remapping and growing hold the size lock, an fcntl lock on `control`, and under it
+ * use the size that the file has. An fcntl lock dies with its process and is not inherited by fork. It excludes processes,
+ * not threads: those are kept apart by the mutex of the registry, which is held with it.
+ *
+ * Threads. Remapping pulls the map away from under every transaction of the process. A thread is inside a section while it
+ * has a transaction; remapping waits until nobody is. Sections of one thread on one environment nest (they may end in any
+ * order), but such a thread cannot remap: it would wait for itself, and is told ZP_EATOMIC.
+ *
+ * Fork. A child handler of pthread_atfork counts the generation up. Environments of an older generation belong to an
+ * ancestor: they stay in the list for ever, unused and not closed, because closing would release what the ancestor holds.
+ *
+ * Internal to the store.
+ */
+#ifndef ZP_STORE_ENV_H
+#define ZP_STORE_ENV_H
+
+#include <lmdb.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include "store/store.h"
+
+typedef struct zp_env zp_env;
+typedef struct zp_reader zp_reader;
+typedef struct zp_section zp_section;
+
+enum {
+  ZP_STORE_FORMAT = 1,
+  ZP_STORE_READERS = 4096,
+  ZP_STORE_INITIAL_SIZE = 1 << 20 /* of data.mdb */
+};
+
+/* LMDB's sync modes: none yet; a power failure may cost the store, the death of any process does not. */
+#define ZP_STORE_MDB_FLAGS (MDB_WRITEMAP | MDB_NOSYNC | MDB_NOMETASYNC | MDB_NOTLS)
+
+/* The file `control`, mapped by every process. */
+typedef struct zp_control {
+  char magic[8];
+  uint32_t format;
+  uint32_t size; /* of this structure, which depends on the C library's mutex */
+  zp_store_limits limits;
+  char boot[40]; /* the boot of the machine that `writer` is of: a mutex does not survive one */
+  _Alignas(64) pthread_mutex_t writer;
+} zp_control;
+
+struct zp_section {
+  zp_env *env;
+  zp_section *next; /* of the same thread */
+  bool holds;       /* this one has map_lock; the nested ones lean on it */
+};
+
+/* A read transaction with its cursors, kept for the next read: renewing is far cheaper than beginning. */
+struct zp_reader {
+  zp_section section;
+  MDB_txn *txn;       /* NULL until the first read */
+  MDB_cursor *point;  /* on versions: gets */
+  MDB_cursor *walk;   /* on versions: walks; NULL until the first one */
+  MDB_cursor *log;    /* NULL until it is asked for */
+  zp_reader *next;    /* of the environment */
+  bool taken;
+};
+
+struct zp_env {
+  MDB_env *mdb;
+  MDB_dbi namespaces, versions, log;
+  zp_control *control;
+  int control_fd; /* for the size lock */
+  dev_t dev;      /* what `control` is: two spellings of a path are one environment */
+  ino_t ino;
+  unsigned generation;
+  unsigned references;
+  pthread_rwlock_t map_lock; /* shared: in a section; exclusive: remapping */
+  size_t page_size;
+  size_t map_size;
+  bool broken; /* a remap failed half way: no map any more */
+  bool tight;  /* the last attempt to grow found no space; touched under the writer lock */
+  _Atomic(const void *) lock_thread; /* the thread of this process that holds the writer lock; NULL: none */
+  zp_buf scratch; /* of the holder of the writer lock */
+  zp_reader *readers;
+  zp_env *next;
+  char *directory;
+};
+
+/* Counted up in each forked child. Changes only while a process has one thread. */
+extern unsigned zp_env_generation;
+
+/* The environment of a store, opened if this process has not done so. 0, ZP_ENOSTORE, ... */
+int zp_env_acquire(const char *directory, zp_env **env);
+void zp_env_release(zp_env *env);
+
+/* A reader for a handle, from the first use until the handle is closed. 0 or ZP_ENOMEM. */
+int zp_env_take_reader(zp_env *env, zp_reader **reader);
+void zp_env_give_reader(zp_env *env, zp_reader *reader);
+
+/* Enter and leave a section, within which this process does not remap. */
+void zp_env_enter(zp_env *env, zp_section *section);
+void zp_env_leave(zp_section *section);
+
+/* Is this thread in a section of the environment? */
+bool zp_env_inside(const zp_env *env);
+
+/* An address that stands for the calling thread. */
+const void *zp_env_thread(void);
+
+/* The size lock, with the registry's mutex. Not while the latter is held. 0 or ZP_ESYS. */
+int zp_env_lock_size(zp_env *env);
+void zp_env_unlock_size(zp_env *env);
+
+/* Make lock.mdb as large as LMDB will ever use it, all of it allocated. Only while this process has not opened the
+   environment: closing any descriptor of lock.mdb drops LMDB's locks on it. */
+int zp_env_allocate_lock_file(const char *directory);
+
+/* Allocate file space [from, to), extending the file. 0, ENOSPC, or another errno. */
+int zp_env_allocate(int fd, off_t from, off_t to);
+
+/* Initialise the writer lock in a control file that nobody else uses. 0 or ZP_ESYS. */
+int zp_env_init_writer_lock(zp_control *control);
+
+/* <directory>/<file> in a fresh string, or NULL with ZP_ENOMEM recorded. */
+char *zp_env_path(const char *directory, const char *file);
+
+/* Turn an LMDB code or errno into ours, with a sentence saying what failed; codes of ours pass through, keeping their
+   sentence. */
+int zp_env_fail(const zp_env *env, int code, const char *what);
+
+/* ZP_EFULL with its sentence. */
+int zp_env_fail_full(const zp_env *env);
+
+#endif

@@ -1,0 +1,156 @@
+#include "store/store.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "store/handle.h"
+#include "store/room.h"
+
+enum { NAME_MAX_BYTES = 255 };
+
+int zp_store_open(const char *directory, const char *name, zp_store **out) {
+  *out = NULL;
+  size_t name_size = strlen(name);
+  if (name_size == 0 || name_size > NAME_MAX_BYTES)
+    return zp_fail(ZP_EKEY, "the name of a namespace has 1 to %d bytes, not %zu", NAME_MAX_BYTES, name_size);
+  zp_store *store = calloc(1, sizeof *store);
+  char cwd[PATH_MAX] = "";
+  if (!store) goto no_memory;
+  /* The first use may come after a chdir. */
+  if (directory[0] != '/' && !getcwd(cwd, sizeof cwd)) {
+    free(store);
+    return zp_fail_errno("cannot open the store %s: getcwd", directory);
+  }
+  store->directory = cwd[0] ? zp_env_path(cwd, directory) : strdup(directory);
+  store->name = strdup(name);
+  if (!store->directory || !store->name) goto no_memory;
+  store->generation = zp_env_generation;
+  *out = store;
+  return 0;
+no_memory:
+  zp_store_close(&store);
+  return zp_fail(ZP_ENOMEM, "out of memory: cannot open a store");
+}
+
+/* Forget what belongs to an ancestor. Nothing is closed: the reader's slot, the lock, and the files are the ancestor's;
+   its environment stays in the list of env.c with all that hangs on it. */
+static void forget(zp_store *store) {
+  store->env = NULL;
+  store->reader = NULL;
+  store->reading = store->locked = store->walking = false;
+  store->author = 0;
+  store->generation = zp_env_generation;
+}
+
+int zp_store_wake_slowly(zp_store *store) {
+  if (store->generation != zp_env_generation) forget(store);
+  return store->env ? 0 : zp_env_acquire(store->directory, &store->env);
+}
+
+int zp_store_refuse(void) {
+  return zp_fail(ZP_EATOMIC, "the state is in use by an atomic function of this very process");
+}
+
+int zp_store_check(zp_store *store) { return zp_store_wake(store); }
+
+void zp_store_close(zp_store **handle) {
+  zp_store *store = *handle;
+  if (!store) return;
+  *handle = NULL;
+  if (store->generation != zp_env_generation) forget(store);
+  zp_store_read_end(store);
+  zp_store_unlock(store);
+  if (store->reader) zp_env_give_reader(store->env, store->reader);
+  if (store->env) zp_env_release(store->env);
+  zp_buf_free(&store->walk_key);
+  zp_buf_free(&store->record);
+  free(store->directory);
+  free(store->name);
+  free(store);
+}
+
+const char *zp_store_directory(const zp_store *store) { return store->directory; }
+const char *zp_store_namespace(const zp_store *store) { return store->name; }
+
+uint64_t zp_store_author(zp_store *store) {
+  if (store->generation != zp_env_generation) forget(store);
+  while (store->author == 0) {
+    if (getrandom(&store->author, sizeof store->author, 0) == (ssize_t)sizeof store->author) continue;
+    /* No kernel that LMDB's robust mutexes need is without getrandom; only a filter of system calls could forbid it. */
+    if (errno != EINTR) abort();
+    store->author = 0;
+  }
+  return store->author;
+}
+
+int zp_store_lock(zp_store *store) {
+  int rc = zp_store_wake(store);
+  if (rc) return rc;
+  if (store->locked) return zp_store_refuse();
+  zp_store_read_end(store); /* it would not see what was committed while this waited */
+  rc = pthread_mutex_lock(&store->env->control->writer);
+  /* Whatever the dead writer was about, LMDB has either all of its commit or nothing. */
+  if (rc == EOWNERDEAD) rc = pthread_mutex_consistent(&store->env->control->writer);
+  if (rc) return zp_env_fail(store->env, rc, "cannot lock");
+  store->locked = true;
+  atomic_store_explicit(&store->env->lock_thread, zp_env_thread(), memory_order_relaxed);
+  return 0;
+}
+
+void zp_store_unlock(zp_store *store) {
+  if (!zp_store_is_locked(store)) return;
+  store->locked = false;
+  atomic_store_explicit(&store->env->lock_thread, NULL, memory_order_relaxed);
+  pthread_mutex_unlock(&store->env->control->writer);
+}
+
+bool zp_store_is_locked(const zp_store *store) { return store->locked && store->generation == zp_env_generation; }
+
+/* mdb_reader_list prints a heading, then a line for each slot in use. */
+static int count_line(const char *line, void *context) {
+  uint32_t *lines = context;
+  for (; *line; line++)
+    if (*line == '\n') ++*lines;
+  return 0;
+}
+
+int zp_store_describe(zp_store *store, zp_store_info *info) {
+  *info = (zp_store_info){0};
+  bool reading = store->reading && store->generation == zp_env_generation;
+  int rc = reading ? 0 : zp_store_read_begin(store);
+  if (rc) return rc;
+  zp_env *env = store->env;
+  MDB_envinfo mdb;
+  MDB_cursor *log = NULL;
+  zp_log_span span;
+  struct stat data;
+  mdb_filehandle_t fd;
+  size_t free_pages;
+  rc = zp_room_free(store->reader->txn, &free_pages);
+  if (!rc) rc = mdb_env_info(env->mdb, &mdb);
+  if (!rc) rc = mdb_env_get_fd(env->mdb, &fd);
+  if (!rc && fstat(fd, &data) < 0) rc = errno;
+  if (!rc) rc = mdb_cursor_open(store->reader->txn, env->log, &log);
+  if (!rc) rc = zp_log_span_find(log, &span);
+  mdb_cursor_close(log);
+  if (!rc) {
+    size_t used = mdb.me_last_pgno + 1;
+    info->allocated_bytes = (uint64_t)data.st_size;
+    info->used_bytes = (used > free_pages ? used - free_pages : 0) * env->page_size;
+    info->history_bytes = span.newest_total - span.first_total;
+    info->oldest = span.oldest;
+    info->newest = span.newest;
+    info->limits = env->control->limits;
+    uint32_t lines = 0;
+    if (mdb_reader_list(env->mdb, count_line, &lines) >= 0) info->readers = lines > 0 ? lines - 1 : 0;
+  }
+  if (!reading) zp_store_read_end(store);
+  return zp_env_fail(env, rc, "cannot describe");
+}

@@ -1,0 +1,159 @@
+/*
+ * store -- the shared state: a transactional, revisioned key-value store in a directory, over LMDB.
+ *
+ * Every local process opens the same directory and reads and writes the state itself; there is no server in between.
+ * Keys and values are bytes: what they mean is the codec's business.
+ *
+ * Layout. Three LMDB trees:
+ *   namespaces  name                          -> id, number of live keys
+ *   versions    namespace id, key, ~revision  -> value (empty: deleted at that revision); newest version of a key first
+ *   log         revision                      -> author, namespace, changed keys, running total of history bytes
+ * Every commit adds one revision: its versions and its log record in one LMDB transaction. Revisions count 1, 2, 3, ...
+ * over all namespaces of a store. The state as it was at any kept revision can be read; the oldest revisions are given
+ * up (log records, and the versions that only they needed) past keep_revisions or keep_bytes, a few at a time.
+ *
+ * Invariants (each is kept where it is written, and tested):
+ *   I1  For each key the first version is the current one; a key whose only version is a deletion has no version at all
+ *       once that revision is the oldest kept.
+ *   I2  log holds every revision from oldest to newest without a gap.
+ *   I3  Every byte of data.mdb, lock.mdb and control that a process may touch through its mapping is allocated on the
+ *       file system first. A full file system is ZP_EFULL from a call, never SIGBUS.
+ *
+ * Handles. A zp_store is one (directory, namespace) as seen by one Lua VM: it has an author number, which marks its own
+ * commits in the log, and at most one read transaction. All handles of a process on one directory share one LMDB
+ * environment. Opening touches no file: that happens at the first use, so a handle costs a child that never uses the
+ * state nothing.
+ *
+ * Fork. A handle that was inherited by fork may be used at once: the first call in the child leaves the parent's
+ * environment alone, opens its own, and takes a new author number. Reads and the lock of the parent are not inherited.
+ *
+ * Threads. A handle belongs to one thread. Different handles may be used by different threads.
+ *
+ * Errors: 0 or a ZP_E* code with zp_error_detail() set. Nothing here knows Lua; nothing raises.
+ */
+#ifndef ZP_STORE_STORE_H
+#define ZP_STORE_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+
+typedef struct zp_store zp_store;
+
+/* The longest key in bytes that always fits, whatever its bytes are. Longer keys fit up to ZP_KEY_MAX as long as a zero
+   byte is counted twice; beyond that every call answers ZP_EKEY. (LMDB's limit is 511 with what is put around a key.) */
+#define ZP_KEY_MAX 496
+
+typedef struct zp_store_limits {
+  uint64_t keep_revisions; /* how many revisions stay readable; 0: the default, 200,000 */
+  uint64_t keep_bytes;     /* bytes of log and superseded values to keep; 0: the default, 64 MiB */
+} zp_store_limits;
+
+/* Make a new, empty store in the directory, which exists and is empty. The limits are kept in the store and hold for
+   every process. ZP_EFULL, ZP_ESYS, ZP_ESTORE. */
+int zp_store_create(const char *directory, const zp_store_limits *limits);
+
+/* A new handle on (directory, name of a namespace). Touches no file. ZP_ENOMEM, or ZP_EKEY for an empty name or one
+   longer than 255 bytes. */
+int zp_store_open(const char *directory, const char *name, zp_store **store);
+
+/* Open the files now, to learn whether there is a store: 0, ZP_ENOSTORE, ... */
+int zp_store_check(zp_store *store);
+
+/* Close the handle, ending its read and its lock; the last handle of the process closes the environment. Nulls *store;
+   may be called twice. In a forked child, what belongs to the parent is left alone. */
+void zp_store_close(zp_store **store);
+
+const char *zp_store_directory(const zp_store *store);
+const char *zp_store_namespace(const zp_store *store);
+
+/* The number that marks commits through this handle; unlike that of any other handle, never 0. */
+uint64_t zp_store_author(zp_store *store);
+
+/* ---- reading ----
+   Reads happen between begin and end, and see one revision. Keep them short: what they see cannot be reused meanwhile.
+   Bytes handed out are borrowed until zp_store_read_end. A second begin without an end is a bug (asserted). */
+
+/* Begin to read the newest revision. While another handle of this process holds the lock, see zp_store_lock. */
+int zp_store_read_begin(zp_store *store);
+
+/* Begin to read a revision of the past (0: before the first). ZP_EHISTORY if it is not kept any more, or is yet to come. */
+int zp_store_read_begin_at(zp_store *store, uint64_t revision);
+
+void zp_store_read_end(zp_store *store);
+
+/* Within a read: the revision that it sees. */
+uint64_t zp_store_read_revision(const zp_store *store);
+
+/* Within a read: 1 and the value, 0 if the key is absent, or an error. */
+int zp_store_get(zp_store *store, zp_bytes key, zp_bytes *value);
+
+/* Within a read: the number of keys of the namespace. Constant cost at the newest revision, one walk for the past. */
+int zp_store_count(zp_store *store, uint64_t *count);
+
+/* Within a read: walk the live keys in byte order. zp_store_first goes to the first key, zp_store_next to the following
+   one, zp_store_last to the last: 1 and the pair, 0 at the end, or an error. `key` is unescaped into memory of the handle,
+   borrowed until the next step. Superseded versions cost O(log n) per key, not O(versions). */
+int zp_store_first(zp_store *store, zp_bytes *key, zp_bytes *value);
+int zp_store_next(zp_store *store, zp_bytes *key, zp_bytes *value);
+int zp_store_last(zp_store *store, zp_bytes *key, zp_bytes *value);
+
+/* ---- writing ---- */
+
+typedef struct zp_change {
+  zp_bytes key;
+  zp_bytes value; /* data NULL: delete the key; a value has at least one byte */
+} zp_change;
+
+/* Commit the changes as one revision, all or nothing; of two changes of one key the later one counts. A revision is added
+   even if nothing differs from before; its log record then lists no key. *revision (may be NULL) receives its number,
+   *changed (may be NULL) how many keys differ. Takes the lock unless this handle holds it already. If the process dies
+   at any instant, either all of it has happened or nothing. Not within a read of this handle, unless it holds the lock:
+   then the read is ended first.
+   ZP_EFULL after history was given up in vain: nothing has changed. ZP_EKEY and ZP_EVALUE name no key: the caller knows. */
+int zp_store_commit(zp_store *store, const zp_change *changes, size_t count, uint64_t *revision, size_t *changed);
+
+/* Become the only writer of the store, in all namespaces, until zp_store_unlock: what is read in between is still so at
+   the commit. Waits for the present writer; one that died is no obstacle. ZP_EATOMIC if a handle of this thread holds the
+   lock already (it would wait for itself). While a handle holds it, every other call on another handle of the same store
+   by the same thread answers ZP_EATOMIC as well. */
+int zp_store_lock(zp_store *store);
+void zp_store_unlock(zp_store *store);
+bool zp_store_is_locked(const zp_store *store); /* by this handle */
+
+/* ---- the past ---- */
+
+typedef struct zp_log_record {
+  uint64_t revision;
+  uint64_t author;
+  uint32_t namespace_id;
+  bool same_namespace; /* it is a change of this handle's namespace */
+  uint32_t key_count;  /* 0: the update left everything as it was */
+  zp_bytes keys;       /* opaque; walk with zp_log_key */
+} zp_log_record;
+
+/* Within a read (at the newest revision): the record of a revision; 1, or 0 if there is none yet, or ZP_EHISTORY. */
+int zp_store_log(zp_store *store, uint64_t revision, zp_log_record *record);
+
+/* Step through the keys of a record: start with *offset = 0; 1 and the key, 0 at the end. */
+int zp_log_key(const zp_log_record *record, size_t *offset, zp_bytes *key);
+
+/* Within a read: the oldest and the newest revision that zp_store_read_begin_at accepts. */
+int zp_store_range(zp_store *store, uint64_t *oldest, uint64_t *newest);
+
+/* ---- keeping house ---- */
+
+typedef struct zp_store_info {
+  uint64_t allocated_bytes; /* of the data file */
+  uint64_t used_bytes;      /* of these, in use for data, history and LMDB's own pages */
+  uint64_t history_bytes;   /* what counts against keep_bytes */
+  uint64_t oldest, newest;  /* revisions */
+  uint32_t readers;         /* reader slots in use */
+  zp_store_limits limits;
+} zp_store_info;
+
+int zp_store_describe(zp_store *store, zp_store_info *info);
+
+#endif

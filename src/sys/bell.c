@@ -1,0 +1,147 @@
+#include "sys/bell.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+
+/* So many that ten thousand waiters on as many keys seldom share one: a shared bucket is a needless wake-up. */
+enum { BUCKETS = 1 << 16, FILE_SIZE = BUCKETS * sizeof(uint32_t) };
+
+enum { ARMED = 1, COUNT = 2 }; /* of a bucket: the bit, and one step of the count */
+
+struct zp_bell {
+  _Atomic uint32_t *buckets;
+};
+
+static int path_of(const char *directory, char path[PATH_MAX]) {
+  int size = snprintf(path, PATH_MAX, "%s/bell", directory);
+  return size < PATH_MAX ? 0 : zp_fail(ZP_ESYS, "the path %.60s... is too long", directory);
+}
+
+int zp_bell_create(const char *directory) {
+  char path[PATH_MAX];
+  int rc = path_of(directory, path);
+  if (rc) return rc;
+  int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (fd < 0) return zp_fail_errno("cannot make %s", path);
+  int error = posix_fallocate(fd, 0, FILE_SIZE);
+  close(fd);
+  if (!error) return 0;
+  unlink(path);
+  errno = error;
+  zp_fail_errno("cannot make %s", path);
+  return error == ENOSPC ? ZP_EFULL : ZP_ESYS;
+}
+
+int zp_bell_open(const char *directory, zp_bell **out) {
+  char path[PATH_MAX];
+  int rc = path_of(directory, path);
+  if (rc) return rc;
+  int fd = open(path, O_RDWR | O_CLOEXEC);
+  if (fd < 0 && errno == ENOENT) return zp_fail(ZP_ENOSTORE, "there is no state in %s", directory);
+  if (fd < 0) return zp_fail_errno("cannot open %s", path);
+  struct stat info;
+  if (fstat(fd, &info) < 0 || info.st_size != FILE_SIZE) {
+    close(fd);
+    return zp_fail(ZP_ESTORE, "%s is damaged", path);
+  }
+  void *map = mmap(NULL, FILE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  int error = errno;
+  close(fd);
+  if (map == MAP_FAILED) {
+    errno = error;
+    return zp_fail_errno("cannot map %s", path);
+  }
+  zp_bell *bell = malloc(sizeof *bell);
+  if (!bell) {
+    munmap(map, FILE_SIZE);
+    return zp_fail(ZP_ENOMEM, "out of memory");
+  }
+  bell->buckets = map;
+  *out = bell;
+  return 0;
+}
+
+void zp_bell_close(zp_bell **bell) {
+  if (!*bell) return;
+  munmap((void *)(*bell)->buckets, FILE_SIZE);
+  free(*bell);
+  *bell = NULL;
+}
+
+/* FNV-1a with a final mix, so that all bits of short keys count in the bucket's number. */
+static uint64_t hash(uint64_t state, const void *data, size_t size) {
+  const unsigned char *byte = data;
+  for (size_t i = 0; i < size; i++) state = (state ^ byte[i]) * 0x100000001b3u;
+  return state;
+}
+
+static uint64_t finish(uint64_t state) {
+  state ^= state >> 32;
+  state *= 0xd6e8feb86659fd93u;
+  return state ^ state >> 32;
+}
+
+static uint64_t hash_name(const char *name) {
+  return hash(0xcbf29ce484222325u, name, strlen(name) + 1); /* with its end, so that "a"+"bc" is not "ab"+"c" */
+}
+
+uint64_t zp_bell_tag(const char *name, zp_bytes key) { return finish(hash(hash_name(name), key.data, key.size)); }
+
+uint64_t zp_bell_tag_all(const char *name) { return finish(hash_name(name)); }
+
+static _Atomic uint32_t *bucket_of(zp_bell *bell, uint64_t tag) { return &bell->buckets[tag % BUCKETS]; }
+
+uint32_t zp_bell_arm(zp_bell *bell, uint64_t tag) {
+  /* Sequentially consistent: what is looked at afterwards is not older than the arming. */
+  return atomic_fetch_or(bucket_of(bell, tag), ARMED) | ARMED;
+}
+
+int zp_bell_wait(zp_bell *bell, uint64_t tag, uint32_t ticket, double deadline) {
+  _Atomic uint32_t *bucket = bucket_of(bell, tag);
+  for (;;) {
+    struct timespec until, *limit = NULL;
+    if (deadline != ZP_FOREVER) {
+      if (deadline <= zp_clock_now()) return atomic_load(bucket) == ticket ? ZP_ETIMEOUT : 0;
+      double whole = deadline < 1e9 ? deadline : 1e9;
+      until = (struct timespec){.tv_sec = (time_t)whole};
+      until.tv_nsec = (long)((whole - (double)until.tv_sec) * 1e9);
+      limit = &until;
+    }
+    if (atomic_load(bucket) != ticket) return 0;
+    /* FUTEX_WAIT_BITSET takes an absolute instant of the monotonic clock. Not private: other processes ring. */
+    long rc = syscall(SYS_futex, bucket, FUTEX_WAIT_BITSET, ticket, limit, NULL, FUTEX_BITSET_MATCH_ANY);
+    if (rc < 0 && errno == EINTR) return ZP_EINTR;
+    if (rc < 0 && errno != EAGAIN && errno != ETIMEDOUT) return zp_fail_errno("cannot wait: futex");
+  }
+}
+
+static void ring_bucket(_Atomic uint32_t *bucket) {
+  uint32_t now = atomic_load(bucket);
+  do {
+    if (!(now & ARMED)) return; /* nobody waits, or another ringer has just woken them */
+  } while (!atomic_compare_exchange_weak(bucket, &now, (now + COUNT) & ~(uint32_t)ARMED));
+  syscall(SYS_futex, bucket, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+void zp_bell_ring(zp_bell *bell, const uint64_t *tags, size_t count) {
+  atomic_thread_fence(memory_order_seq_cst); /* what was done before is visible to whoever arms after our load */
+  for (size_t i = 0; i < count; i++) ring_bucket(bucket_of(bell, tags[i]));
+}
+
+void zp_bell_ring_all(zp_bell *bell) {
+  atomic_thread_fence(memory_order_seq_cst);
+  for (size_t i = 0; i < BUCKETS; i++) ring_bucket(&bell->buckets[i]);
+}

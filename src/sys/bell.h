@@ -1,0 +1,56 @@
+/*
+ * bell -- how local processes wake each other without polling: event counts in shared memory, waited for with a futex.
+ *
+ * A bell is a file of one directory, mapped by every process that uses it: a fixed table of buckets. What can happen has a
+ * 64-bit tag (a hash of a key, say), and its bucket is found by the tag; several tags may share a bucket, so a ring is a
+ * hint to look again, never a fact. Looking again is the caller's part.
+ *
+ * The protocol of a waiter, which makes that no ring is lost:
+ *     1. zp_bell_arm(bell, tag) -> ticket         from here on rings of this tag void the ticket
+ *     2. look; if there is what one wants, done
+ *     3. zp_bell_wait(bell, tag, ticket, deadline)   returns at once if the ticket is void
+ * and of the one who rings: make it so (commit), then zp_bell_ring(bell, tags, n). The ring costs one load per tag where nobody
+ * waits, and one futex call where somebody does.
+ *
+ * Invariant: a bucket is one 32-bit word, bit 0 "somebody may be waiting", the rest a count. Arming sets the bit; ringing a bucket
+ * whose bit is set adds to the count, clears the bit and wakes all. So a waiter that was killed costs the next ring one
+ * needless futex call and is forgotten; there is no count of waiters that could go wrong.
+ * Between "make it so" and the load there is a full fence, as there is between arming and looking; so either the ringer sees
+ * the bit or the waiter sees what was done.
+ *
+ * Fork: a mapping that was inherited goes on working; it is the same shared memory. Threads: all functions may be called from
+ * several threads at once. Errors: 0 or ZP_E*.
+ */
+#ifndef ZP_SYS_BELL_H
+#define ZP_SYS_BELL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+
+typedef struct zp_bell zp_bell;
+
+/* Make the bell's file (allocated in full, so that using it cannot fail for want of space). ZP_EFULL, ZP_ESYS. */
+int zp_bell_create(const char *directory);
+
+/* Map the bell of a directory. ZP_ENOSTORE if there is none. */
+int zp_bell_open(const char *directory, zp_bell **bell);
+void zp_bell_close(zp_bell **bell); /* nulls, may be called twice */
+
+/* The tag of a key within a namespace, and that of "anything in this namespace". */
+uint64_t zp_bell_tag(const char *name, zp_bytes key);
+uint64_t zp_bell_tag_all(const char *name);
+
+uint32_t zp_bell_arm(zp_bell *bell, uint64_t tag);
+
+/* Wait until the tag's bucket was rung after the arming, or the deadline (zp_clock_now seconds, ZP_FOREVER). 0, ZP_ETIMEOUT, or
+   ZP_EINTR if a signal handler ran. */
+int zp_bell_wait(zp_bell *bell, uint64_t tag, uint32_t ticket, double deadline);
+
+void zp_bell_ring(zp_bell *bell, const uint64_t *tags, size_t count);
+
+/* Ring every bucket: for when it is not known what happened (a writer died). */
+void zp_bell_ring_all(zp_bell *bell);
+
+#endif

@@ -1,0 +1,53 @@
+/*
+ * child -- a forked process, and the one message that it leaves behind.
+ *
+ * The child inherits everything by fork. Before it ends it may leave one message of any size (what its target returned)
+ * in a memory file that both share, so it never blocks on a parent that does not read, and the parent never on a child that
+ * does not write. A message is either whole or not there, at whatever instant the child dies.
+ *
+ * A zp_child belongs to the process that forked it: only that one can wait for it, signal it, or see its exit. What is
+ * inherited by further forks is inert. A child that ended is reaped by the first call that notices; no pid is
+ * signalled after that, so a reused pid is never hit.
+ *
+ * Errors: 0 or ZP_E* with detail. No Lua, never raises.
+ */
+#ifndef ZP_SYS_CHILD_H
+#define ZP_SYS_CHILD_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "base/buf.h"
+
+typedef struct zp_child zp_child;
+
+/* Fork. In the parent: 0, and *pid > 0. In the child: 0, *pid == 0, and *child is what zp_child_leave takes.
+   Output that stdio holds back is written first, so that it does not appear twice. die_with_parent: the kernel kills the
+   child when the thread that forked it ends, however it ends. */
+int zp_child_fork(bool die_with_parent, zp_child **child, pid_t *pid);
+
+/* In the child: leave the message, replacing an earlier one. */
+int zp_child_leave(zp_child *child, zp_bytes message);
+
+/* In the child: write out what stdio holds and end at once, without atexit handlers and finalisers, which are the parent's. */
+_Noreturn void zp_child_exit(int status);
+
+/* Wait until the child has ended or the deadline (zp_clock_now seconds, or ZP_FOREVER) has passed. 0, ZP_ETIMEOUT, ZP_EINTR if
+   a signal handler ran, or ZP_ESYS (not the parent; somebody else reaped it). A deadline in the past: just look. */
+int zp_child_wait(zp_child *child, double deadline);
+
+/* True once the child has been seen to have ended; *exitcode is then its exit status, or -N if signal N killed it. */
+bool zp_child_ended(const zp_child *child, int *exitcode);
+
+/* In the parent, after the end: append the message to out. 1, 0 if there is none, or an error. */
+int zp_child_message(const zp_child *child, zp_buf *out);
+
+/* Send a signal, unless the child has ended. 0 or ZP_ESYS. */
+int zp_child_signal(zp_child *child, int signal);
+
+pid_t zp_child_pid(const zp_child *child);
+
+/* Let go of the handle and null it; the process itself is not touched. May be called twice. */
+void zp_child_close(zp_child **child);
+
+#endif

@@ -1,0 +1,181 @@
+# zproc run, help, version: what a shell sees.
+
+setup() {
+  dir=$(mktemp -d)
+  script=$dir/script.lua
+  export ZPROC_RUNTIME_DIR=$dir/runtime
+  mkdir "$ZPROC_RUNTIME_DIR"
+}
+
+teardown() {
+  # Whatever a script did, nothing of it may be left.
+  left=$(ls -A "$ZPROC_RUNTIME_DIR")
+  rm -rf "$dir"
+  [ -z "$left" ] || { echo "left behind: $left"; return 1; }
+}
+
+@test "a script runs, with its arguments in arg and ..." {
+  echo 'print(arg[0] == ..., #arg, arg[1], arg[2], select("#", ...), ...)' > "$script"
+  run "$ZPROC" run "$script" one "two three"
+  [ "$status" -eq 0 ]
+  [ "$output" = $'false\t2\tone\ttwo three\t2\tone\ttwo three' ]
+}
+
+@test "a script may begin with a #! line" {
+  printf '#!/usr/bin/env -S zproc run\nprint "ran"\n' > "$script"
+  run "$ZPROC" run "$script"
+  [ "$status" -eq 0 ]
+  [ "$output" = "ran" ]
+}
+
+@test "a script that does not exist is an error that names it" {
+  run "$ZPROC" run "$dir/nothing.lua"
+  [ "$status" -eq 1 ]
+  [[ "$output" == *"nothing.lua"*"No such file"* ]]
+}
+
+@test "a script that does not compile is an error with its line" {
+  printf 'local a = 1\nlocal b = = 2\n' > "$script"
+  run "$ZPROC" run "$script"
+  [ "$status" -eq 1 ]
+  [[ "$output" == *"script.lua:2:"* ]]
+}
+
+@test "an error in the script ends it with status 1 and a traceback" {
+  printf 'local function f() error "boom" end\nf()\n' > "$script"
+  run "$ZPROC" run "$script"
+  [ "$status" -eq 1 ]
+  [[ "$output" == *"script.lua:1: boom"* ]]
+  [[ "$output" == *"stack traceback"*"script.lua:2"* ]]
+}
+
+@test "an error of zproc that ends the script names its class, its place and what to do" {
+  printf 'local zproc = require "zproc"\nzproc.context { wiat = true }\n' > "$script"
+  run "$ZPROC" run "$script"
+  [ "$status" -eq 1 ]
+  [[ "$output" == *"script.lua:2: UsageError: zproc.context: unknown option 'wiat' (did you mean 'wait'?)"* ]]
+}
+
+@test "an error in a process that the script waits for ends it with both tracebacks" {
+  cat > "$script" <<'LUA'
+local zproc = require "zproc"
+local ctx = zproc.context()
+local function target() error "remote boom" end
+ctx:process(target):wait()
+LUA
+  run "$ZPROC" run "$script"
+  [ "$status" -eq 1 ]
+  [[ "$output" == *"ProcessWaitError"*"script.lua:3: remote boom"* ]]
+  [[ "$output" == *"stack traceback"*"script.lua:4"* ]]
+  [[ "$output" == *"remote stack traceback"*"script.lua:3"* ]]
+}
+
+@test "an error object that is a plain table ends the script too" {
+  echo 'error { code = 5 }' > "$script"
+  run "$ZPROC" run "$script"
+  [ "$status" -eq 1 ]
+  [[ "$output" == *"(error object is a table value)"* ]]
+}
+
+@test "a State used within an atomic function is an error, not a deadlock" {
+  cat > "$script" <<'LUA'
+local zproc = require "zproc"
+local state = zproc.context().state
+zproc.atomic(function() return state.x end)(state)
+LUA
+  run timeout 60 "$ZPROC" run "$script"
+  [ "$status" -eq 1 ]
+  [[ "$output" == *"script.lua:3: UsageError: "*"atomic function"* ]]
+}
+
+@test "exit statuses of os.exit and zproc.exit arrive, and nothing is left" {
+  for code in 'os.exit(3)' 'require "zproc".exit(3)' 'os.exit(3, true)'; do
+    printf 'local zproc = require "zproc"\nlocal ctx = zproc.context()\nctx:process(function() zproc.sleep(1000) end)\n%s\n' \
+      "$code" > "$script"
+    run timeout 60 "$ZPROC" run "$script"
+    [ "$status" -eq 3 ]
+    [ "$output" = "" ]
+  done
+}
+
+@test "the processes of a script end with it" {
+  cat > "$script" <<'LUA'
+local zproc = require "zproc"
+local ctx = zproc.context()
+print(ctx:process(function() zproc.sleep(1000) end).pid)
+LUA
+  run timeout 60 "$ZPROC" run "$script"
+  [ "$status" -eq 0 ]
+  run kill -0 "$output"
+  [ "$status" -ne 0 ]
+}
+
+@test "a script that raises takes its processes with it" {
+  cat > "$script" <<'LUA'
+local zproc = require "zproc"
+local ctx = zproc.context()
+print(ctx:process(function() zproc.sleep(1000) end).pid)
+io.stdout:flush()
+error "end"
+LUA
+  pid=$("$ZPROC" run "$script" 2>/dev/null) || true
+  [ -n "$pid" ]
+  run kill -0 "$pid"
+  [ "$status" -ne 0 ]
+}
+
+@test "with wait, a script ends after its processes, and fails if one of them failed" {
+  cat > "$script" <<'LUA'
+local zproc = require "zproc"
+local ctx = zproc.context { wait = true }
+ctx:process(function() zproc.sleep(0.05) print "finished" end)
+LUA
+  run timeout 60 "$ZPROC" run "$script"
+  [ "$status" -eq 0 ]
+  [ "$output" = "finished" ]
+  echo 'ctx = require "zproc".context { wait = true } ctx:process(function() os.exit(4) end)' > "$script"
+  run timeout 60 "$ZPROC" run "$script"
+  [ "$status" -eq 1 ]
+  [[ "$output" == *"exited with code 4"* ]]
+}
+
+@test "output that cannot be written is a failure" {
+  [ -e /dev/full ] || skip "no /dev/full"
+  echo 'print "lost"' > "$script"
+  run bash -c '"$ZPROC" run "$1" > /dev/full' _ "$script"
+  [ "$status" -eq 1 ]
+  [[ "$output" == *"No space left on device"* ]]
+}
+
+@test "Lua's C modules can be required" {
+  echo 'local cjson = require "cjson" print(cjson.null == require "zproc".null, cjson.encode { 1 })' > "$script"
+  run "$ZPROC" run "$script"
+  [ "$status" -eq 0 ]
+  [ "$output" = $'true\t[1]' ]
+}
+
+@test "a runtime directory that cannot be used is an error that says so" {
+  echo 'require "zproc".context()' > "$script"
+  ZPROC_RUNTIME_DIR=$dir/nowhere run "$ZPROC" run "$script"
+  [ "$status" -eq 1 ]
+  [[ "$output" == *"nowhere"* ]]
+}
+
+@test "help names the commands; a command that there is not is an error with status 2" {
+  run "$ZPROC" help
+  [ "$status" -eq 0 ]
+  [[ "$output" == *"run SCRIPT"* ]]
+  run "$ZPROC"
+  [ "$status" -eq 2 ]
+  run "$ZPROC" nonsense
+  [ "$status" -eq 2 ]
+  [[ "$output" == *"no command 'nonsense'"* ]]
+  run "$ZPROC" run
+  [ "$status" -eq 2 ]
+}
+
+@test "version prints one line" {
+  run "$ZPROC" version
+  [ "$status" -eq 0 ]
+  [[ "$output" =~ ^zproc\ [0-9]+\.[0-9]+\.[0-9]+\ \(Lua\ 5\.4\)$ ]]
+}

@@ -1,0 +1,257 @@
+-- zproc.atomic: one indivisible step.
+local zproc = require "zproc"
+
+describe("an atomic function", function()
+  local ctx, state
+
+  before_each(function()
+    ctx = zproc.context()
+    state = ctx.state
+  end)
+  after_each(function() ctx:close() end)
+
+  local function refuses(words, fn, ...)
+    local ok, err = pcall(fn, ...)
+    assert.is_false(ok, "no error was raised")
+    assert.is_truthy(tostring(err):find(words, 1, true), ("%q is not in %q"):format(words, tostring(err)))
+    return err
+  end
+
+  --- Run fn once as an atomic function.
+  local function atomically(fn, ...)
+    return zproc.atomic(fn)(state, ...)
+  end
+
+  it("gets the arguments and gives back all results", function()
+    state.count = 1
+    local results = table.pack(atomically(function(snapshot, step, none, last)
+      snapshot.count = snapshot.count + step
+      return snapshot.count, none, last, nil
+    end, 5, nil, "last"))
+    assert.same({ 6, nil, "last", nil, n = 4 }, results)
+    assert.equal(6, state.count)
+  end)
+
+  it("changes tables at any depth", function()
+    state.numbers = { 1, 2, 3 }
+    state.deep = { a = { b = { c = {} } } }
+    atomically(function(snapshot)
+      table.insert(snapshot.numbers, 4)
+      snapshot.deep.a.b.c.d = true
+      snapshot.fresh = { list = {} }
+      snapshot.fresh.list[1] = "added after the assignment"
+    end)
+    assert.same({ 1, 2, 3, 4 }, state.numbers)
+    assert.same({ a = { b = { c = { d = true } } } }, state.deep)
+    assert.same({ list = { "added after the assignment" } }, state.fresh)
+  end)
+
+  it("gives the same table each time it is read", function()
+    state.list = {}
+    atomically(function(snapshot) assert(rawequal(snapshot.list, snapshot.list)) end)
+  end)
+
+  it("sees its own changes", function()
+    state:update { a = 1, b = 2 }
+    local seen = atomically(function(snapshot)
+      snapshot.a = nil
+      snapshot.c = 3
+      local keys = {}
+      for key, value in pairs(snapshot) do keys[key] = value end
+      return { a = snapshot.a == nil, count = #snapshot, keys = keys }
+    end)
+    assert.same({ a = true, count = 2, keys = { b = 2, c = 3 } }, seen)
+  end)
+
+  it("deletes keys, and may set them again", function()
+    state:update { a = 1, b = 2, c = 3 }
+    atomically(function(snapshot)
+      snapshot.a, snapshot.b = nil, nil
+      snapshot.b = "back"
+    end)
+    assert.same({ b = "back", c = 3 }, state:copy())
+  end)
+
+  it("may delete while it walks", function()
+    for i = 1, 100 do state[i] = i end
+    atomically(function(snapshot)
+      for key, value in pairs(snapshot) do
+        if value % 2 == 0 then snapshot[key] = nil end
+      end
+    end)
+    assert.equal(50, #state)
+  end)
+
+  it("changes tables that it meets by walking", function()
+    state:update { a = { n = 1 }, b = { n = 2 } }
+    atomically(function(snapshot)
+      for _, value in pairs(snapshot) do value.n = value.n * 10 end
+    end)
+    assert.same({ a = { n = 10 }, b = { n = 20 } }, state:copy())
+  end)
+
+  it("is one revision, whatever it changes; none if it only reads", function()
+    state.list = { 1 }
+    local before = state:revision()
+    atomically(function(snapshot)
+      snapshot.a, snapshot.b = 1, 2
+      snapshot.list[2] = 2
+    end)
+    assert.equal(before + 1, state:revision())
+    atomically(function(snapshot) return snapshot.a, snapshot.list end)
+    assert.equal(before + 1, state:revision())
+  end)
+
+  it("changes nothing if it raises, and passes the error on as it was", function()
+    state:update { a = 1, list = { 1 } }
+    local mine = { code = 5 }
+    local ok, err = pcall(atomically, function(snapshot)
+      snapshot.a = 2
+      snapshot.list[1] = 2
+      snapshot.b = 3
+      error(mine)
+    end)
+    assert.is_false(ok)
+    assert.is_true(rawequal(err, mine))
+    assert.same({ a = 1, list = { 1 } }, state:copy())
+    assert.equal(7, atomically(function() return 7 end))
+  end)
+
+  it("changes nothing if a value cannot be sent, and names it", function()
+    state.a = 1
+    refuses("state.jobs[1].file: cannot send a userdata (FILE*)", atomically, function(snapshot)
+      snapshot.a = 2
+      snapshot.jobs = { { file = io.stdout } }
+    end)
+    assert.same({ a = 1 }, state:copy())
+  end)
+
+  it("changes nothing if its process dies in the middle, and others go on", function()
+    state.a = 1
+    local victim = ctx:process(function(own)
+      zproc.atomic(function(snapshot)
+        snapshot.a = 2
+        os.exit(9)
+      end)(own)
+    end)
+    local ok, err = pcall(victim.wait, victim)
+    assert.is_false(ok)
+    assert.equal(9, err.exitcode)
+    assert.equal(1, state.a)
+    atomically(function(snapshot) snapshot.a = snapshot.a + 1 end)
+    assert.equal(2, state.a)
+  end)
+
+  it("survives the death of its process by SIGKILL while it holds the state", function()
+    state.a = 1
+    local reader_gone = ctx:process(function(own)
+      local target = own:fork()
+      zproc.atomic(function(snapshot)
+        snapshot.a = 2
+        os.execute("kill -9 " .. zproc.getpid())
+      end)(target)
+    end)
+    local ok, err = pcall(reader_gone.wait, reader_gone)
+    assert.is_false(ok)
+    assert.equal(-9, err.exitcode)
+    assert.equal(1, atomically(function(snapshot) return snapshot.a end))
+  end)
+
+  it("refuses the State itself within, instead of waiting for ever", function()
+    local other = state:fork { namespace = "other" }
+    for name, use in pairs {
+      read = function() return state.a end,
+      write = function() state.a = 1 end,
+      get = function() return state:get "a" end,
+      clear = function() state:clear() end,
+      length = function() return #state end,
+      walk = function() return pairs(state) end,
+      nested = function() atomically(function() end) end,
+      close = function() state:close() end,
+      ["another namespace"] = function() return other.a end,
+      ["another namespace, written"] = function() other.a = 1 end,
+    } do
+      local err = refuses("atomic function", atomically, use)
+      assert.is_true(zproc.is_error(err, "UsageError"), name)
+    end
+    state.a = "usable afterwards"
+    assert.equal("usable afterwards", state.a)
+  end)
+
+  it("refuses to start a process within", function()
+    refuses("a process cannot be started within an atomic function", atomically, function()
+      ctx:process(function() end)
+    end)
+  end)
+
+  it("refuses its snapshot after it has returned", function()
+    local kept
+    atomically(function(snapshot) kept = snapshot end)
+    refuses("after that function has returned", function() return kept.a end)
+    refuses("after that function has returned", function() kept.a = 1 end)
+    refuses("after that function has returned", function() return #kept end)
+    refuses("after that function has returned", function() return pairs(kept) end)
+    atomically(function()
+      refuses("after that function has returned", function() return kept.a end)
+    end)
+  end)
+
+  it("refuses keys that are none at the line that uses them", function()
+    refuses("cannot be a key", atomically, function(snapshot) snapshot[{}] = 1 end)
+    refuses("too long", atomically, function(snapshot) snapshot[("k"):rep(600)] = 1 end)
+  end)
+
+  it("needs a function, and a State to run on", function()
+    refuses("zproc.atomic takes a function, not a number", zproc.atomic, 5)
+    refuses("a State is expected", zproc.atomic(function() end), {})
+    refuses("a State is expected", zproc.atomic(function() end))
+  end)
+
+  it("cannot be left by yielding", function()
+    local co = coroutine.wrap(function() atomically(function() coroutine.yield() end) end)
+    refuses("yield", co)
+    state.a = 1
+    assert.equal(1, state.a)
+  end)
+
+  it("works on functions in the state, whose upvalues it may change", function()
+    local count = 0
+    state.counter = function()
+      count = count + 1
+      return count
+    end
+    assert.equal(1, atomically(function(snapshot) return snapshot.counter() end))
+    assert.equal(2, atomically(function(snapshot) return snapshot.counter() end))
+    assert.equal(0, count)
+  end)
+
+  it("loses no update among several processes", function()
+    state.count = 0
+    local increment = zproc.atomic(function(snapshot) snapshot.count = snapshot.count + 1 end)
+    ctx:process_factory(function(own)
+      for _ = 1, 2000 do increment(own) end
+    end, { count = 4 })
+    ctx:wait_all()
+    assert.equal(8000, state.count)
+  end)
+
+  it("keeps an invariant over several keys visible to readers at every instant", function()
+    state:set { a = 500, b = 500 }
+    local transfer = zproc.atomic(function(snapshot, amount)
+      snapshot.a = snapshot.a - amount
+      snapshot.b = snapshot.b + amount
+    end)
+    ctx:process_factory(function(own)
+      for i = 1, 1000 do transfer(own, i % 7 - 3) end
+    end, { count = 2 })
+    local reader = ctx:process(function(own)
+      for _ = 1, 1000 do
+        local copy = own:copy()
+        if copy.a + copy.b ~= 1000 then error(("torn: %d + %d"):format(copy.a, copy.b)) end
+      end
+      return "consistent"
+    end)
+    ctx:wait_all()
+    assert.equal("consistent", reader:wait())
+  end)
+end)

@@ -1,0 +1,38 @@
+-- Every example does what its header says.
+
+local executable, source = assert(os.getenv "ZPROC"), assert(os.getenv "SRCDIR")
+
+local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+
+local function examples()
+  local names = {}
+  local listing <close> = assert(io.popen("ls " .. quote(source .. "/examples")))
+  for name in listing:lines() do
+    if name:find "%.lua$" then names[#names + 1] = name end
+  end
+  return names
+end
+
+--- The lines below "-- Output:" in the header of an example.
+local function expected_output(path)
+  local lines, within = {}, false
+  for line in io.lines(path) do
+    if not line:find "^%-%-" then break end
+    if within then lines[#lines + 1] = line:match "^%-%-   (.*)$" end
+    within = within or line == "-- Output:"
+  end
+  assert(#lines > 0, path .. " does not say what it prints")
+  return table.concat(lines, "\n") .. "\n"
+end
+
+describe("the example", function()
+  for _, name in ipairs(examples()) do
+    it(name .. " prints what its header says", function()
+      local path = source .. "/examples/" .. name
+      local run = assert(io.popen(quote(executable) .. " run " .. quote(path)))
+      local output = run:read "a"
+      assert.is_true(run:close(), name .. " failed")
+      assert.equal(expected_output(path), output)
+    end)
+  end
+end)

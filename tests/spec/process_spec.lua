@@ -1,0 +1,496 @@
+-- Process and Context: the plain case.
+local zproc = require "zproc"
+
+local function refuses(words, fn, ...)
+  local ok, err = pcall(fn, ...)
+  assert.is_false(ok, "no error was raised")
+  assert.is_true(zproc.is_error(err), "not an error object: " .. tostring(err))
+  assert.is_truthy(tostring(err):find(words, 1, true), ("%q is not in %q"):format(words, tostring(err)))
+  return err
+end
+
+--- Everything that `fn` makes processes write to stderr goes to a file; returns that text.
+local function quietly(fn)
+  local path = os.tmpname()
+  local ok, err = pcall(fn, path)
+  local file <close> = assert(io.open(path))
+  local text = file:read "a"
+  os.remove(path)
+  if not ok then error(err, 0) end
+  return text
+end
+
+--- In a child: send stderr to a file.
+local function redirect(path)
+  io.stderr = assert(io.open(path, "a"))
+  io.stderr:setvbuf "no"
+end
+
+describe("a process", function()
+  local ctx, state
+
+  before_each(function()
+    ctx = zproc.context()
+    state = ctx.state
+  end)
+  after_each(function() ctx:close() end)
+
+  it("runs its target with the state", function()
+    ctx:process(function(own) own.seen = 5 end):wait()
+    assert.equal(5, state.seen)
+  end)
+
+  it("is another process", function()
+    local pid = ctx:process(function() return zproc.getpid() end)
+    assert.not_equal(zproc.getpid(), pid:wait())
+    assert.equal(pid.pid, pid:wait())
+  end)
+
+  it("gets args, then kwargs as one table, and that only if it was given", function()
+    local count = ctx:process(function(...) return select("#", ...), select(2, ...) end, { args = { 2, 3 }, kwargs = { exp = 4 } })
+    local n, a, b, kwargs = count:wait()
+    assert.same({ 4, 2, 3, { exp = 4 } }, { n, a, b, kwargs })
+    assert.equal(3, (ctx:process(function(...) return select("#", ...) end, { args = { 2, 3 } }):wait()))
+    assert.equal(1, (ctx:process(function(...) return select("#", ...) end):wait()))
+  end)
+
+  it("keeps nil among its args where n says so", function()
+    local p = ctx:process(function(...) return select("#", ...), ... end,
+      { stateful = false, args = { n = 3, 1, nil, 3 } })
+    assert.same({ 3, 1, nil, 3, n = 4 }, table.pack(p:wait()))
+  end)
+
+  it("gets no state if it is not stateful", function()
+    assert.same({ 1, 2 }, { ctx:process(function(...) return ... end, { stateful = false, args = { 1, 2 } }):wait() })
+  end)
+
+  it("gets a Context if it asks for one, and can start processes of its own", function()
+    local p = ctx:process(function(inner, n)
+      assert(inner.server_address == ctx.server_address)
+      local deeper = inner:process(function(own)
+        own.deep = n
+        return "from below"
+      end)
+      return deeper:wait()
+    end, { pass_context = true, args = { 7 } })
+    assert.equal("from below", p:wait())
+    assert.equal(7, state.deep)
+  end)
+
+  it("works in the namespace that it is given", function()
+    ctx:process(function(own) own.x = own.namespace end, { namespace = "other" }):wait()
+    assert.is_nil(state.x)
+    assert.equal("other", state:fork({ namespace = "other" }).x)
+  end)
+
+  it("inherits every upvalue and global of the script, sendable or not", function()
+    local file = io.tmpfile()
+    local co = coroutine.wrap(function() coroutine.yield "from a coroutine" end)
+    _G.some_global = { inherited = true }
+    local p = ctx:process(function()
+      return io.type(file), co(), some_global.inherited -- luacheck: ignore
+    end)
+    assert.same({ "file", "from a coroutine", true }, { p:wait() })
+    file:close()
+    _G.some_global = nil
+  end)
+
+  it("may use the State that it inherited", function()
+    ctx:process(function() state.inherited = true end):wait()
+    assert.is_true(state.inherited)
+  end)
+
+  it("returns values of any number and kind", function()
+    local cyclic = {}
+    cyclic.self = cyclic
+    local p = ctx:process(function()
+      return nil, true, 1, 1.5, "text\0", zproc.null, { 1, { 2 } }, cyclic, function(x) return x + 1 end, nil
+    end)
+    local r = table.pack(p:wait())
+    assert.equal(10, r.n)
+    assert.same({ nil, true, 1, 1.5, "text\0", zproc.null, { 1, { 2 } } }, { table.unpack(r, 1, 7) })
+    assert.is_true(rawequal(r[8].self, r[8]))
+    assert.equal(42, r[9](41))
+    assert.equal(0, select("#", ctx:process(function() end):wait()))
+    assert.equal(1, select("#", ctx:process(function() return nil end):wait()))
+  end)
+
+  it("returns more than fits a pipe", function()
+    local p = ctx:process(function() return ("x"):rep(5000000) end)
+    assert.equal(5000000, #p:wait())
+  end)
+
+  it("gives its result as often as it is asked", function()
+    local p = ctx:process(function() return { 1 } end)
+    assert.same({ 1 }, p:wait())
+    assert.same({ 1 }, p:wait(0))
+  end)
+
+  it("shows whether it lives, its pid and its exit code", function()
+    local p = ctx:process(function(own)
+      while not own.go do zproc.sleep(0.001) end
+    end, { start = false })
+    assert.is_nil(p.pid)
+    assert.is_nil(p.exitcode)
+    assert.is_false(p.is_alive)
+    assert.is_truthy(tostring(p):find("not started", 1, true))
+    local pid = p:start()
+    assert.equal(pid, p.pid)
+    assert.is_true(p.is_alive)
+    assert.is_nil(p.exitcode)
+    assert.is_truthy(tostring(p):find("running", 1, true))
+    state.go = true
+    p:wait()
+    assert.is_false(p.is_alive)
+    assert.equal(0, p.exitcode)
+    assert.is_truthy(tostring(p):find("exited with 0", 1, true))
+    assert.equal("default", p.namespace)
+    assert.equal(ctx.server_address, p.server_address)
+    assert.equal("function", type(p.target))
+  end)
+
+  it("cannot be started twice, nor waited for before its start", function()
+    local p = ctx:process(function() end, { start = false })
+    refuses("was never started", p.wait, p)
+    refuses("was never started", p.stop, p)
+    p:start()
+    refuses("was started already", p.start, p)
+    p:wait()
+    refuses("was started already", p.start, p)
+  end)
+
+  it("waits no longer than the timeout: nil and a TimeoutError", function()
+    local p = ctx:process(function() zproc.sleep(1000) end)
+    local before = zproc.time()
+    local result, err = p:wait(0.05)
+    assert.is_nil(result)
+    assert.is_true(zproc.is_error(err, "TimeoutError"))
+    assert.is_true(zproc.time() - before >= 0.05)
+    assert.is_true(p.is_alive)
+    assert.is_nil((p:wait(0)))
+  end)
+
+  it("refuses timeouts that are none", function()
+    local p = ctx:process(function() end)
+    for _, timeout in ipairs { -1, 0 / 0, "1", {}, true } do
+      refuses("the timeout must be a number of seconds, 0 or more", p.wait, p, timeout)
+    end
+    p:wait(math.huge)
+  end)
+
+  it("is stopped, with the exit code as result", function()
+    local p = ctx:process(function() zproc.sleep(1000) end)
+    assert.equal(-15, p:stop())
+    assert.equal(-15, p:stop())
+    assert.equal(-15, p.exitcode)
+    local err = refuses("was killed by signal 15 (SIGTERM)", p.wait, p)
+    assert.equal("ProcessWaitError", err.name)
+    assert.equal(-15, err.exitcode)
+    assert.equal(p, err.process)
+    assert.is_truthy(tostring(p):find("killed by SIGTERM", 1, true))
+  end)
+
+  it("tells its exit code when it calls os.exit or zproc.exit", function()
+    for status, expected in pairs { [3] = 3, [true] = 0, [false] = 1 } do
+      local p = ctx:process(function() os.exit(status) end)
+      local ok, err = pcall(p.wait, p)
+      assert.equal(expected == 0, ok)
+      assert.equal(expected, p.exitcode)
+      if not ok then assert.equal(expected, err.exitcode) end
+      local q = ctx:process(function() zproc.exit(status) end)
+      pcall(q.wait, q)
+      assert.equal(expected, q.exitcode)
+    end
+  end)
+
+  it("brings the error of its target home, with the traceback of the place", function()
+    local p
+    local report = quietly(function(path)
+      p = ctx:process(function()
+        redirect(path)
+        local function deep() error "boom" end
+        deep()
+      end)
+      local err = refuses("boom", p.wait, p)
+      assert.equal("ProcessWaitError", err.name)
+      assert.equal(1, err.exitcode)
+      assert.equal(p, err.process)
+      assert.is_truthy(err.traceback:find("process_spec.lua", 1, true), err.traceback)
+      assert.is_truthy(err.traceback:find("deep", 1, true), err.traceback)
+      assert.is_truthy(err.message:find("process_spec.lua:%d+: boom"), err.message)
+      assert.is_nil(err.traceback:find("busted", 1, true), "the traceback goes on into the parent's history")
+    end)
+    assert.is_truthy(report:find("boom", 1, true), "the failure was not reported on stderr")
+    assert.is_truthy(report:find("stack traceback", 1, true))
+  end)
+
+  it("brings error objects and error tables home as they were", function()
+    quietly(function(path)
+      local Refused = zproc.error_class "ConnectionError"
+      local p = ctx:process(function()
+        redirect(path)
+        error(Refused { message = "refused", port = 80 })
+      end)
+      local err = refuses("refused", p.wait, p)
+      assert.is_true(zproc.is_error(err.cause, "ConnectionError"))
+      assert.is_true(zproc.is_error(err.cause, Refused))
+      assert.equal(80, err.cause.port)
+      local q = ctx:process(function()
+        redirect(path)
+        error { code = 7 }
+      end)
+      assert.equal(7, refuses("", q.wait, q).cause.cause.code)
+    end)
+  end)
+
+  it("brings an error home that cannot be sent as it is, as words", function()
+    quietly(function(path)
+      local p = ctx:process(function()
+        redirect(path)
+        error(setmetatable({ file = io.stdout }, { __tostring = function() return "unsendable words" end }))
+      end)
+      refuses("unsendable words", p.wait, p)
+    end)
+  end)
+
+  it("says which result cannot be sent", function()
+    quietly(function(path)
+      local p = ctx:process(function()
+        redirect(path)
+        return 1, { io.stdout }
+      end)
+      refuses("result[2][1]: cannot send a userdata (FILE*)", p.wait, p)
+    end)
+  end)
+
+  it("survives a target that overflows the stack, or yields", function()
+    quietly(function(path)
+      local p = ctx:process(function()
+        redirect(path)
+        local function forever() return 1 + forever() end
+        return forever()
+      end)
+      refuses("stack overflow", p.wait, p)
+      local q = ctx:process(function()
+        redirect(path)
+        coroutine.yield()
+      end)
+      refuses("yield", q.wait, q)
+    end)
+  end)
+
+  it("runs the closes of its target's variables when that fails", function()
+    quietly(function(path)
+      local p = ctx:process(function(own)
+        redirect(path)
+        local guard <close> = setmetatable({}, { __close = function() own.closed = true end }) -- luacheck: ignore
+        error "after all"
+      end)
+      refuses("after all", p.wait, p)
+      assert.is_true(state.closed)
+    end)
+  end)
+
+  it("takes any callable as target", function()
+    local callable = setmetatable({}, { __call = function(_, own, x) own.called = x end })
+    ctx:process(callable, { args = { 3 } }):wait()
+    assert.equal(3, state.called)
+  end)
+
+  it("is there without a Context, on an address", function()
+    local p = zproc.process(function(own) own.alone = true end, ctx.server_address)
+    p:wait()
+    assert.is_true(state.alone)
+  end)
+
+  it("refuses a target that is none, and options that are unknown or of the wrong type", function()
+    refuses("ctx:process: the target must be a function, not 5", ctx.process, ctx, 5)
+    refuses("zproc.process: the target must be a function", zproc.process, nil, ctx.server_address)
+    refuses("unknown option 'arg' (did you mean 'args'?)", ctx.process, ctx, print, { arg = {} })
+    refuses("option 'args' must be a list, not 5", ctx.process, ctx, print, { args = 5 })
+    refuses("option 'stateful' must be true or false", ctx.process, ctx, print, { stateful = "yes" })
+    refuses("options come in a table", ctx.process, ctx, print, 5)
+    refuses("is no server address", zproc.process, print, "nonsense")
+    assert.equal(0, #ctx.process_list)
+  end)
+
+  it("takes its options first, like a decorator", function()
+    local p = ctx:process { args = { 4 } } (function(_, x) return x end)
+    assert.equal(4, p:wait())
+    local q = ctx:process() (function() return "no options" end)
+    assert.equal("no options", q:wait())
+    assert.equal(2, #ctx.process_list)
+  end)
+end)
+
+describe("a Context", function()
+  it("lists its processes, makes many, starts, waits for and stops all", function()
+    local ctx = zproc.context()
+    local made = ctx:process_factory(function() return "a" end, function() return "b" end, { count = 2, start = false })
+    assert.equal(4, #made)
+    assert.same(made, ctx.process_list)
+    ctx:start_all()
+    ctx:start_all()
+    assert.same({ "a", "a", "b", "b", n = 4 }, ctx:wait_all())
+    assert.same({ 0, 0, 0, 0 }, ctx:stop_all())
+    ctx:process(function() zproc.sleep(1000) end)
+    ctx:process(function() end, { start = false })
+    assert.same({ 0, 0, 0, 0, -15, false }, ctx:stop_all())
+    ctx:close()
+  end)
+
+  it("waits for all with one timeout", function()
+    local ctx = zproc.context()
+    ctx:process_factory(function() zproc.sleep(1000) end, { count = 3 })
+    local before = zproc.time()
+    local results, err = ctx:wait_all(0.05)
+    assert.is_nil(results)
+    assert.is_true(zproc.is_error(err, "TimeoutError"))
+    results = ctx:wait_all { timeout = 0.05, safe = true }
+    for i = 1, 3 do assert.is_true(zproc.is_error(results[i], "TimeoutError")) end
+    assert.is_true(zproc.time() - before < 60)
+    refuses("seconds", ctx.wait_all, ctx, -1)
+    refuses("unknown option", ctx.wait_all, ctx, { timout = 1 })
+    ctx:close()
+  end)
+
+  it("raises the first error of its processes, or with safe puts errors in their places", function()
+    quietly(function(path)
+      local ctx = zproc.context()
+      ctx:process(function() return 1 end)
+      ctx:process(function()
+        redirect(path)
+        error "boom"
+      end)
+      ctx:process(function() return 3 end)
+      refuses("boom", ctx.wait_all, ctx)
+      local results = ctx:wait_all { safe = true }
+      assert.equal(1, results[1])
+      assert.is_true(zproc.is_error(results[2], "ProcessWaitError"))
+      assert.equal(3, results[3])
+      ctx:close()
+    end)
+  end)
+
+  it("has default options for its processes, which a call overrides", function()
+    local ctx = zproc.context { process = { args = { 1 }, stateful = false } }
+    assert.equal(1, ctx:process(function(x) return x end):wait())
+    assert.equal(2, ctx:process(function(x) return x end, { args = { 2 } }):wait())
+    ctx:close()
+  end)
+
+  it("works in its namespace", function()
+    local ctx = zproc.context { namespace = "mine" }
+    assert.equal("mine", ctx.namespace)
+    assert.equal("mine", ctx.state.namespace)
+    ctx:process(function(own) own.where = own.namespace end):wait()
+    assert.equal("mine", ctx.state.where)
+    ctx:close()
+  end)
+
+  it("shares the state of another one by its address", function()
+    local one = zproc.context()
+    local two = zproc.context(one.server_address)
+    local three = zproc.context { server_address = one.server_address, namespace = "third" }
+    one.state.x = 1
+    assert.equal(1, two.state.x)
+    assert.is_nil(three.state.x)
+    three:close()
+    two:close()
+    assert.equal(1, one.state.x)
+    one:close()
+  end)
+
+  it("stops its processes and removes its directory when it is closed", function()
+    local ctx = zproc.context()
+    local directory = ctx.server_address:match "^ipc://(.*)/"
+    local p = ctx:process(function() zproc.sleep(1000) end)
+    assert.is_truthy(io.open(directory .. "/data.mdb"))
+    ctx:close()
+    ctx:close()
+    assert.equal(-15, p.exitcode)
+    assert.is_nil(io.open(directory .. "/data.mdb"))
+    refuses("this Context is closed", ctx.process, ctx, print)
+    refuses("closed", function() return ctx.state.x end)
+    assert.equal("ServerLost", refuses("", zproc.state, ctx.server_address).name)
+  end)
+
+  it("waits for its processes before it closes, if it was made so", function()
+    local ctx = zproc.context { wait = true }
+    local p = ctx:process(function()
+      zproc.sleep(0.02)
+      return "finished"
+    end)
+    ctx:close()
+    assert.equal("finished", p:wait())
+  end)
+
+  it("closes at the end of its block if it was declared so", function()
+    local p
+    do
+      local ctx <close> = zproc.context()
+      p = ctx:process(function() zproc.sleep(1000) end)
+    end
+    assert.equal(-15, p.exitcode)
+  end)
+
+  it("refuses options that are unknown or of the wrong type", function()
+    refuses("zproc.context: unknown option 'wiat' (did you mean 'wait'?)", zproc.context, { wiat = true })
+    refuses("zproc.context: option 'wait' must be true or false, not 1", zproc.context, { wait = 1 })
+    refuses("option 'process': unknown option 'arg'", zproc.context, { process = { arg = {} } })
+    refuses("is no server address", zproc.context, "nonsense")
+    refuses("a server address is a string", zproc.context, 5)
+    refuses("network transport", zproc.context, "tcp://127.0.0.1:5000")
+    assert.equal("ServerLost", refuses("/nowhere", zproc.context, "ipc:///nowhere/server").name)
+    local ctx <close> = zproc.context()
+    refuses("count' must be an integer of at least 1, not 0", ctx.process_factory, ctx, print, { count = 0 })
+    refuses("count' must be an integer of at least 1, not 1.5", ctx.process_factory, ctx, print, { count = 1.5 })
+    refuses("at least one target", ctx.process_factory, ctx, { count = 2 })
+  end)
+
+  it("of the parent is refused in a child, with a way out", function()
+    local ctx <close> = zproc.context()
+    local p = ctx:process(function()
+      local ok, err = pcall(ctx.process, ctx, print)
+      return ok, tostring(err)
+    end)
+    local ok, text = p:wait()
+    assert.is_false(ok)
+    assert.is_truthy(text:find("pass_context = true", 1, true), text)
+  end)
+end)
+
+describe("the small functions", function()
+  it("sleep, and refuse what is no time", function()
+    local before = zproc.time()
+    zproc.sleep(0.02)
+    assert.is_true(zproc.time() - before >= 0.02)
+    zproc.sleep(0)
+    for _, seconds in ipairs { -1, 0 / 0, "1" } do refuses("seconds", zproc.sleep, seconds) end
+    refuses("seconds", zproc.sleep)
+  end)
+
+  it("tell the time, the processors and the pid", function()
+    assert.is_true(math.abs(zproc.time() - os.time()) < 2)
+    assert.equal("integer", math.type(zproc.cpu_count()))
+    assert.is_true(zproc.cpu_count() >= 1)
+    assert.equal("integer", math.type(zproc.getpid()))
+  end)
+
+  it("make and recognise errors", function()
+    local Refused = zproc.error_class "ConnectionError"
+    local err = Refused "refused"
+    assert.equal("ConnectionError", err.name)
+    assert.equal("refused", err.message)
+    assert.is_truthy(tostring(err):find("process_spec.lua:%d+: ConnectionError: refused"))
+    assert.is_true(zproc.is_error(err))
+    assert.is_true(zproc.is_error(err, "ConnectionError"))
+    assert.is_true(zproc.is_error(err, Refused))
+    assert.is_false(zproc.is_error(err, "TimeoutError"))
+    assert.is_false(zproc.is_error "ConnectionError")
+    assert.is_false(zproc.is_error { name = "ConnectionError" })
+    assert.equal("error: " .. tostring(err), "error: " .. err)
+    refuses("takes a name", zproc.error_class, 5)
+    refuses("class or a name", zproc.is_error, err, 5)
+  end)
+end)
