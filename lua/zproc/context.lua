@@ -24,7 +24,7 @@ local OPTIONS = {
   process = "table",
 }
 
-local context = {}
+local context = { Context = Context }
 
 --- A new directory with an empty store in it.
 local function create_store()

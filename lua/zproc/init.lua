@@ -7,6 +7,7 @@ local options = require "zproc.options"
 local process = require "zproc.process"
 local runtime = require "zproc.runtime"
 local state = require "zproc.state"
+require "zproc.watch" -- adds the watchers to State and Context
 
 local zproc = {}
 

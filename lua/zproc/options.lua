@@ -16,6 +16,9 @@ local kinds = {
   table = { function(value) return type(value) == "table" end, "a table" },
   list = { function(value) return type(value) == "table" end, "a list" },
   seconds = { is_seconds, "a number of seconds, 0 or more" },
+  revision = {
+    function(value) return math.type(value) == "integer" and value >= 0 end, "a revision number, an integer of at least 0",
+  },
   count = {
     function(value) return math.type(value) == "integer" and value >= 1 end, "an integer of at least 1",
   },

@@ -11,6 +11,7 @@ local SIGTERM <const>, SIGKILL <const> = 15, 9
 local GRACE <const> = 2 -- seconds that a process has between SIGTERM and SIGKILL
 
 ---@class zproc.Process
+---@field name string what it is called in messages; by default where its target is defined
 ---@field target function
 ---@field namespace string
 ---@field server_address string
@@ -26,6 +27,7 @@ local OPTIONS = {
   pass_context = "boolean",
   start = "boolean",
   namespace = "string",
+  name = "string",
   cleanup = "boolean", -- set by the Context
 }
 
@@ -69,7 +71,8 @@ end
 Process.__name = "Process"
 
 --- What a function is called in messages: where it is defined.
-local function name_of(target)
+---@return string
+function process.name_of(target)
   if type(target) ~= "function" then target = getmetatable(target).__call end
   local info = debug.getinfo(target, "S")
   return info.what == "C" and "a C function" or ("%s:%d"):format(info.short_src, info.linedefined)
@@ -88,7 +91,7 @@ function process.new(call, target, server_address, opts)
   opts = options.check(call, opts, OPTIONS)
   local self = setmetatable({
     target = target,
-    name = name_of(target),
+    name = opts.name or process.name_of(target),
     server_address = server_address,
     namespace = opts.namespace or "default",
     _directory = address.directory(call, server_address),
@@ -127,6 +130,7 @@ end
 ---@return integer pid
 function Process:start()
   if self._child then errors.usage("process %s was started already (pid %d)", self.name, self.pid) end
+  core.check_fork()
   local thread, arguments = prepare(self)
   local child, is_child = core.fork(self._options.cleanup ~= false)
   if is_child then

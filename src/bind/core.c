@@ -64,6 +64,7 @@ static int open_core(lua_State *L) {
   zp_lstate_open(L);
   zp_lchild_open(L);
   zp_lsys_open(L);
+  zp_lwatch_open(L);
   return 1;
 }
 

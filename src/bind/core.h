@@ -16,6 +16,7 @@ void zp_core_install(lua_State *L);
 void zp_lstate_open(lua_State *L);
 void zp_lchild_open(lua_State *L);
 void zp_lsys_open(lua_State *L);
+void zp_lwatch_open(lua_State *L);
 
 /* True while an atomic function runs in this thread. */
 bool zp_lstate_in_atomic(void);

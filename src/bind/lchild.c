@@ -16,9 +16,16 @@
 
 static zp_child *check_child(lua_State *L) { return *(zp_child **)luaL_checkudata(L, 1, CHILD); }
 
+/* core.check_fork(): raises within an atomic function, where a process cannot be started: it would inherit a lock that it does not
+   hold. */
+static int core_check_fork(lua_State *L) {
+  if (zp_lstate_in_atomic()) return zp_lua_usage(L, "a process cannot be started within an atomic function");
+  return 0;
+}
+
 /* core.fork(die_with_parent) -> Child, true in the child and false in the parent */
 static int core_fork(lua_State *L) {
-  if (zp_lstate_in_atomic()) return zp_lua_usage(L, "a process cannot be started within an atomic function");
+  core_check_fork(L);
   bool die_with_parent = lua_toboolean(L, 1);
   zp_child **child = lua_newuserdatauv(L, sizeof *child, 0);
   *child = NULL;
@@ -91,6 +98,7 @@ static const luaL_Reg child_methods[] = {
 };
 
 static const luaL_Reg functions[] = {
+    {"check_fork", core_check_fork},
     {"fork", core_fork},
     {"child_exit", core_child_exit},
     {NULL, NULL},

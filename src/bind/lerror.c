@@ -17,6 +17,8 @@ const char *zp_lua_error_name(int code) {
     case ZP_EVALUE:
     case ZP_EENCODE: return "EncodeError";
     case ZP_EDECODE: return "DecodeError";
+    case ZP_EBUDGET:
+    case ZP_EPREDICATE: return "RemoteError";
     case ZP_EHISTORY: return "HistoryLost";
     case ZP_ETIMEOUT: return "TimeoutError";
     default: return "SystemError";
@@ -36,25 +38,29 @@ static void push_where(lua_State *L) {
   lua_pushnil(L);
 }
 
-/* Raise {name, message on top of the stack, where}. */
-static int raise_named(lua_State *L, const char *name) {
-  lua_createtable(L, 0, 3);
+/* Raise {name, message on top of the stack, where, traceback}. */
+static int raise_named(lua_State *L, const char *name, const char *traceback) {
+  lua_createtable(L, 0, 4);
   lua_pushstring(L, name);
   lua_setfield(L, -2, "name");
   lua_pushvalue(L, -2);
   lua_setfield(L, -2, "message");
   push_where(L);
   lua_setfield(L, -2, "where");
+  lua_pushstring(L, traceback); /* nil for NULL */
+  lua_setfield(L, -2, "traceback");
   lua_rawgetp(L, LUA_REGISTRYINDEX, &metatable_key);
   lua_setmetatable(L, -2);
   return lua_error(L);
 }
 
-int zp_lua_raise(lua_State *L, int code) {
+int zp_lua_raise_from(lua_State *L, int code, const char *traceback) {
   luaL_checkstack(L, 8, NULL);
   lua_pushstring(L, zp_error_detail());
-  return raise_named(L, zp_lua_error_name(code));
+  return raise_named(L, zp_lua_error_name(code), traceback);
 }
+
+int zp_lua_raise(lua_State *L, int code) { return zp_lua_raise_from(L, code, NULL); }
 
 int zp_lua_usage(lua_State *L, const char *format, ...) {
   va_list args;
@@ -62,7 +68,7 @@ int zp_lua_usage(lua_State *L, const char *format, ...) {
   va_start(args, format);
   lua_pushvfstring(L, format, args);
   va_end(args);
-  return raise_named(L, "UsageError");
+  return raise_named(L, "UsageError", NULL);
 }
 
 void zp_lua_set_error_metatable(lua_State *L) {

@@ -15,6 +15,9 @@
 /* Raise the error that stands for a ZP_E* code, with zp_error_detail() as its message. Does not return. */
 int zp_lua_raise(lua_State *L, int code);
 
+/* The same, with the traceback of where it happened. */
+int zp_lua_raise_from(lua_State *L, int code, const char *traceback);
+
 /* Raise a UsageError with a message as by lua_pushfstring. Does not return. */
 int zp_lua_usage(lua_State *L, const char *format, ...);
 

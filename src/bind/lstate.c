@@ -118,9 +118,13 @@ static void add_change(lua_State *L, zp_lstate *state, int key, int value) {
 
 void zp_lstate_commit(lua_State *L, zp_lstate *state) {
   const zp_change *changes = zp_batch_changes(&state->batch);
-  int rc = changes ? zp_store_commit(state->store, changes, zp_batch_count(&state->batch), NULL, NULL) : ZP_ENOMEM;
+  uint64_t revision = 0;
+  int rc = changes ? zp_store_commit(state->store, changes, zp_batch_count(&state->batch), &revision, NULL) : ZP_ENOMEM;
   zp_batch_clear(&state->batch);
   if (rc) raise_store(L, rc);
+  /* Nothing lies between the cursor and this change, which is none to this handle: a handle that only writes never falls
+     behind what is kept. */
+  if (revision == state->cursor.revision + 1) state->cursor.revision = revision;
 }
 
 int zp_lstate_locked(lua_State *L, zp_lstate *state, lua_CFunction body) {
@@ -154,12 +158,17 @@ static int pairs_gc(lua_State *L) {
   return 0;
 }
 
-/* Within a read: push a userdata with a copy of all pairs, as bytes. */
-static zp_batch *collect(lua_State *L, zp_lstate *state) {
+/* Push a userdata for pairs, empty. Allocating can run finalisers, which may use the State: so not within a read. */
+static zp_batch *push_pairs(lua_State *L) {
   zp_batch *all = lua_newuserdatauv(L, sizeof *all, 0);
   *all = (zp_batch){0};
   lua_rawgetp(L, LUA_REGISTRYINDEX, &pairs_meta_key);
   lua_setmetatable(L, -2);
+  return all;
+}
+
+/* Within a read: copy all pairs, as bytes. Ends the read unless the lock is held. */
+static void collect(lua_State *L, zp_lstate *state, zp_batch *all) {
   zp_bytes key, value;
   int rc = zp_store_first(state->store, &key, &value);
   while (rc == 1) {
@@ -168,12 +177,13 @@ static zp_batch *collect(lua_State *L, zp_lstate *state) {
   }
   if (!state->busy) zp_lstate_end(state);
   if (rc < 0) raise_store(L, rc);
-  return all;
 }
 
 static zp_batch *collect_newest(lua_State *L, zp_lstate *state) {
+  zp_batch *all = push_pairs(L);
   zp_lstate_read(L, state);
-  return collect(L, state);
+  collect(L, state, all);
+  return all;
 }
 
 static void push_key(lua_State *L, const zp_change *pair) {
@@ -340,7 +350,8 @@ static int state_update(lua_State *L) {
 
 /* Under the lock: delete every key, then what the batch `more` holds; of two changes of one key the later counts. */
 static void replace_all(lua_State *L, zp_lstate *state, zp_batch *more) {
-  zp_batch *all = collect(L, state);
+  zp_batch *all = push_pairs(L);
+  collect(L, state, all);
   const zp_change *pairs = pairs_of(L, all);
   size_t count = zp_batch_count(all);
   zp_batch_clear(&state->batch);
@@ -375,10 +386,7 @@ static int state_set(lua_State *L) {
   zp_lstate *state = zp_lstate_check(L, 1);
   accept_state(L, 2, "set");
   /* Encode before the lock is taken, into pairs that the stack keeps. */
-  zp_batch *fresh = lua_newuserdatauv(L, sizeof *fresh, 0);
-  *fresh = (zp_batch){0};
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &pairs_meta_key);
-  lua_setmetatable(L, -2);
+  zp_batch *fresh = push_pairs(L);
   for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
     int top = lua_gettop(L);
     int rc = zp_batch_add(fresh, L, top - 1, top);
@@ -454,14 +462,21 @@ static int state_copy(lua_State *L) {
   return 1;
 }
 
+void zp_lstate_push_at(lua_State *L, zp_lstate *state, uint64_t revision) {
+  zp_batch *all = push_pairs(L);
+  int rc = zp_store_read_begin_at(state->store, revision);
+  if (rc) raise_store(L, rc);
+  state->reading = true;
+  collect(L, state, all);
+  push_table(L, all);
+  lua_remove(L, -2); /* the pairs */
+}
+
 static int state_at(lua_State *L) {
   zp_lstate *state = zp_lstate_check(L, 1);
   if (!lua_isinteger(L, 2) || lua_tointeger(L, 2) < 0)
     return zp_lua_usage(L, "state:at(revision) takes a revision number, an integer of at least 0");
-  int rc = zp_store_read_begin_at(state->store, (uint64_t)lua_tointeger(L, 2));
-  if (rc) raise_store(L, rc);
-  state->reading = true;
-  push_table(L, collect(L, state));
+  zp_lstate_push_at(L, state, (uint64_t)lua_tointeger(L, 2));
   return 1;
 }
 
@@ -497,7 +512,8 @@ static int state_items(lua_State *L) { return push_list(L, true, true); }
 
 /* ---- making States ---- */
 
-/* core.state(directory, namespace, address) -> State. Touches no file. */
+/* core.state(directory, namespace, address) -> State, with its cursor at the newest revision. Raises ServerLost if there is no
+   store. */
 static int core_state(lua_State *L) {
   const char *directory = luaL_checkstring(L, 1), *name = luaL_checkstring(L, 2);
   luaL_checkstring(L, 3);
@@ -511,6 +527,7 @@ static int core_state(lua_State *L) {
   lua_pushvalue(L, 3);
   lua_setiuservalue(L, -2, ZP_UV_ADDRESS);
   int rc = zp_store_open(directory, name, &state->store);
+  if (!rc) rc = zp_watch_go_live(state->store, &state->cursor);
   if (rc) return raise_store(L, rc);
 
   lua_pushvalue(L, -1);

@@ -20,9 +20,11 @@
 
 #include "bind/batch.h"
 #include "store/store.h"
+#include "watch/watch.h"
 
 typedef struct zp_lstate {
   zp_store *store; /* NULL once closed */
+  zp_watch_cursor cursor;
   zp_batch batch;
   zp_buf key;           /* the key of a read */
   bool reading;         /* a read is open */
@@ -54,6 +56,9 @@ bool zp_lstate_push(lua_State *L, zp_lstate *state, zp_bytes key);
 /* Call body, with all that is on the stack as its arguments, as the only writer of the store; results replace the arguments, their
    number is returned, and errors are passed on, after lock and read have ended. */
 int zp_lstate_locked(lua_State *L, zp_lstate *state, lua_CFunction body);
+
+/* Push a plain table: the namespace as it was at a revision. May raise. */
+void zp_lstate_push_at(lua_State *L, zp_lstate *state, uint64_t revision);
 
 /* Commit the handle's batch, or raise. */
 void zp_lstate_commit(lua_State *L, zp_lstate *state);

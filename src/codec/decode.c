@@ -24,6 +24,7 @@ typedef struct decoder {
   size_t claimed; /* bytes that the elements and pairs of all tables so far have at least */
   int depth;
   int flags;
+  uint64_t elements, pairs; /* of the table that begins */
   bool globals;    /* the value has globals: environments are tables of their own */
   bool referenced; /* a reference was seen */
   lua_Integer count;
@@ -90,7 +91,7 @@ static void add_object(decoder *d) {
   lua_rawseti(d->L, d->objects, d->count);
 }
 
-static int get_reference(decoder *d) {
+static __attribute__((noinline)) int get_reference(decoder *d) {
   uint64_t number;
   int rc = get_number(d, &number);
   if (rc) return rc;
@@ -143,11 +144,10 @@ static bool follows(const last_key *last, const last_key *key) {
   return difference ? difference < 0 : last->size < key->size;
 }
 
-/* Push a key that is no string. `elements` is the size of the array part: no pair has a key from 1 to one behind it. */
-static __attribute__((noinline)) int get_other_key(decoder *d, int table, last_key *key, lua_Integer elements) {
+/* Look at the key on top, which is no string. `elements` is the size of the array part: no pair has a key from 1 to one
+   behind it. */
+static __attribute__((noinline)) int read_other_key(decoder *d, int table, last_key *key, lua_Integer elements) {
   lua_State *L = d->L;
-  int rc = get_value(d);
-  if (rc) return rc;
   lua_Integer integer;
   switch (lua_type(L, -1)) {
   case LUA_TBOOLEAN:
@@ -205,7 +205,8 @@ static inline int get_key(decoder *d, int table, last_key *last, lua_Integer ele
     if (key.size <= SHORT_STRING_MAX) return fail(d, "a short string in a long form");
     lua_pushlstring(d->L, key.as.string, key.size);
   } else {
-    rc = get_other_key(d, table, &key, elements);
+    rc = get_value(d);
+    if (!rc) rc = read_other_key(d, table, &key, elements);
     if (rc) return rc;
   }
   if (!follows(last, &key)) return fail(d, "keys out of order");
@@ -218,7 +219,7 @@ static int get_metatable(decoder *d, int table) {
   int rc = get_value(d);
   if (rc) return rc;
   if (lua_type(L, -1) != LUA_TTABLE) return fail(d, "a metatable that is no table");
-  if (!(d->flags & ZP_DECODE_CODE)) {
+  if (!(d->flags & ZP_DECODE_CODE) || d->flags & ZP_DECODE_NO_FINALISERS) {
     lua_pushliteral(L, "__gc");
     if (lua_rawget(L, -2) != LUA_TNIL) return refuse("a finaliser");
     lua_pop(L, 1);
@@ -227,15 +228,23 @@ static int get_metatable(decoder *d, int table) {
   return 0;
 }
 
-static int get_table(decoder *d, bool has_metatable) {
-  lua_State *L = d->L;
-  uint64_t elements, pairs;
-  int rc = get_number(d, &elements);
-  if (!rc) rc = get_number(d, &pairs);
+/* The counts of a table go into the decoder. */
+static __attribute__((noinline)) int get_counts(decoder *d) {
+  int rc = get_number(d, &d->elements);
+  if (!rc) rc = get_number(d, &d->pairs);
   if (rc) return rc;
   size_t unclaimed = (size_t)(d->end - d->start) - d->claimed;
-  if (elements > unclaimed || pairs > (unclaimed - elements) / 2) return fail(d, "a table larger than the value");
-  d->claimed += elements + 2 * pairs;
+  if (d->elements > unclaimed || d->pairs > (unclaimed - d->elements) / 2)
+    return fail(d, "a table larger than the value");
+  d->claimed += d->elements + 2 * d->pairs;
+  return 0;
+}
+
+static int get_table(decoder *d, bool has_metatable) {
+  lua_State *L = d->L;
+  int rc = get_counts(d);
+  if (rc) return rc;
+  uint64_t elements = d->elements, pairs = d->pairs;
   if (d->depth >= ZP_DEPTH_MAX) return fail(d, "nesting too deep");
   if (!lua_checkstack(L, SLOTS)) return zp_fail(ZP_ENOMEM, "out of memory: the stack of Lua is full");
   d->depth++;
@@ -300,6 +309,20 @@ static void note_environment(decoder *d, int function, int upvalue, lua_Integer 
   lua_rawseti(L, d->fixes, ++d->fix_count);
 }
 
+/* Push the object that a cell refers to; it may be an environment. */
+static __attribute__((noinline)) int get_cell_reference(decoder *d, int function, int upvalue) {
+  const unsigned char *at = ++d->at;
+  uint64_t number;
+  int rc = get_number(d, &number);
+  d->at = at;
+  if (!rc) rc = get_reference(d);
+  if (rc) return rc;
+  if (lua_rawgeti(d->L, d->objects, -((lua_Integer)number + 1)) != LUA_TNIL)
+    note_environment(d, function, upvalue, (lua_Integer)number + 1);
+  lua_pop(d->L, 1);
+  return 0;
+}
+
 /* Read a cell that comes for the first time into an upvalue of the function. */
 static int get_cell(decoder *d, int function, int upvalue) {
   lua_State *L = d->L;
@@ -316,14 +339,7 @@ static int get_cell(decoder *d, int function, int upvalue) {
     push_environment(d);
     if (d->globals) note_environment(d, function, upvalue, d->count);
   } else if (tag == TAG_REFERENCE && d->globals) {
-    const unsigned char *at = ++d->at;
-    uint64_t number;
-    rc = get_number(d, &number);
-    d->at = at;
-    if (!rc) rc = get_reference(d);
-    if (!rc && lua_rawgeti(L, d->objects, -((lua_Integer)number + 1)) != LUA_TNIL)
-      note_environment(d, function, upvalue, (lua_Integer)number + 1);
-    if (!rc) lua_pop(L, 1);
+    rc = get_cell_reference(d, function, upvalue);
   } else {
     rc = get_value(d);
   }
@@ -332,7 +348,7 @@ static int get_cell(decoder *d, int function, int upvalue) {
 }
 
 /* Make an upvalue of the function the same as one that came before. */
-static int share_cell(decoder *d, int function, int upvalue) {
+static __attribute__((noinline)) int share_cell(decoder *d, int function, int upvalue) {
   lua_State *L = d->L;
   uint64_t number;
   int rc = get_number(d, &number);
@@ -349,7 +365,7 @@ static int share_cell(decoder *d, int function, int upvalue) {
   return 0;
 }
 
-static int load_code(decoder *d) {
+static __attribute__((noinline)) int load_code(decoder *d) {
   lua_State *L = d->L;
   zp_bytes code;
   const char *bytes;
@@ -362,6 +378,18 @@ static int load_code(decoder *d) {
   return 0;
 }
 
+/* The number of upvalues that follow must be that of the function on top. */
+static __attribute__((noinline)) int get_upvalue_count(decoder *d, int *count) {
+  uint64_t number;
+  int rc = get_number(d, &number);
+  if (rc) return rc;
+  while (lua_getupvalue(d->L, -1, *count + 1)) {
+    lua_pop(d->L, 1);
+    ++*count;
+  }
+  return number == (uint64_t)*count ? 0 : fail(d, "a function with another number of upvalues");
+}
+
 static __attribute__((noinline)) int get_function(decoder *d) {
   lua_State *L = d->L;
   if (!(d->flags & ZP_DECODE_CODE)) return refuse("a function");
@@ -372,14 +400,9 @@ static __attribute__((noinline)) int get_function(decoder *d) {
   d->depth++;
   add_object(d);
   int function = lua_gettop(L);
-  uint64_t upvalues;
-  rc = get_number(d, &upvalues);
-  for (int i = 1; !rc; i++) {
-    if (!lua_getupvalue(L, function, i)) {
-      if ((uint64_t)i != upvalues + 1) return fail(d, "a function with another number of upvalues");
-      break;
-    }
-    lua_pop(L, 1);
+  int upvalues = 0;
+  rc = get_upvalue_count(d, &upvalues);
+  for (int i = 1; !rc && i <= upvalues; i++) {
     int tag = d->at < d->end ? *d->at++ : TAG_NIL;
     if (tag == TAG_CELL) {
       rc = get_cell(d, function, i);
@@ -395,7 +418,9 @@ static __attribute__((noinline)) int get_function(decoder *d) {
 
 /* ---- any value ---- */
 
-static inline int get_integer(decoder *d, size_t size) {
+/* What keeps a local variable in memory is out of line: get_value is on the stack once for each level of nesting. */
+
+static __attribute__((noinline)) int get_integer(decoder *d, size_t size) {
   int64_t integer = 0;
   if (size > left(d)) return fail(d, "the end");
   memcpy(&integer, d->at, size);
@@ -407,6 +432,25 @@ static inline int get_integer(decoder *d, size_t size) {
   if (!needed) return fail(d, "a small integer in a long form");
   d->at += size;
   lua_pushinteger(d->L, integer);
+  return 0;
+}
+
+static __attribute__((noinline)) int get_float(decoder *d) {
+  lua_Number number;
+  if (left(d) < 8) return fail(d, "the end");
+  memcpy(&number, d->at, 8);
+  d->at += 8;
+  lua_pushnumber(d->L, number);
+  return 0;
+}
+
+static __attribute__((noinline)) int get_long_string(decoder *d) {
+  const char *bytes;
+  size_t size;
+  int rc = get_bytes(d, &bytes, &size);
+  if (rc) return rc;
+  if (size <= SHORT_STRING_MAX) return fail(d, "a short string in a long form");
+  lua_pushlstring(d->L, bytes, size);
   return 0;
 }
 
@@ -437,14 +481,8 @@ static int get_value(decoder *d) {
   case TAG_NULL:
     lua_pushlightuserdata(d->L, NULL);
     return 0;
-  case TAG_FLOAT: {
-    lua_Number number;
-    if (left(d) < 8) return fail(d, "the end");
-    memcpy(&number, d->at, 8);
-    d->at += 8;
-    lua_pushnumber(d->L, number);
-    return 0;
-  }
+  case TAG_FLOAT:
+    return get_float(d);
   case TAG_INT8:
     return get_integer(d, 1);
   case TAG_INT16:
@@ -453,15 +491,8 @@ static int get_value(decoder *d) {
     return get_integer(d, 4);
   case TAG_INT64:
     return get_integer(d, 8);
-  case TAG_STRING: {
-    const char *bytes;
-    size_t size;
-    int rc = get_bytes(d, &bytes, &size);
-    if (rc) return rc;
-    if (size <= SHORT_STRING_MAX) return fail(d, "a short string in a long form");
-    lua_pushlstring(d->L, bytes, size);
-    return 0;
-  }
+  case TAG_STRING:
+    return get_long_string(d);
   case TAG_TABLE:
   case TAG_META_TABLE:
     return get_table(d, tag == TAG_META_TABLE);

@@ -69,6 +69,12 @@ static int put_string(zp_encoder *e, const char *string, size_t size) {
   return 0;
 }
 
+static __attribute__((noinline)) int put_top_string(zp_encoder *e) {
+  size_t size;
+  const char *string = lua_tolstring(e->L, -1, &size);
+  return put_string(e, string, size);
+}
+
 static int put_tag(zp_encoder *e, unsigned char tag) { return zp_buf_append_byte(e->buf, tag); }
 
 /* What is at idx as an item; for an object only the kind. Strings stay with whoever holds the value. */
@@ -197,9 +203,10 @@ static int collect_pair(zp_encoder *e) {
   }
 }
 
-/* Write the elements 1, 2, ... up to the first nil and collect the other pairs. Usually the elements are what
-   lua_next gives first, in order; elements that live elsewhere in the table are fetched one by one. */
-static int put_array(zp_encoder *e, int table, lua_Integer *count) {
+/* Write the elements 1, 2, ... up to the first nil, e->elements of them, and collect the other pairs. Usually the
+   elements are what lua_next gives first, in order; elements that live elsewhere in the table are fetched one by one.
+   */
+static int put_array(zp_encoder *e, int table) {
   lua_State *L = e->L;
   lua_Integer n = 0;
   bool in_order = true;
@@ -234,7 +241,7 @@ static int put_array(zp_encoder *e, int table, lua_Integer *count) {
     rc = collect_pair(e);
     if (rc) return rc;
   }
-  *count = n;
+  e->elements = n;
   return 0;
 fail:
   if (rc == ZP_EENCODE) zp_path_add_index(&e->scratch->path, n);
@@ -242,7 +249,8 @@ fail:
 }
 
 /* The counts before the elements were written as `guess` and 0; put in what they really are. */
-static int correct_counts(zp_encoder *e, size_t head, size_t body, uint64_t elements, uint64_t pairs) {
+static __attribute__((noinline)) int correct_counts(zp_encoder *e, size_t head, size_t body, uint64_t elements,
+                                                    uint64_t pairs) {
   zp_buf *buf = e->buf;
   size_t size = buf->size - body;
   int rc = zp_buf_reserve(buf, 20);
@@ -360,7 +368,7 @@ static int put_table(zp_encoder *e) {
   if (has_metatable && !e->graph) return ENCODE_GRAPH;
   lua_settop(L, table);
 
-  lua_Integer guess = (lua_Integer)lua_rawlen(L, table), elements = 0;
+  lua_Integer guess = (lua_Integer)lua_rawlen(L, table);
   rc = zp_encoder_number(e, has_metatable ? TAG_META_TABLE : TAG_TABLE, (uint64_t)guess);
   if (rc) return rc;
   size_t guess_size = 1;
@@ -368,8 +376,9 @@ static int put_table(zp_encoder *e) {
   zp_encoder_byte(e, 0); /* zp_encoder_number made room for it */
   size_t body = e->buf->size, first = e->scratch->pair_count;
 
-  rc = put_array(e, table, &elements);
+  rc = put_array(e, table);
   if (rc) return rc;
+  lua_Integer elements = e->elements;
   size_t pairs = e->scratch->pair_count - first;
   if (elements == guess && pairs < 0x80) {
     e->buf->data[body - 1] = (unsigned char)pairs;
@@ -411,14 +420,19 @@ static int put_reference(zp_encoder *e, uint32_t number, int level) {
   return zp_encoder_number(e, (unsigned char)(level == 0 ? TAG_REFERENCE : TAG_OUTER_REFERENCE + level), number);
 }
 
-int zp_encode_reference(zp_encoder *e, const void *object) {
+/* Write a reference and answer 1 if the object was met before; else 0, or ZP_ENOMEM. */
+static __attribute__((noinline)) int put_if_met(zp_encoder *e, const void *object) {
   uint32_t number;
   int level;
-  if (meet_before(e, object, &number, &level)) {
-    int rc = put_reference(e, number, level);
-    return rc ? rc : 1;
-  }
-  int rc = zp_scratch_add(e->scratch, object, e->count);
+  if (!meet_before(e, object, &number, &level)) return 0;
+  int rc = put_reference(e, number, level);
+  return rc ? rc : 1;
+}
+
+int zp_encode_reference(zp_encoder *e, const void *object) {
+  int rc = put_if_met(e, object);
+  if (rc) return rc;
+  rc = zp_scratch_add(e->scratch, object, e->count);
   e->count++;
   return rc;
 }
@@ -439,7 +453,7 @@ static __attribute__((noinline)) int fail_type(lua_State *L) {
   }
 }
 
-static int put_name(zp_encoder *e) {
+static __attribute__((noinline)) int put_name(zp_encoder *e) {
   size_t size;
   const char *name = lua_tolstring(e->L, -1, &size);
   int rc = zp_encoder_number(e, TAG_NAME, size);
@@ -449,10 +463,9 @@ static int put_name(zp_encoder *e) {
 /* Graph mode: an object travels as a reference, by name, or as what it is. */
 static int put_graph_object(zp_encoder *e, const void *object, int type) {
   lua_State *L = e->L;
-  uint32_t number;
   bool light = type == LUA_TLIGHTUSERDATA; /* any number at all: not an address to tell objects by */
-  int rc = 0, level;
-  if (!light && meet_before(e, object, &number, &level)) return put_reference(e, number, level);
+  int rc = light ? 0 : put_if_met(e, object);
+  if (rc) return rc < 0 ? rc : 0;
   if (e->outer && e->buf->size > e->budget) return zp_fail(ZP_EENCODE, "too much for a key");
   if (!lua_checkstack(L, 2 * SLOTS)) return zp_fail(ZP_ENOMEM, "out of memory: the stack of Lua is full");
   bool named = zp_names_find(L, -1);
@@ -472,17 +485,14 @@ static int put_object(zp_encoder *e, int type) {
   const void *object = lua_topointer(e->L, -1);
   if (e->graph) return put_graph_object(e, object, type);
   if (type != LUA_TTABLE || zp_scratch_is_marked(e->scratch, object)) return ENCODE_GRAPH;
-  uint32_t number;
-  int rc = zp_scratch_meet(e->scratch, object, e->count, &number);
-  if (rc) return rc == 1 ? put_reference(e, number, 0) : rc;
-  e->count++;
+  int rc = zp_encode_reference(e, object);
+  if (rc) return rc < 0 ? rc : 0;
   return put_table(e);
 }
 
 int zp_encode_value(zp_encoder *e) {
   lua_State *L = e->L;
   int type = lua_type(L, -1);
-  size_t size;
   switch (type) {
   case LUA_TNIL:
     return put_tag(e, TAG_NIL);
@@ -490,10 +500,8 @@ int zp_encode_value(zp_encoder *e) {
     return put_tag(e, lua_toboolean(L, -1) ? TAG_TRUE : TAG_FALSE);
   case LUA_TNUMBER:
     return lua_isinteger(L, -1) ? put_integer(e, lua_tointeger(L, -1)) : put_float(e, lua_tonumber(L, -1));
-  case LUA_TSTRING: {
-    const char *string = lua_tolstring(L, -1, &size);
-    return put_string(e, string, size);
-  }
+  case LUA_TSTRING:
+    return put_top_string(e);
   case LUA_TLIGHTUSERDATA:
     if (!lua_touserdata(L, -1)) return put_tag(e, TAG_NULL);
     /* fall through */

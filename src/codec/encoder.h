@@ -22,6 +22,7 @@ typedef struct zp_encoder {
   zp_scratch *scratch;
   const char *root; /* what the caller calls the value */
   int home;       /* stack index of the scratch */
+  lua_Integer elements; /* of the array part that was written last */
   int depth;      /* tables and functions around the present value */
   uint32_t count; /* objects numbered */
   bool graph;
@@ -58,7 +59,7 @@ int zp_encode_value(zp_encoder *e);
 /* Go one level down; every zp_encode_down that answered 0 has its `e->depth--`. */
 int zp_encode_down(zp_encoder *e);
 
-/* Graph mode: write a reference if the object was met before, and answer 1; else number it, and answer 0. ZP_ENOMEM. */
+/* Write a reference if the object was met before, and answer 1; else number it, and answer 0. ZP_ENOMEM. */
 int zp_encode_reference(zp_encoder *e, const void *object);
 
 /* Graph mode: write the function on top of the stack, which has its number. */

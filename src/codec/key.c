@@ -57,8 +57,8 @@ static int fail_too_long(const char *string, size_t size) {
   }
   start[shown] = '\0';
   return zp_fail(ZP_EKEY,
-                 "a key of %zu bytes is too long for the state, which takes %d (a zero byte counts twice): \"%s...\"", size,
-                 ZP_KEY_MAX - 1, start);
+                 "a key of %zu bytes is too long for the state, which takes %d (a zero byte counts twice): \"%s...\"",
+                 size, ZP_KEY_MAX - 1, start);
 }
 
 static int encode_string(const char *string, size_t size, zp_buf *buf) {

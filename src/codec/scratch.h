@@ -107,11 +107,4 @@ static inline bool zp_scratch_is_marked(const zp_scratch *s, const void *object)
   return false;
 }
 
-/* As zp_scratch_find, and zp_scratch_add with the given number if it was not: 1 met, 0 added, or ZP_ENOMEM. */
-static inline int zp_scratch_meet(zp_scratch *s, const void *object, uint32_t fresh, uint32_t *number) {
-  if (zp_scratch_find(s, object, number)) return 1;
-  *number = fresh;
-  return zp_scratch_add(s, object, fresh);
-}
-
 #endif

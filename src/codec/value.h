@@ -43,7 +43,8 @@ int zp_value_encode(lua_State *L, int idx, const char *root, zp_buf *buf);
 
 enum {
   ZP_DECODE_DATA = 0, /* functions, library values and finalisers are refused (ZP_EDECODE); registered names are not */
-  ZP_DECODE_CODE = 1  /* functions are loaded: the bytes come from someone who may run code here */
+  ZP_DECODE_CODE = 1, /* functions are loaded: the bytes come from someone who may run code here */
+  ZP_DECODE_NO_FINALISERS = 2 /* with ZP_DECODE_CODE: metatables with __gc are refused all the same */
 };
 
 /* Push the value. The bytes are read to the end of the call, in which Lua may collect garbage and thus run

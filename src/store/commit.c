@@ -12,6 +12,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/err.h"
 #include "store/handle.h"
@@ -26,7 +27,9 @@ enum {
   NODE_BYTES = 24,        /* around a key and a value on a page */
   INLINE_MAX = 1900,      /* about: a larger value has pages of its own */
   TRIM_EVERY = 64,        /* revisions */
-  RECORD_KEEP = 1 << 16   /* bytes of buffer to keep for the next record */
+  RECORD_KEEP = 1 << 16,  /* bytes of buffer to keep for the next record */
+  WAITS_MAX = 100,
+  WAIT_NANOSECONDS = 1000000
 };
 
 #define VALUE_MAX ((size_t)INT32_MAX)
@@ -60,6 +63,8 @@ typedef struct commit_plan {
   size_t pages;    /* that they will need, about */
   size_t worst;    /* the same if each key is on a page of its own */
   bool deletion;   /* they only delete */
+  bool forget;     /* delete without leaving versions: see make_room */
+  unsigned waits;  /* for readers to end, so far */
 } commit_plan;
 
 static int compare_bytes(zp_bytes a, zp_bytes b) {
@@ -146,9 +151,33 @@ static int has_room(zp_store *store, const commit_plan *plan) {
   return tail + free_pages >= (env->tight ? plan->worst : plan->pages) + RESERVE;
 }
 
+/* The last resorts, when the file cannot grow, no history is left (or none can be given up, which takes pages too), and
+   LMDB has found the map full. 0: try once more. */
+static int last_resort(zp_store *store, commit_plan *plan, bool no_history) {
+  zp_env *env = store->env;
+  /* A deletion adds a version that says so, and there is no room for it. But no revision before this one can be read
+     any more: if this one becomes the oldest, the versions may just go. That takes hardly any pages. */
+  if (no_history && plan->deletion && !plan->forget) {
+    plan->forget = true;
+    return 0;
+  }
+  /* If the free list is long enough, the pages of the last two commits, or of a reader that is just at it, are on it. */
+  size_t free_pages;
+  int rc = zp_store_read_begin(store);
+  if (rc) return rc;
+  rc = zp_room_free(store->reader->txn, &free_pages);
+  zp_store_read_end(store);
+  if (rc) return zp_env_fail(env, rc, "cannot write");
+  if (plan->waits++ == WAITS_MAX || zp_room_tail(env) + free_pages < plan->pages) return zp_env_fail_full(env);
+  struct timespec while_readers_end = {.tv_nsec = WAIT_NANOSECONDS};
+  nanosleep(&while_readers_end, NULL);
+  rc = zp_trim_pass_time(env);
+  return rc == ZP_EFULL ? 0 : rc;
+}
+
 /* Make room for the plan; `full`: LMDB has found the map full. 0 or an error. Each round grows the file, or gives up
    history, or learns that space is tight, so there is an end. */
-static int make_room(zp_store *store, const commit_plan *plan, bool full) {
+static int make_room(zp_store *store, commit_plan *plan, bool full) {
   zp_env *env = store->env;
   for (;;) {
     int rc = full ? 0 : has_room(store, plan);
@@ -167,9 +196,11 @@ static int make_room(zp_store *store, const commit_plan *plan, bool full) {
       if (!full) continue;
     }
     rc = zp_trim_half(env);
-    if (rc < 0) return rc;
+    if (rc < 0 && rc != ZP_EFULL) return rc;
     if (rc > 0 && full) return 0;
-    if (rc == 0) return plan->deletion && !full ? 0 : zp_env_fail_full(env);
+    if (rc > 0) continue;
+    if (full) return last_resort(store, plan, rc == 0);
+    return plan->deletion ? 0 : zp_env_fail_full(env);
   }
 }
 
@@ -183,6 +214,7 @@ typedef struct application {
   uint64_t revision;
   uint64_t cost;     /* history bytes: versions superseded, and the record */
   uint32_t changed;  /* keys */
+  bool forget;
 } application;
 
 static uint64_t version_cost(const zp_env *env, size_t key, size_t value) {
@@ -203,12 +235,15 @@ static int apply_change(application *app, const zp_change *change) {
   bool known = !rc && zp_vkey_same(vkey, at.mv_data, at.mv_size);
   size_t old_size = known ? found.mv_size : 0;
   if (old_size == value.size && (value.size == 0 || memcmp(found.mv_data, value.data, value.size) == 0)) return 0;
-  if (known) app->cost += version_cost(store->env, at.mv_size, old_size);
-
-  zp_vkey_at(vkey, app->revision);
-  at = (MDB_val){zp_vkey_size(vkey), vkey->bytes};
-  found = (MDB_val){value.size, (void *)value.data};
-  rc = mdb_cursor_put(app->versions, &at, &found, 0);
+  if (app->forget) {
+    rc = mdb_cursor_del(app->versions, 0); /* its only one, for there is no history */
+  } else {
+    if (known) app->cost += version_cost(store->env, at.mv_size, old_size);
+    zp_vkey_at(vkey, app->revision);
+    at = (MDB_val){zp_vkey_size(vkey), vkey->bytes};
+    found = (MDB_val){value.size, (void *)value.data};
+    rc = mdb_cursor_put(app->versions, &at, &found, 0);
+  }
   if (rc) return rc;
   app->space.count += (value.size > 0) - (old_size > 0);
   app->changed++;
@@ -227,7 +262,7 @@ static int find_namespace(application *app, bool *fresh) {
   return rc;
 }
 
-static int append_record(application *app, MDB_cursor *log, uint64_t total) {
+static int append_record(application *app, MDB_cursor *log, uint64_t total, zp_log_head *out) {
   zp_store *store = app->store;
   app->cost += store->record.size + NODE_BYTES;
   zp_log_head head = {.author = zp_store_author(store),
@@ -235,6 +270,7 @@ static int append_record(application *app, MDB_cursor *log, uint64_t total) {
                       .namespace_id = app->space.id,
                       .key_count = app->changed};
   memcpy(store->record.data, &head, sizeof head);
+  *out = head;
   unsigned char bytes[8];
   zp_put_be64(bytes, app->revision);
   MDB_val key = {sizeof bytes, bytes}, value = {store->record.size, store->record.data};
@@ -254,14 +290,28 @@ static int newest_record(MDB_cursor *log, uint64_t *revision, uint64_t *total) {
   return 0;
 }
 
+/* Wake who waits for one of the changed keys, or for anything in the namespace. */
+static void ring(const application *app, const zp_log_head *head) {
+  zp_store *store = app->store;
+  zp_bell *bell = store->env->bell;
+  zp_bytes keys = {store->record.data + sizeof *head, store->record.size - sizeof *head}, key;
+  for (size_t offset = 0; zp_log_step(keys, &offset, &key);) zp_bell_ring(bell, zp_bell_tag(store->name, key));
+  zp_bell_ring(bell, zp_bell_tag_all(store->name));
+  const zp_store_limits *limits = &store->env->control->limits;
+  uint64_t bytes = limits->keep_bytes / ZP_STORE_PROGRESS + 1, revisions = limits->keep_revisions / ZP_STORE_PROGRESS + 1;
+  if (app->revision % revisions == 0 || head->total / bytes != (head->total - app->cost) / bytes)
+    zp_bell_ring(bell, zp_store_progress_tag());
+}
+
 /* Apply the plan in one transaction; 0, a code of LMDB (MDB_MAP_FULL: nothing has happened), or ours. */
 static int apply(zp_store *store, const commit_plan *plan, application *app) {
   zp_env *env = store->env;
   zp_section section;
   MDB_cursor *log;
+  zp_log_head head;
   bool fresh = false;
   uint64_t total;
-  *app = (application){.store = store};
+  *app = (application){.store = store, .forget = plan->forget};
   int rc = zp_write_begin(env, &section, &app->txn);
   if (rc) return rc;
   rc = mdb_cursor_open(app->txn, env->versions, &app->versions);
@@ -275,7 +325,8 @@ static int apply(zp_store *store, const commit_plan *plan, application *app) {
   zp_buf_clear(&store->record, RECORD_KEEP);
   rc = zp_buf_append(&store->record, &blank, sizeof blank);
   for (size_t i = 0; !rc && i < plan->count; i++) rc = apply_change(app, planned(plan, i));
-  if (!rc) rc = append_record(app, log, total);
+  if (!rc) rc = append_record(app, log, total, &head);
+  if (!rc && app->forget) rc = zp_trim_all_but(env, app->txn, app->revision);
   if (!rc && (fresh || app->space.count != count)) {
     MDB_val key = {strlen(store->name), store->name}, value = {sizeof app->space, &app->space};
     rc = mdb_put(app->txn, env->namespaces, &key, &value, 0);
@@ -284,7 +335,13 @@ static int apply(zp_store *store, const commit_plan *plan, application *app) {
   if (!rc && (app->revision % TRIM_EVERY == 0 || app->cost > limits->keep_bytes / TRIM_EVERY))
     rc = zp_trim_by_limits(env, app->txn, app->changed);
 out:
-  return zp_write_end(&section, app->txn, rc); /* which frees the cursors */
+  /* Rung before the commit as well as after it: if this process dies between commit and second ring, the first has told the
+     waiters that there is something to make sure of (alarm.c). */
+  if (!rc) ring(app, &head);
+  bool committing = !rc;
+  rc = zp_write_end(&section, app->txn, rc); /* which frees the cursors */
+  if (committing) ring(app, &head);
+  return rc;
 }
 
 int zp_store_commit(zp_store *store, const zp_change *changes, size_t count, uint64_t *revision, size_t *changed) {

@@ -84,6 +84,7 @@ static void remove_parts(int directory_fd) {
   unlinkat(directory_fd, "control.new", 0);
   unlinkat(directory_fd, "data.mdb", 0);
   unlinkat(directory_fd, "lock.mdb", 0);
+  unlinkat(directory_fd, "bell", 0);
 }
 
 int zp_store_create(const char *directory, const zp_store_limits *limits) {
@@ -103,6 +104,7 @@ int zp_store_create(const char *directory, const zp_store_limits *limits) {
   rc = zp_env_allocate_lock_file(directory);
   if (!rc) rc = make_trees(directory);
   if (!rc) rc = allocate(fd, directory, "data.mdb", ZP_STORE_INITIAL_SIZE, NULL);
+  if (!rc) rc = zp_bell_create(directory);
   if (!rc) rc = make_control(fd, directory, limits);
   if (rc) remove_parts(fd);
 unlock:

@@ -199,6 +199,7 @@ static void free_env(zp_env *env) {
     free(reader);
   }
   if (env->mdb) mdb_env_close(env->mdb);
+  zp_bell_close(&env->bell);
   if (env->control) munmap(env->control, sizeof *env->control);
   if (env->control_fd >= 0) close(env->control_fd);
   pthread_rwlock_destroy(&env->map_lock);
@@ -265,6 +266,7 @@ static int open_env(const char *directory, int control_fd, const struct stat *co
 
   int rc = set_size_lock(control_fd, F_WRLCK);
   if (!rc) rc = map_control(env);
+  if (!rc) rc = zp_bell_open(env->directory, &env->bell);
   if (!rc) rc = open_mdb(env);
   if (rc) {
     free_env(env); /* closing control ends the size lock */

@@ -32,6 +32,7 @@
 #include <sys/types.h>
 
 #include "store/store.h"
+#include "sys/bell.h"
 
 typedef struct zp_env zp_env;
 typedef struct zp_reader zp_reader;
@@ -76,6 +77,7 @@ struct zp_reader {
 struct zp_env {
   MDB_env *mdb;
   MDB_dbi namespaces, versions, log;
+  zp_bell *bell;
   zp_control *control;
   int control_fd; /* for the size lock */
   dev_t dev;      /* what `control` is: two spellings of a path are one environment */

@@ -80,6 +80,12 @@ typedef struct zp_log_span {
 /* 0 or a code of LMDB. */
 int zp_log_span_find(MDB_cursor *log, zp_log_span *span);
 
+/* Waiters who sleep through unrelated commits are woken this often within the span that is kept, to move on in it. */
+enum { ZP_STORE_PROGRESS = 4 };
+
+/* The tag of that on the bell. */
+uint64_t zp_store_progress_tag(void);
+
 /* Step through keys with lengths: 1 and the key, 0 at the end. */
 int zp_log_step(zp_bytes keys, size_t *offset, zp_bytes *key);
 

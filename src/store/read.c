@@ -10,8 +10,22 @@
 
 /* ---- begin and end ---- */
 
+/* A first read takes a slot in LMDB's table, whose mutex can lose a wake-up when a waiter is killed (see lock_writer in
+   store.c), and is then waited for without end. Under the size lock nobody ever has to wait for it. */
+static int begin_txn(zp_env *env, zp_reader *reader) {
+  int rc = zp_env_lock_size(env);
+  if (rc) return rc;
+  rc = mdb_txn_begin(env->mdb, NULL, MDB_RDONLY, &reader->txn);
+  if (rc == MDB_READERS_FULL) {
+    mdb_reader_check(env->mdb, NULL); /* the dead leave their slots behind */
+    rc = mdb_txn_begin(env->mdb, NULL, MDB_RDONLY, &reader->txn);
+  }
+  zp_env_unlock_size(env);
+  return rc;
+}
+
 static int open_txn(zp_env *env, zp_reader *reader) {
-  int rc = reader->txn ? mdb_txn_renew(reader->txn) : mdb_txn_begin(env->mdb, NULL, MDB_RDONLY, &reader->txn);
+  int rc = reader->txn ? mdb_txn_renew(reader->txn) : begin_txn(env, reader);
   if (rc) return rc;
   /* LMDB 0.9 takes a copy of the meta page without looking whether a writer, two commits later, has begun to overwrite
      it; the pages of such a torn copy may lie beyond its own end mark. If no commit has followed by now, none has. A
@@ -36,7 +50,6 @@ int zp_store_read_begin(zp_store *store) {
   if (!store->reader && (rc = zp_env_take_reader(env, &store->reader))) return rc;
   zp_reader *reader = store->reader;
 
-  bool cleared = false;
   for (;;) {
     zp_env_enter(env, &reader->section);
     rc = open_txn(env, reader);
@@ -45,9 +58,6 @@ int zp_store_read_begin(zp_store *store) {
     if (rc == MDB_MAP_RESIZED) {
       rc = zp_room_remap(env);
       if (rc) return rc;
-    } else if (rc == MDB_READERS_FULL && !cleared) {
-      mdb_reader_check(env->mdb, NULL); /* the dead leave their slots behind */
-      cleared = true;
     } else {
       return zp_env_fail(env, rc, "cannot read");
     }

@@ -71,9 +71,9 @@ static int extend(int fd, off_t size, off_t step) {
 int zp_room_grow(zp_env *env, size_t pages) {
   int fd;
   off_t size;
-  mdb_reader_check(env->mdb, NULL); /* the dead need not hold pages back */
   int rc = begin_resize(env);
   if (rc) return rc;
+  mdb_reader_check(env->mdb, NULL); /* the dead need not hold pages back */
   rc = data_file(env, &fd, &size);
   if (rc) goto out;
 

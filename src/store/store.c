@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -90,14 +91,54 @@ uint64_t zp_store_author(zp_store *store) {
   return store->author;
 }
 
+/* A robust mutex survives the death of its owner, but not every death of a waiter: one that is killed between being
+   woken and taking the mutex takes the wake-up with it, and if a third process has come in meanwhile without seeing
+   that others sleep, nobody is woken again. So a waiter looks for itself now and then. */
+static int lock_writer(pthread_mutex_t *writer) {
+  enum { LOOK_NANOSECONDS = 20000000 };
+  int rc = pthread_mutex_trylock(writer);
+  while (rc == EBUSY || rc == ETIMEDOUT) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += LOOK_NANOSECONDS;
+    if (until.tv_nsec >= 1000000000) {
+      until.tv_nsec -= 1000000000;
+      until.tv_sec++;
+    }
+    rc = pthread_mutex_clocklock(writer, CLOCK_MONOTONIC, &until);
+  }
+  return rc;
+}
+
+/* The last writer died with the lock. LMDB has all of its commit or nothing; but if it died when its meta page was written
+   and its number not yet announced, readers go on to see the revision before, until LMDB's own write lock is taken and
+   finds its owner dead. What is read under the lock must be what the commit will build upon, so that has to be now. */
+static int recover(zp_env *env) {
+  zp_section section;
+  MDB_txn *txn;
+  zp_env_enter(env, &section);
+  int rc = mdb_txn_begin(env->mdb, NULL, 0, &txn);
+  if (!rc) mdb_txn_abort(txn);
+  zp_env_leave(&section);
+  return rc == MDB_MAP_RESIZED ? 0 : rc; /* which is found out with LMDB's lock held */
+}
+
 int zp_store_lock(zp_store *store) {
   int rc = zp_store_wake(store);
   if (rc) return rc;
   if (store->locked) return zp_store_refuse();
   zp_store_read_end(store); /* it would not see what was committed while this waited */
-  rc = pthread_mutex_lock(&store->env->control->writer);
-  /* Whatever the dead writer was about, LMDB has either all of its commit or nothing. */
-  if (rc == EOWNERDEAD) rc = pthread_mutex_consistent(&store->env->control->writer);
+  pthread_mutex_t *writer = &store->env->control->writer;
+  rc = lock_writer(writer);
+  if (rc == EOWNERDEAD) {
+    /* First recover, then say so: if this process dies in between, the next one is told of a dead owner again. */
+    int recovered = recover(store->env);
+    rc = pthread_mutex_consistent(writer);
+    if (!rc && recovered) {
+      pthread_mutex_unlock(writer);
+      rc = recovered;
+    }
+  }
   if (rc) return zp_env_fail(store->env, rc, "cannot lock");
   store->locked = true;
   atomic_store_explicit(&store->env->lock_thread, zp_env_thread(), memory_order_relaxed);

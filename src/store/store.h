@@ -27,7 +27,9 @@
  * Fork. A handle that was inherited by fork may be used at once: the first call in the child leaves the parent's
  * environment alone, opens its own, and takes a new author number. Reads and the lock of the parent are not inherited.
  *
- * Threads. A handle belongs to one thread. Different handles may be used by different threads.
+ * Threads. A handle belongs to one thread. Different handles may be used by different threads. The map of the file is replaced
+ * when it grows, which waits for the reads of the process's other threads to end. Reads of several handles of one thread
+ * may nest, but while one is open, a call on another handle that has to replace the map answers ZP_EATOMIC.
  *
  * Errors: 0 or a ZP_E* code with zp_error_detail() set. Nothing here knows Lua; nothing raises.
  */
@@ -42,8 +44,8 @@
 
 typedef struct zp_store zp_store;
 
-/* The longest key in bytes that always fits, whatever its bytes are. Longer keys fit up to ZP_KEY_MAX as long as a zero
-   byte is counted twice; beyond that every call answers ZP_EKEY. (LMDB's limit is 511 with what is put around a key.) */
+/* A key fits if its size, each zero byte counted twice, is at most this; else every call answers ZP_EKEY. An empty key is a key.
+   (LMDB's limit is 511 with what is put around a key.) */
 #define ZP_KEY_MAX 496
 
 typedef struct zp_store_limits {
@@ -51,8 +53,9 @@ typedef struct zp_store_limits {
   uint64_t keep_bytes;     /* bytes of log and superseded values to keep; 0: the default, 64 MiB */
 } zp_store_limits;
 
-/* Make a new, empty store in the directory, which exists and is empty. The limits are kept in the store and hold for
-   every process. ZP_EFULL, ZP_ESYS, ZP_ESTORE. */
+/* Make a new, empty store in the directory, which exists; what a creator left there that was killed is replaced. The limits are
+   kept in the store and hold for every process. ZP_EFULL, ZP_ESYS, or ZP_ESTORE if there is a store already (with
+   several creators at once, one succeeds). */
 int zp_store_create(const char *directory, const zp_store_limits *limits);
 
 /* A new handle on (directory, name of a namespace). Touches no file. ZP_ENOMEM, or ZP_EKEY for an empty name or one
@@ -112,11 +115,12 @@ typedef struct zp_change {
    *changed (may be NULL) how many keys differ. Takes the lock unless this handle holds it already. If the process dies
    at any instant, either all of it has happened or nothing. Not within a read of this handle, unless it holds the lock:
    then the read is ended first.
-   ZP_EFULL after history was given up in vain: nothing has changed. ZP_EKEY and ZP_EVALUE name no key: the caller knows. */
+   ZP_EFULL after history was given up in vain: nothing has changed. Changes that only delete may use a reserve, and leave no
+   history where there is no room for it, so that a full state can be emptied again. ZP_EKEY and ZP_EVALUE name no key: the caller knows. */
 int zp_store_commit(zp_store *store, const zp_change *changes, size_t count, uint64_t *revision, size_t *changed);
 
 /* Become the only writer of the store, in all namespaces, until zp_store_unlock: what is read in between is still so at
-   the commit. Waits for the present writer; one that died is no obstacle. ZP_EATOMIC if a handle of this thread holds the
+   the commit. Ends a read of this handle. Waits for the present writer; one that died is no obstacle. ZP_EATOMIC if a handle of this thread holds the
    lock already (it would wait for itself). While a handle holds it, every other call on another handle of the same store
    by the same thread answers ZP_EATOMIC as well. */
 int zp_store_lock(zp_store *store);
@@ -142,6 +146,44 @@ int zp_log_key(const zp_log_record *record, size_t *offset, zp_bytes *key);
 
 /* Within a read: the oldest and the newest revision that zp_store_read_begin_at accepts. */
 int zp_store_range(zp_store *store, uint64_t *oldest, uint64_t *newest);
+
+/* Within a read: see another revision from now on, up to the newest one of this read. ZP_EHISTORY if it is not kept. Bytes that
+   were handed out stay valid. */
+int zp_store_read_move(zp_store *store, uint64_t revision);
+
+/* Within a read: the first revision after `after`, up to the newest one of this read, at which the key changed. 1 and the
+   revision, 0 if there is none, ZP_EHISTORY if what is kept does not reach back far enough to tell. Costs one search,
+   however much else has happened. */
+int zp_store_next_change(zp_store *store, zp_bytes key, uint64_t after, uint64_t *revision);
+
+/* Within a read: the record of the first update of the namespace after `after`, even one that changed no key. 1, 0, ZP_EHISTORY.
+   Walks over the updates of other namespaces in between. */
+int zp_store_next_update(zp_store *store, uint64_t after, zp_log_record *record);
+
+/* ---- waiting ----
+   To wait for something without missing it: arm, look, and if it is not there, wait; then again from the beginning. An alarm
+   may go off without a reason, and does so now and then while revisions pass, so that whoever looks from where he last
+   looked never falls behind what is kept. */
+
+enum { ZP_ALARM_KEYS = 64 };
+
+typedef struct zp_alarm {
+  uint64_t tags[ZP_ALARM_KEYS + 1];
+  uint32_t tickets[ZP_ALARM_KEYS + 1];
+  size_t count;
+  bool doubtful; /* a commit had begun and not been seen to end; set and cleared by the functions below */
+  double patience; /* seconds until the next look while it is doubtful */
+} zp_alarm;
+
+#define ZP_ALARM_INIT {.count = 0}
+
+/* Arm for changes of any of the keys, or, with count 0 or more than ZP_ALARM_KEYS, for any update of the namespace. Not within a
+   read. 0 or an error. */
+int zp_alarm_set(zp_store *store, zp_alarm *alarm, const zp_bytes *keys, size_t count);
+
+/* Wait until it goes off (0), the deadline (ZP_ETIMEOUT), or a signal handler ran (ZP_EINTR). Gives up the slot of this process
+   among the readers, of which there are few, while it sleeps. */
+int zp_alarm_wait(zp_store *store, zp_alarm *alarm, double deadline);
 
 /* ---- keeping house ---- */
 

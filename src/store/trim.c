@@ -159,6 +159,16 @@ static int pass_time(zp_env *env) {
   return zp_write_end(&section, txn, rc == MDB_NOTFOUND ? 0 : rc);
 }
 
+int zp_trim_pass_time(zp_env *env) {
+  int rc = pass_time(env);
+  if (!rc) rc = pass_time(env);
+  return rc ? zp_env_fail(env, rc, "cannot write") : 0;
+}
+
+int zp_trim_all_but(zp_env *env, MDB_txn *txn, uint64_t revision) {
+  return revision > 1 ? drop_record(env, txn, revision - 1) : 0;
+}
+
 int zp_trim_half(zp_env *env) {
   zp_section section;
   MDB_txn *txn;
@@ -182,7 +192,6 @@ int zp_trim_half(zp_env *env) {
     rc = zp_write_end(&section, txn, rc);
     if (rc) return zp_env_fail(env, rc, "cannot give up history");
   }
-  int rc = pass_time(env);
-  if (!rc) rc = pass_time(env);
-  return rc ? zp_env_fail(env, rc, "cannot give up history") : 1;
+  int rc = zp_trim_pass_time(env);
+  return rc ? rc : 1;
 }

@@ -32,4 +32,12 @@ int zp_trim_by_limits(zp_env *env, MDB_txn *txn, uint64_t changed);
    1 if something was given up, 0 if there was nothing, or an error. */
 int zp_trim_half(zp_env *env);
 
+/* Within a write transaction that has deleted keys of `revision` together with their only versions, the log being that
+   record and the one before: drop the latter. 0 or a code of LMDB. */
+int zp_trim_all_but(zp_env *env, MDB_txn *txn, uint64_t revision);
+
+/* Under the writer lock, outside of any section: let two transactions pass, so that pages that were freed can be used.
+   0 or an error. */
+int zp_trim_pass_time(zp_env *env);
+
 #endif

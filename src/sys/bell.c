@@ -1,16 +1,19 @@
 #include "sys/bell.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -34,7 +37,7 @@ int zp_bell_create(const char *directory) {
   char path[PATH_MAX];
   int rc = path_of(directory, path);
   if (rc) return rc;
-  int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd < 0) return zp_fail_errno("cannot make %s", path);
   int error = posix_fallocate(fd, 0, FILE_SIZE);
   close(fd);
@@ -109,22 +112,46 @@ uint32_t zp_bell_arm(zp_bell *bell, uint64_t tag) {
   return atomic_fetch_or(bucket_of(bell, tag), ARMED) | ARMED;
 }
 
-int zp_bell_wait(zp_bell *bell, uint64_t tag, uint32_t ticket, double deadline) {
-  _Atomic uint32_t *bucket = bucket_of(bell, tag);
+/* The instant of a deadline as the kernel takes it, or NULL for none. */
+static struct timespec *instant(double deadline, struct timespec *until) {
+  if (deadline == ZP_FOREVER) return NULL;
+  double whole = deadline < 1e9 ? deadline : 1e9;
+  *until = (struct timespec){.tv_sec = (time_t)whole};
+  until->tv_nsec = (long)((whole - (double)until->tv_sec) * 1e9);
+  return until;
+}
+
+static bool is_void(zp_bell *bell, const uint64_t *tags, const uint32_t *tickets, size_t count) {
+  for (size_t i = 0; i < count; i++)
+    if (atomic_load(bucket_of(bell, tags[i])) != tickets[i]) return true;
+  return false;
+}
+
+/* Sleep while the words are what the tickets say; -1 with errno as futex(2) has it. The clock is the monotonic one, and the
+   futexes are not private: other processes ring. */
+static long sleep_on(zp_bell *bell, const uint64_t *tags, const uint32_t *tickets, size_t count, double deadline) {
+  struct timespec until;
+  if (count == 1)
+    return syscall(SYS_futex, bucket_of(bell, tags[0]), FUTEX_WAIT_BITSET, tickets[0], instant(deadline, &until), NULL,
+                   FUTEX_BITSET_MATCH_ANY);
+  struct futex_waitv waiters[ZP_BELL_TAGS_MAX];
+  for (size_t i = 0; i < count; i++)
+    waiters[i] = (struct futex_waitv){
+        .val = tickets[i], .uaddr = (uintptr_t)bucket_of(bell, tags[i]), .flags = FUTEX_32};
+  long rc = syscall(SYS_futex_waitv, waiters, count, 0, instant(deadline, &until), CLOCK_MONOTONIC);
+  if (rc >= 0 || errno != ENOSYS) return rc;
+  double soon = zp_clock_now() + 0.005;
+  return sleep_on(bell, tags, tickets, 1, soon < deadline ? soon : deadline);
+}
+
+int zp_bell_wait(zp_bell *bell, const uint64_t *tags, const uint32_t *tickets, size_t count, double deadline) {
+  assert(count > 0 && count <= ZP_BELL_TAGS_MAX);
   for (;;) {
-    struct timespec until, *limit = NULL;
-    if (deadline != ZP_FOREVER) {
-      if (deadline <= zp_clock_now()) return atomic_load(bucket) == ticket ? ZP_ETIMEOUT : 0;
-      double whole = deadline < 1e9 ? deadline : 1e9;
-      until = (struct timespec){.tv_sec = (time_t)whole};
-      until.tv_nsec = (long)((whole - (double)until.tv_sec) * 1e9);
-      limit = &until;
-    }
-    if (atomic_load(bucket) != ticket) return 0;
-    /* FUTEX_WAIT_BITSET takes an absolute instant of the monotonic clock. Not private: other processes ring. */
-    long rc = syscall(SYS_futex, bucket, FUTEX_WAIT_BITSET, ticket, limit, NULL, FUTEX_BITSET_MATCH_ANY);
-    if (rc < 0 && errno == EINTR) return ZP_EINTR;
-    if (rc < 0 && errno != EAGAIN && errno != ETIMEDOUT) return zp_fail_errno("cannot wait: futex");
+    if (is_void(bell, tags, tickets, count)) return 0;
+    if (deadline != ZP_FOREVER && deadline <= zp_clock_now()) return ZP_ETIMEOUT;
+    if (sleep_on(bell, tags, tickets, count, deadline) >= 0) continue;
+    if (errno == EINTR) return ZP_EINTR;
+    if (errno != EAGAIN && errno != ETIMEDOUT) return zp_fail_errno("cannot wait: futex");
   }
 }
 
@@ -136,12 +163,8 @@ static void ring_bucket(_Atomic uint32_t *bucket) {
   syscall(SYS_futex, bucket, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
-void zp_bell_ring(zp_bell *bell, const uint64_t *tags, size_t count) {
-  atomic_thread_fence(memory_order_seq_cst); /* what was done before is visible to whoever arms after our load */
-  for (size_t i = 0; i < count; i++) ring_bucket(bucket_of(bell, tags[i]));
-}
-
-void zp_bell_ring_all(zp_bell *bell) {
+void zp_bell_ring(zp_bell *bell, uint64_t tag) {
+  /* Sequentially consistent with arming: what was done before is seen by whoever arms after this load. */
   atomic_thread_fence(memory_order_seq_cst);
-  for (size_t i = 0; i < BUCKETS; i++) ring_bucket(&bell->buckets[i]);
+  ring_bucket(bucket_of(bell, tag));
 }

@@ -6,9 +6,9 @@
  * hint to look again, never a fact. Looking again is the caller's part.
  *
  * The protocol of a waiter, which makes that no ring is lost:
- *     1. zp_bell_arm(bell, tag) -> ticket         from here on rings of this tag void the ticket
+ *     1. zp_bell_arm(bell, tag) -> ticket, for one tag or several; from here on rings of a tag void its ticket
  *     2. look; if there is what one wants, done
- *     3. zp_bell_wait(bell, tag, ticket, deadline)   returns at once if the ticket is void
+ *     3. zp_bell_wait(bell, tags, tickets, count, deadline); returns at once if a ticket is void
  * and of the one who rings: make it so (commit), then zp_bell_ring(bell, tags, n). The ring costs one load per tag where nobody
  * waits, and one futex call where somebody does.
  *
@@ -31,7 +31,11 @@
 
 typedef struct zp_bell zp_bell;
 
-/* Make the bell's file (allocated in full, so that using it cannot fail for want of space). ZP_EFULL, ZP_ESYS. */
+/* The most tags that one wait takes. */
+#define ZP_BELL_TAGS_MAX 128
+
+/* Make the bell's file (allocated in full, so that using it cannot fail for want of space); one that is there already is taken
+   over. ZP_EFULL, ZP_ESYS. */
 int zp_bell_create(const char *directory);
 
 /* Map the bell of a directory. ZP_ENOSTORE if there is none. */
@@ -44,13 +48,11 @@ uint64_t zp_bell_tag_all(const char *name);
 
 uint32_t zp_bell_arm(zp_bell *bell, uint64_t tag);
 
-/* Wait until the tag's bucket was rung after the arming, or the deadline (zp_clock_now seconds, ZP_FOREVER). 0, ZP_ETIMEOUT, or
-   ZP_EINTR if a signal handler ran. */
-int zp_bell_wait(zp_bell *bell, uint64_t tag, uint32_t ticket, double deadline);
+/* Wait until the bucket of one of the tags was rung after its arming, or the deadline (zp_clock_now seconds, ZP_FOREVER).
+   0, ZP_ETIMEOUT, or ZP_EINTR if a signal handler ran. Waiting for several takes Linux 5.16; before that it looks every few
+   milliseconds. */
+int zp_bell_wait(zp_bell *bell, const uint64_t *tags, const uint32_t *tickets, size_t count, double deadline);
 
-void zp_bell_ring(zp_bell *bell, const uint64_t *tags, size_t count);
-
-/* Ring every bucket: for when it is not known what happened (a writer died). */
-void zp_bell_ring_all(zp_bell *bell);
+void zp_bell_ring(zp_bell *bell, uint64_t tag);
 
 #endif

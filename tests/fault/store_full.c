@@ -28,8 +28,15 @@
 static char mount_point[64], directory[80];
 static char why_not[128]; /* empty: tmpfs can be mounted */
 
+static bool in_child; /* where a failed assertion would go on with the next test */
+
 static void must(int rc) {
-  if (rc < 0) fail_msg("%d: %s", rc, zp_error_detail());
+  if (rc >= 0) return;
+  if (in_child) {
+    fprintf(stderr, "# process %d: %d: %s\n", (int)getpid(), rc, zp_error_detail());
+    _exit(2);
+  }
+  fail_msg("%d: %s", rc, zp_error_detail());
 }
 
 /* ---- the tmpfs ---- */
@@ -279,7 +286,7 @@ static void work_in_a_full_state(int worker) {
       int rc = put(store, prefix, i, size);
       if (rc == 0) there[i] = (unsigned char)(worker + 1);
       else if (rc == ZP_EFULL) full++;
-      else fail_msg("%d: %s", rc, zp_error_detail());
+      else must(rc);
     }
     for (int i = 0; i < MOST; i++) expect(store, prefix, i, there[i] ? size : 0);
     for (int i = 0; i < MOST; i++) {
@@ -300,6 +307,7 @@ static void several_processes_meet_a_full_state(void **unused) {
     workers[i] = fork();
     assert_true(workers[i] >= 0);
     if (workers[i] == 0) {
+      in_child = true;
       work_in_a_full_state(i);
       _exit(0);
     }

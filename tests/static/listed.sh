@@ -14,7 +14,7 @@ all_listed() {
 
 check 'every C file of src/' all_listed src -name '*.[ch]'
 check 'every Lua file of lua/' all_listed lua -name '*.lua'
-check 'every test in C' all_listed tests/unit -name '*.[ch]'
+check 'every test in C' all_listed tests/unit tests/fault tests/fuzz -name '*.[ch]'
 for kind in spec:lua cli:bats cli:sh fault:sh fault:lua static:sh; do
   dir=tests/${kind%:*}
   [ -n "$(find "$dir" -name "*.${kind#*:}" 2>/dev/null)" ] || continue

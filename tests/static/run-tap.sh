@@ -30,6 +30,7 @@ export ZP_TEST_TIMEOUT
 check 'success' gives 'PASS PASS' sh -c 'echo ok 1; echo ok 2; echo 1..2'
 check 'a failure counts once, whatever the exit status' gives 'PASS FAIL' sh -c 'echo 1..2; echo ok 1; echo not ok 2; exit 1'
 check 'a skip' gives 'SKIP' sh -c 'echo "ok 1 # SKIP not here"; echo 1..1'
+check 'a skip as cmocka tells it' gives 'SKIP' sh -c 'echo 1..1; echo "not ok 1 # SKIP name"'
 check 'a reason to skip all' gives 'SKIP' sh -c 'echo "1..0 # SKIP not here"'
 check 'no test at all is an error' gives 'ERROR' sh -c 'echo 1..0'
 check 'no output is an error' gives 'ERROR' true

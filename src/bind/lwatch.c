@@ -1,0 +1,272 @@
+/*
+ * lwatch -- watchers for Lua: core.watch waits, and gives the snapshot of the revision that matched.
+ *
+ * Conditions on a key are tested on bytes; a predicate runs in a VM of its own (vm.h), made at the first use and kept. What a wait
+ * holds is owned by a userdata, since a signal may raise an error in the middle of it.
+ */
+#include <string.h>
+
+#include <lauxlib.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "bind/core.h"
+#include "bind/lerror.h"
+#include "bind/lstate.h"
+#include "codec/key.h"
+#include "codec/value.h"
+#include "sys/bell.h"
+#include "vm/vm.h"
+#include "watch/condition.h"
+#include "watch/watch.h"
+
+static const char vm_key; /* in the registry: the VM of predicates */
+
+#define WATCHER "zproc.Watcher"
+
+/* What one wait holds. */
+typedef struct watcher {
+  zp_watch *watch;
+  zp_predicate *predicate;
+  zp_buf bytes; /* of keys, values and functions */
+  zp_condition condition;
+} watcher;
+
+static int watcher_gc(lua_State *L) {
+  watcher *self = lua_touserdata(L, 1);
+  zp_watch_close(&self->watch);
+  zp_predicate_close(&self->predicate);
+  zp_buf_free(&self->bytes);
+  return 0;
+}
+
+static int vm_gc(lua_State *L) {
+  zp_vm_close(lua_touserdata(L, 1));
+  return 0;
+}
+
+static zp_vm *get_vm(lua_State *L) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &vm_key) == LUA_TUSERDATA) {
+    zp_vm *vm = *(zp_vm **)lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    return vm;
+  }
+  lua_pop(L, 1);
+  zp_vm **vm = lua_newuserdatauv(L, sizeof *vm, 0);
+  *vm = NULL;
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, vm_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  int rc = zp_vm_open(NULL, vm);
+  if (rc) zp_lua_raise(L, rc);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &vm_key);
+  return *vm;
+}
+
+/* Push a watcher that the stack owns. A predicate is closed with the VM that it is of; at the end of the program that may come
+   first, so the watcher keeps the VM as its user value. */
+static watcher *push_watcher(lua_State *L, bool needs_vm) {
+  watcher *self = lua_newuserdatauv(L, sizeof *self, 1);
+  *self = (watcher){0};
+  luaL_setmetatable(L, WATCHER);
+  if (needs_vm) {
+    get_vm(L);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &vm_key);
+    lua_setiuservalue(L, -2, 1);
+  }
+  return self;
+}
+
+static void load_predicate(lua_State *L, watcher *self, int function) {
+  self->bytes.size = 0;
+  int rc = zp_value_encode(L, function, "the predicate", &self->bytes);
+  if (rc) zp_lua_raise(L, rc);
+  rc = zp_predicate_load(get_vm(L), (zp_bytes){self->bytes.data, self->bytes.size}, &self->predicate);
+  if (rc) zp_lua_raise(L, rc == ZP_EDECODE ? ZP_EENCODE : rc);
+  self->condition.predicate = self->predicate;
+}
+
+static zp_bytes append(lua_State *L, watcher *self, const zp_buf *bytes) {
+  size_t offset = self->bytes.size;
+  int rc = zp_buf_append(&self->bytes, bytes->data, bytes->size);
+  if (rc) zp_lua_raise(L, rc);
+  return (zp_bytes){(void *)offset, bytes->size}; /* an offset while the buffer may still move */
+}
+
+static zp_bytes append_value(lua_State *L, watcher *self, int value) {
+  size_t offset = self->bytes.size;
+  int rc = zp_value_encode(L, value, "the value", &self->bytes);
+  if (rc) zp_lua_raise(L, rc);
+  return (zp_bytes){(void *)offset, self->bytes.size - offset};
+}
+
+/* The encodings of all values that are equal to the one at `value`, as Lua compares numbers. */
+static void append_equal_values(lua_State *L, watcher *self, int value) {
+  zp_condition *condition = &self->condition;
+  if (lua_type(L, value) != LUA_TNUMBER) {
+    condition->values[condition->value_count++] = append_value(L, self, value);
+    return;
+  }
+  lua_Number number = lua_tonumber(L, value);
+  lua_Integer integer;
+  int is_integer;
+  if (number != number) return;
+  integer = lua_tointegerx(L, value, &is_integer);
+  if (is_integer) {
+    lua_pushinteger(L, integer);
+    condition->values[condition->value_count++] = append_value(L, self, lua_gettop(L));
+    lua_pop(L, 1);
+  }
+  if (!is_integer || (lua_Integer)number == integer) {
+    lua_pushnumber(L, number == 0 ? 0.0 : number);
+    condition->values[condition->value_count++] = append_value(L, self, lua_gettop(L));
+    lua_pop(L, 1);
+  }
+  if (number == 0) {
+    lua_pushnumber(L, -0.0);
+    condition->values[condition->value_count++] = append_value(L, self, lua_gettop(L));
+    lua_pop(L, 1);
+  }
+}
+
+static void settle(const watcher *self, zp_bytes *bytes) { bytes->data = self->bytes.data + (size_t)bytes->data; }
+
+static void load_condition(lua_State *L, zp_lstate *state, watcher *self, int key, int value) {
+  zp_condition *condition = &self->condition;
+  int rc = zp_key_encode(L, key, &state->key);
+  if (rc) zp_lua_raise(L, rc);
+  condition->key = append(L, self, &state->key);
+  if (condition->kind == ZP_WHEN_EQUAL || condition->kind == ZP_WHEN_NOT_EQUAL) append_equal_values(L, self, value);
+  settle(self, &condition->key);
+  for (size_t i = 0; i < condition->value_count; i++) settle(self, &condition->values[i]);
+}
+
+/* The keys of the list at `keys`, as those whose changes count. */
+static void add_keys(lua_State *L, zp_lstate *state, watcher *self, int keys) {
+  for (lua_Integer i = 1; lua_rawgeti(L, keys, i) != LUA_TNIL; i++) {
+    int rc = zp_key_encode(L, -1, &state->key);
+    if (!rc) rc = zp_watch_add_key(self->watch, (zp_bytes){state->key.data, state->key.size});
+    if (rc) zp_lua_raise(L, rc);
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+}
+
+enum { KIND_CHANGE = ZP_WHEN_PREDICATE + 1, KIND_UPDATE };
+
+static const char *const kind_names[] = {"equal",     "not_equal", "none",   "not_none",
+                                         "available", "predicate", "change", "update", NULL};
+
+static bool option(lua_State *L, int options, const char *name) {
+  lua_getfield(L, options, name);
+  bool on = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return on;
+}
+
+/* Wait for the next match; false if the time was up first. May raise. */
+static bool wait_for_match(lua_State *L, zp_lstate *state, watcher *self, double deadline, uint64_t *revision) {
+  for (;;) {
+    int rc = zp_watch_next(self->watch, deadline, &state->cursor, revision);
+    if (rc == 0) return true;
+    if (rc == ZP_ETIMEOUT) return false;
+    if (rc != ZP_EINTR)
+      zp_lua_raise_from(L, rc, self->predicate ? zp_predicate_traceback(self->predicate) : NULL);
+  }
+}
+
+/* For get_raw_update: the state before and after the revision, and whether nothing changed. */
+static int push_update(lua_State *L, zp_lstate *state, uint64_t revision) {
+  zp_lstate_push_at(L, state, revision - 1);
+  zp_lstate_push_at(L, state, revision);
+  zp_log_record record;
+  zp_lstate_read(L, state);
+  int rc = zp_store_log(state->store, revision, &record);
+  zp_lstate_end(state);
+  if (rc < 0) zp_lua_raise(L, rc);
+  lua_pushboolean(L, rc == 1 && record.key_count == 0);
+  return 3;
+}
+
+/* core.watch(state, kind, subject, value, options): wait for a revision that matches.
+   kind "change": subject is a list of keys (empty: all); "update": nothing; "predicate": subject is a function; else it
+   is a key, and value what it is compared with. options: live, exclude, duplicate_okay, own_known, timeout (seconds).
+   Returns the snapshot (for "update": before, after, identical); nothing when the time is up. */
+static int core_watch(lua_State *L) {
+  double began = zp_clock_now();
+  zp_lstate *state = zp_lstate_check(L, 1);
+  int kind = luaL_checkoption(L, 2, NULL, kind_names);
+  luaL_checktype(L, 5, LUA_TTABLE);
+  lua_settop(L, 5);
+  bool condition = kind <= ZP_WHEN_PREDICATE;
+  watcher *self = push_watcher(L, kind == ZP_WHEN_PREDICATE);
+  self->condition.kind = condition ? (zp_condition_kind)kind : ZP_WHEN_AVAILABLE;
+  if (kind == ZP_WHEN_PREDICATE)
+    load_predicate(L, self, 3);
+  else if (condition)
+    load_condition(L, state, self, 3, 4);
+  uint64_t identity = zp_bell_tag(kind_names[kind], (zp_bytes){self->bytes.data, self->bytes.size});
+
+  lua_getfield(L, 5, "timeout");
+  double deadline = lua_isnil(L, -1) ? ZP_FOREVER : began + lua_tonumber(L, -1);
+  int rc = option(L, 5, "live") ? zp_watch_go_live(state->store, &state->cursor) : 0;
+  zp_watch_options options = {
+      .test = condition ? zp_condition_test : NULL,
+      .context = &self->condition,
+      .condition = identity,
+      .exclude = option(L, 5, "exclude"),
+      .duplicates = option(L, 5, "duplicate_okay"),
+      .own_known = option(L, 5, "own_known"),
+  };
+  if (!rc) rc = zp_watch_open(state->store, &state->cursor, &options, &self->watch);
+  if (rc) return zp_lua_raise(L, rc);
+  if (kind == KIND_CHANGE) add_keys(L, state, self, 3);
+
+  uint64_t revision;
+  bool matched = wait_for_match(L, state, self, deadline, &revision);
+  zp_watch_close(&self->watch);
+  zp_predicate_close(&self->predicate);
+  if (!matched) return 0;
+  if (kind == KIND_UPDATE) return push_update(L, state, revision);
+  zp_lstate_push_at(L, state, revision);
+  return 1;
+}
+
+/* core.go_live(state): move the cursor to the newest revision. */
+static int core_go_live(lua_State *L) {
+  zp_lstate *state = zp_lstate_check(L, 1);
+  int rc = zp_watch_go_live(state->store, &state->cursor);
+  return rc ? zp_lua_raise(L, rc) : 0;
+}
+
+/* core.set_cursor(state, revision): watchers of this State consider what comes after the revision; 0: as far back as is kept. */
+static int core_set_cursor(lua_State *L) {
+  zp_lstate *state = zp_lstate_check(L, 1);
+  lua_Integer revision = luaL_checkinteger(L, 2);
+  uint64_t oldest, newest;
+  zp_lstate_read(L, state);
+  int rc = zp_store_range(state->store, &oldest, &newest);
+  zp_lstate_end(state);
+  if (rc) return zp_lua_raise(L, rc);
+  if (revision < 0 || (uint64_t)revision > newest)
+    return zp_lua_usage(L, "the option 'since' is a revision number from 0 to %I (the newest), not %I", (LUAI_UACINT)newest,
+                        (LUAI_UACINT)revision);
+  state->cursor.revision = revision == 0 ? oldest : (uint64_t)revision;
+  return 0;
+}
+
+static const luaL_Reg functions[] = {
+    {"watch", core_watch},
+    {"go_live", core_go_live},
+    {"set_cursor", core_set_cursor},
+    {NULL, NULL},
+};
+
+void zp_lwatch_open(lua_State *L) {
+  luaL_setfuncs(L, functions, 0);
+  luaL_newmetatable(L, WATCHER);
+  lua_pushcfunction(L, watcher_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
+}

@@ -1,0 +1,27 @@
+/*
+ * sandbox -- what a predicate finds in its VM: the harmless part of Lua's library, and the view of the state.
+ *
+ * Internal to the vm. Functions that take a lua_State may raise, and are called under protection.
+ */
+#ifndef ZP_VM_SANDBOX_H
+#define ZP_VM_SANDBOX_H
+
+#include <stdbool.h>
+
+#include <lua.h>
+
+#include "base/buf.h"
+#include "vm/vm.h"
+
+/* What the functions of the view need; the VM's extra space points at it. */
+typedef struct zp_sandbox {
+  const zp_view *view; /* of the evaluation that runs */
+  bool read_absent;    /* it has read a key that is absent */
+  int failure;         /* what a callback of the view returned, if that was an error */
+  zp_buf key;          /* scratch for the key that is read */
+} zp_sandbox;
+
+/* Open the libraries, and leave the view table on the stack. */
+void zp_sandbox_open(lua_State *L, zp_sandbox *sandbox);
+
+#endif

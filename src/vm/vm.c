@@ -1,0 +1,223 @@
+#include "vm/vm.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <lauxlib.h>
+
+#include "base/err.h"
+#include "codec/value.h"
+#include "vm/budget.h"
+#include "vm/sandbox.h"
+
+static const double MAX_SECONDS = 0.1;
+
+enum {
+  MAX_BYTES = 64 << 20,
+  KEPT = 4,              /* predicates that were closed and may come again */
+  KEPT_BYTES = 4 << 20   /* and that do not hold more memory than this */
+};
+
+struct zp_predicate {
+  zp_vm *vm;
+  lua_State *L; /* stack: message handler, view, function */
+  zp_budget budget;
+  zp_sandbox sandbox;
+  zp_buf function; /* the bytes that it was loaded from */
+  char *traceback; /* of the last error; NULL: none */
+};
+
+struct zp_vm {
+  zp_vm_limits limits;
+  zp_predicate *kept[KEPT]; /* the one that was closed last is first */
+};
+
+enum { HANDLER = 1, VIEW, FUNCTION };
+
+int zp_vm_open(const zp_vm_limits *limits, zp_vm **out) {
+  zp_vm *vm = calloc(1, sizeof *vm);
+  if (!vm) return zp_fail(ZP_ENOMEM, "out of memory: cannot evaluate predicates");
+  if (limits) vm->limits = *limits;
+  if (vm->limits.max_seconds <= 0) vm->limits.max_seconds = MAX_SECONDS;
+  if (vm->limits.max_bytes == 0) vm->limits.max_bytes = MAX_BYTES;
+  *out = vm;
+  return 0;
+}
+
+static void destroy(zp_predicate *predicate) {
+  if (!predicate) return;
+  if (predicate->L) lua_close(predicate->L);
+  zp_buf_free(&predicate->function);
+  zp_buf_free(&predicate->sandbox.key);
+  free(predicate->traceback);
+  free(predicate);
+}
+
+void zp_vm_close(zp_vm **vm) {
+  if (!*vm) return;
+  for (size_t i = 0; i < KEPT; i++) destroy((*vm)->kept[i]);
+  free(*vm);
+  *vm = NULL;
+}
+
+/* ---- loading ---- */
+
+/* Keeps the traceback with the error: as a table of its own, { what was raised, traceback }. */
+static int add_traceback(lua_State *L) {
+  luaL_traceback(L, L, NULL, 1);
+  lua_createtable(L, 2, 0);
+  lua_pushvalue(L, 1);
+  lua_rawseti(L, -2, 1);
+  lua_pushvalue(L, -2);
+  lua_rawseti(L, -2, 2);
+  return 1;
+}
+
+/* Under protection: fill a fresh VM's stack. Argument: the predicate. */
+static int open_sandbox(lua_State *L) {
+  zp_predicate *predicate = lua_touserdata(L, 1);
+  lua_settop(L, 0);
+  lua_pushcfunction(L, add_traceback);
+  zp_sandbox_open(L, &predicate->sandbox);
+  return 2;
+}
+
+/* Under protection: decode the function. Returns it, or the ZP_E* code. */
+static int load_function(lua_State *L) {
+  zp_predicate *predicate = lua_touserdata(L, 1);
+  zp_bytes bytes = {predicate->function.data, predicate->function.size};
+  int rc = zp_value_decode(L, bytes, ZP_DECODE_CODE | ZP_DECODE_NO_FINALISERS);
+  if (!rc && lua_type(L, -1) != LUA_TFUNCTION)
+    rc = zp_fail(ZP_EDECODE, "a predicate is a function, not a %s", luaL_typename(L, -1));
+  if (rc) lua_pushinteger(L, rc);
+  return 1;
+}
+
+static int fill(zp_predicate *predicate) {
+  lua_State *L = predicate->L;
+  const zp_vm_limits *limits = &predicate->vm->limits;
+  lua_pushcfunction(L, open_sandbox);
+  lua_pushlightuserdata(L, predicate);
+  if (lua_pcall(L, 1, 2, 0) != LUA_OK) return zp_fail(ZP_ENOMEM, "out of memory: cannot evaluate a predicate");
+
+  lua_pushcfunction(L, load_function);
+  lua_pushlightuserdata(L, predicate);
+  zp_budget_start(&predicate->budget, L, limits->max_seconds, limits->max_bytes);
+  int status = lua_pcall(L, 1, 1, 0);
+  if (!zp_budget_end(&predicate->budget, L))
+    return zp_fail(ZP_EBUDGET, "the predicate cannot be loaded within %g seconds and %zu bytes", limits->max_seconds,
+                   limits->max_bytes);
+  if (status != LUA_OK) return zp_fail(ZP_EDECODE, "the predicate cannot be loaded: %s", lua_tostring(L, -1));
+  if (lua_type(L, -1) == LUA_TFUNCTION) return 0;
+  /* The codec has said what it is; what a user needs to know is why. */
+  return zp_fail((int)lua_tointeger(L, -1), "a predicate is evaluated apart from the script: %s", zp_error_detail());
+}
+
+static zp_predicate *take_kept(zp_vm *vm, zp_bytes function) {
+  for (size_t i = 0; i < KEPT; i++) {
+    zp_predicate *predicate = vm->kept[i];
+    if (!predicate || predicate->function.size != function.size ||
+        memcmp(predicate->function.data, function.data, function.size) != 0)
+      continue;
+    vm->kept[i] = NULL;
+    return predicate;
+  }
+  return NULL;
+}
+
+int zp_predicate_load(zp_vm *vm, zp_bytes function, zp_predicate **out) {
+  *out = take_kept(vm, function);
+  if (*out) return 0;
+  zp_predicate *predicate = calloc(1, sizeof *predicate);
+  if (!predicate) return zp_fail(ZP_ENOMEM, "out of memory: cannot evaluate a predicate");
+  predicate->vm = vm;
+  predicate->budget.limit = SIZE_MAX;
+  predicate->L = lua_newstate(zp_budget_alloc, &predicate->budget);
+  int rc = predicate->L ? zp_buf_append(&predicate->function, function.data, function.size)
+                        : zp_fail(ZP_ENOMEM, "out of memory: cannot evaluate a predicate");
+  if (!rc) rc = fill(predicate);
+  if (rc) destroy(predicate);
+  else *out = predicate;
+  return rc;
+}
+
+void zp_predicate_close(zp_predicate **handle) {
+  zp_predicate *predicate = *handle;
+  if (!predicate) return;
+  *handle = NULL;
+  if (predicate->budget.used > KEPT_BYTES) {
+    destroy(predicate);
+    return;
+  }
+  zp_predicate **kept = predicate->vm->kept;
+  destroy(kept[KEPT - 1]);
+  memmove(kept + 1, kept, (KEPT - 1) * sizeof *kept);
+  kept[0] = predicate;
+}
+
+/* ---- evaluating ---- */
+
+/* Under protection: the words of what was raised, and the traceback, from the handler's table. */
+static int describe(lua_State *L) {
+  if (!lua_istable(L, 1)) { /* raised in the handler, or for want of memory: there is no table */
+    luaL_tolstring(L, 1, NULL);
+    lua_pushliteral(L, "");
+    return 2;
+  }
+  lua_rawgeti(L, 1, 1);
+  lua_rawgeti(L, 1, 2);
+  luaL_tolstring(L, 2, NULL);
+  lua_pushvalue(L, 3);
+  return 2;
+}
+
+static void set_traceback(zp_predicate *predicate, const char *text) {
+  free(predicate->traceback);
+  predicate->traceback = text && *text ? strdup(text) : NULL;
+}
+
+/* The error on top of the stack as ZP_EPREDICATE. Its __tostring is code of the user: within the same budget. */
+static int fail_with_error(zp_predicate *predicate) {
+  lua_State *L = predicate->L;
+  lua_pushcfunction(L, describe);
+  lua_insert(L, -2);
+  if (lua_pcall(L, 1, 2, 0) != LUA_OK) return zp_fail(ZP_EPREDICATE, "the predicate raised an error that cannot be told");
+  set_traceback(predicate, lua_tostring(L, -1));
+  return zp_fail(ZP_EPREDICATE, "%s", lua_tostring(L, -2));
+}
+
+int zp_predicate_test(zp_predicate *predicate, const zp_view *view) {
+  lua_State *L = predicate->L;
+  zp_sandbox *sandbox = &predicate->sandbox;
+  const zp_vm_limits *limits = &predicate->vm->limits;
+  sandbox->view = view;
+  sandbox->read_absent = false;
+  sandbox->failure = 0;
+  set_traceback(predicate, NULL);
+  zp_budget_start(&predicate->budget, L, limits->max_seconds, limits->max_bytes);
+
+  lua_settop(L, FUNCTION);
+  lua_pushvalue(L, FUNCTION);
+  lua_pushvalue(L, VIEW);
+  int status = lua_pcall(L, 1, 1, HANDLER);
+  int rc = status == LUA_OK ? lua_toboolean(L, -1) : 0;
+  if (status != LUA_OK && !sandbox->failure && !sandbox->read_absent) rc = fail_with_error(predicate);
+
+  bool within = zp_budget_end(&predicate->budget, L);
+  sandbox->view = NULL;
+  lua_settop(L, FUNCTION);
+  if (!within) {
+    const char *what = predicate->budget.expired ? "time" : "memory";
+    rc = zp_fail(ZP_EBUDGET, "the predicate was stopped: it took more %s than the %g seconds and %zu MiB that it may", what,
+                 limits->max_seconds, limits->max_bytes >> 20);
+  } else if (sandbox->failure) {
+    rc = sandbox->failure;
+  }
+  if (rc < 0) lua_gc(L, LUA_GCCOLLECT);
+  return rc;
+}
+
+const char *zp_predicate_traceback(const zp_predicate *predicate) {
+  return predicate->traceback ? predicate->traceback : "";
+}

@@ -1,0 +1,260 @@
+#include "watch/watch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+
+/* A set of keys, as bytes one after the other with their sizes. Small: what a predicate reads, what a caller lists. */
+typedef struct key_set {
+  zp_buf bytes;
+  zp_buf sizes; /* size_t */
+  bool all;     /* every key */
+} key_set;
+
+struct zp_watch {
+  zp_store *store;
+  zp_watch_options options;
+  zp_watch_cursor cursor;
+  key_set keys;      /* what the next revision of interest changes: the keys that are watched, or that the test read */
+  uint64_t position; /* considered up to here */
+  bool tested;       /* `holds` and `keys` are those of the state at `position` */
+  bool holds;
+  unsigned tests; /* how many evaluations there were: each may have changed `keys` */
+  zp_alarm alarm;
+};
+
+enum { NOTHING = 0, MATCH = 1 };
+
+/* ---- key sets ---- */
+
+static size_t key_count(const key_set *set) { return set->all ? 0 : set->sizes.size / sizeof(size_t); }
+
+static void clear_keys(key_set *set) {
+  set->bytes.size = set->sizes.size = 0;
+  set->all = false;
+}
+
+/* Step through the keys: start with *i = *offset = 0. */
+static bool next_key(const key_set *set, size_t *i, size_t *offset, zp_bytes *key) {
+  if (*i >= set->sizes.size / sizeof(size_t)) return false;
+  size_t size = ((const size_t *)set->sizes.data)[(*i)++];
+  *key = (zp_bytes){set->bytes.data + *offset, size};
+  *offset += size;
+  return true;
+}
+
+static bool has_key(const key_set *set, zp_bytes key) {
+  zp_bytes other;
+  for (size_t i = 0, offset = 0; next_key(set, &i, &offset, &other);)
+    if (other.size == key.size && memcmp(other.data, key.data, key.size) == 0) return true;
+  return false;
+}
+
+static int add_key(key_set *set, zp_bytes key) {
+  if (has_key(set, key)) return 0;
+  int rc = zp_buf_append(&set->bytes, key.data, key.size);
+  return rc ? rc : zp_buf_append(&set->sizes, &key.size, sizeof key.size);
+}
+
+/* ---- opening ---- */
+
+int zp_watch_open(zp_store *store, const zp_watch_cursor *cursor, const zp_watch_options *options, zp_watch **out) {
+  zp_watch *watch = calloc(1, sizeof *watch);
+  if (!watch) return zp_fail(ZP_ENOMEM, "out of memory: cannot watch");
+  watch->store = store;
+  watch->options = *options;
+  watch->cursor = *cursor;
+  watch->position = cursor->revision;
+  *out = watch;
+  return 0;
+}
+
+int zp_watch_add_key(zp_watch *watch, zp_bytes key) { return add_key(&watch->keys, key); }
+
+void zp_watch_close(zp_watch **handle) {
+  zp_watch *watch = *handle;
+  if (!watch) return;
+  *handle = NULL;
+  zp_buf_free(&watch->keys.bytes);
+  zp_buf_free(&watch->keys.sizes);
+  free(watch);
+}
+
+int zp_watch_read(zp_watch *watch, const zp_bytes *key) {
+  if (watch->keys.all) return 0;
+  if (key) return add_key(&watch->keys, *key);
+  watch->keys.all = true;
+  return 0;
+}
+
+/* ---- looking ---- */
+
+/* Evaluate the condition at a revision; leaves the read at the newest one. */
+static int test_at(zp_watch *watch, uint64_t revision, uint64_t newest) {
+  int rc = zp_store_read_move(watch->store, revision);
+  if (rc) return rc;
+  clear_keys(&watch->keys);
+  rc = watch->options.test(watch->options.context, watch->store, watch);
+  if (rc < 0) return rc;
+  watch->holds = rc;
+  watch->tested = true;
+  watch->tests++;
+  watch->position = revision;
+  return zp_store_read_move(watch->store, newest);
+}
+
+/* Whether a record is an update at all for this watch, whoever made it. */
+static bool counts(const zp_watch *watch, const zp_log_record *record) {
+  return record->key_count > 0 || watch->options.duplicates;
+}
+
+static bool is_own(const zp_watch *watch, const zp_log_record *record) {
+  return record->author == zp_store_author(watch->store);
+}
+
+/* The first update after `position` of the watch's keys; 1 and its record, 0, or an error. */
+static int next_of_keys(zp_watch *watch, zp_log_record *record) {
+  uint64_t best = UINT64_MAX, revision;
+  zp_bytes key;
+  for (size_t i = 0, offset = 0; next_key(&watch->keys, &i, &offset, &key);) {
+    int rc = zp_store_next_change(watch->store, key, watch->position, &revision);
+    if (rc < 0) return rc;
+    if (rc == 1 && revision < best) best = revision;
+  }
+  return best == UINT64_MAX ? 0 : zp_store_log(watch->store, best, record);
+}
+
+/* The first update of any kind after a revision that counts. */
+static int next_of_any(zp_watch *watch, uint64_t after, bool skip_own, zp_log_record *record) {
+  for (;; after = record->revision) {
+    int rc = zp_store_next_update(watch->store, after, record);
+    if (rc != 1 || (counts(watch, record) && !(skip_own && is_own(watch, record)))) return rc;
+  }
+}
+
+/* Whether an update changed a key that is not among the watch's. */
+static bool changes_others(const zp_watch *watch, const zp_log_record *record) {
+  zp_bytes key;
+  for (size_t offset = 0; zp_log_key(record, &offset, &key);)
+    if (!has_key(&watch->keys, key)) return true;
+  return record->key_count == 0;
+}
+
+static int look_for_change(zp_watch *watch, uint64_t newest, uint64_t *revision) {
+  bool by_key = key_count(&watch->keys) > 0 && !watch->options.exclude;
+  for (;;) {
+    zp_log_record record;
+    int rc = by_key ? next_of_keys(watch, &record) : next_of_any(watch, watch->position, false, &record);
+    if (rc < 0) return rc;
+    if (rc == 0) {
+      watch->position = newest;
+      return NOTHING;
+    }
+    watch->position = record.revision;
+    if (is_own(watch, &record) || (watch->options.exclude && !changes_others(watch, &record))) continue;
+    *revision = record.revision;
+    return MATCH;
+  }
+}
+
+/* The newest revision that was given for this condition, or 0. */
+static uint64_t given(const zp_watch *watch) {
+  for (int i = 0; i < ZP_WATCH_GIVEN; i++)
+    if (watch->cursor.given[i].revision && watch->cursor.given[i].condition == watch->options.condition)
+      return watch->cursor.given[i].revision;
+  return 0;
+}
+
+static void set_given(zp_watch *watch, uint64_t revision) {
+  zp_watch_cursor *cursor = &watch->cursor;
+  int i = 0;
+  while (i < ZP_WATCH_GIVEN - 1 && cursor->given[i].condition != watch->options.condition) i++;
+  memmove(cursor->given + 1, cursor->given, (size_t)i * sizeof *cursor->given);
+  cursor->given[0].condition = watch->options.condition;
+  cursor->given[0].revision = revision;
+}
+
+/* A condition that holds now is a match too, if this handle has not been given the state as it is now for it. */
+static int look_at_present(zp_watch *watch, uint64_t newest, uint64_t *revision) {
+  if (!watch->holds) return NOTHING;
+  *revision = newest;
+  uint64_t known = given(watch);
+  if (known == 0) return MATCH;
+  zp_log_record record;
+  int rc = next_of_any(watch, known, watch->options.own_known, &record);
+  return rc == ZP_EHISTORY ? MATCH : rc; /* given so long ago that it is forgotten: certainly not this one */
+}
+
+static int look_for_condition(zp_watch *watch, uint64_t newest, uint64_t *revision) {
+  int rc = watch->tested ? 0 : test_at(watch, watch->position, newest);
+  while (!rc) {
+    zp_log_record record;
+    /* While it holds any update is a revision at which it holds, or ceases to; else only what it read can change that. */
+    bool any = watch->holds || watch->keys.all;
+    rc = any ? next_of_any(watch, watch->position, false, &record) : next_of_keys(watch, &record);
+    if (rc < 0) return rc;
+    if (rc == 0) {
+      watch->position = newest;
+      return look_at_present(watch, newest, revision);
+    }
+    rc = test_at(watch, record.revision, newest);
+    if (!rc && watch->holds && !is_own(watch, &record)) {
+      *revision = record.revision;
+      return MATCH;
+    }
+  }
+  return rc;
+}
+
+static int look(zp_watch *watch, uint64_t *revision) {
+  int rc = zp_store_read_begin(watch->store);
+  if (rc) return rc;
+  uint64_t newest = zp_store_read_revision(watch->store);
+  rc = watch->options.test ? look_for_condition(watch, newest, revision) : look_for_change(watch, newest, revision);
+  zp_store_read_end(watch->store);
+  return rc;
+}
+
+/* ---- waiting ---- */
+
+static int set_alarm(zp_watch *watch) {
+  zp_bytes keys[ZP_ALARM_KEYS], key;
+  size_t count = 0;
+  bool any = watch->keys.all || watch->options.exclude || (watch->options.test && watch->holds) ||
+             key_count(&watch->keys) > ZP_ALARM_KEYS;
+  if (!any)
+    for (size_t i = 0, offset = 0; next_key(&watch->keys, &i, &offset, &key);) keys[count++] = key;
+  return zp_alarm_set(watch->store, &watch->alarm, keys, count);
+}
+
+int zp_watch_next(zp_watch *watch, double deadline, zp_watch_cursor *cursor, uint64_t *revision) {
+  int rc = look(watch, revision);
+  while (rc == NOTHING) {
+    /* What to be woken for is known only from a look, and what happened between that look and the arming only from another
+       one. If that one has changed what is of interest, then once more. */
+    unsigned tests = watch->tests;
+    rc = set_alarm(watch);
+    if (!rc) rc = look(watch, revision);
+    if (rc == NOTHING && tests == watch->tests) rc = zp_alarm_wait(watch->store, &watch->alarm, deadline);
+  }
+  if (rc == ZP_ETIMEOUT) {
+    watch->cursor.revision = watch->position;
+    *cursor = watch->cursor;
+  }
+  if (rc != MATCH) return rc;
+  watch->cursor.revision = *revision;
+  set_given(watch, *revision);
+  watch->position = *revision;
+  *cursor = watch->cursor;
+  return 0;
+}
+
+int zp_watch_go_live(zp_store *store, zp_watch_cursor *cursor) {
+  int rc = zp_store_read_begin(store);
+  if (rc) return rc;
+  cursor->revision = zp_store_read_revision(store);
+  zp_store_read_end(store);
+  return 0;
+}

@@ -1,0 +1,69 @@
+/*
+ * watch -- finding the revision that a watcher waits for, and waiting for it.
+ *
+ * A watcher follows the revisions of one namespace after its cursor, in order, and stops at the first one that it was not told of
+ * by itself (another author made it), and that matches: a change of certain keys, or a condition that holds at it. It looks
+ * only at revisions that can make a difference: a condition can change only when a key that it read changes, and the store
+ * finds the next change of a key by one search. So a watcher costs nothing while other keys change, however fast.
+ *
+ * Everything happens in the process that waits; no server takes part. A wait sleeps on the bell (store.h, alarms).
+ *
+ * Conditions are evaluated by a callback on the store, moved to the revision in question; it says what it read.
+ *
+ * Errors: 0, 1 or ZP_E*. No Lua, never raises. A watch belongs to one thread.
+ */
+#ifndef ZP_WATCH_WATCH_H
+#define ZP_WATCH_WATCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "store/store.h"
+
+/* The place of a handle in the history of its namespace: what it was given so far. Plain data, copied by fork. What was given
+   is remembered for each condition: a loop over one must not spin on one revision, but two conditions that both hold are two
+   pieces of news. */
+enum { ZP_WATCH_GIVEN = 8 };
+
+typedef struct zp_watch_cursor {
+  uint64_t revision; /* watchers consider what comes after it */
+  struct {
+    uint64_t condition; /* as in zp_watch_options */
+    uint64_t revision;  /* the newest that was returned for it; 0: none so far */
+  } given[ZP_WATCH_GIVEN]; /* the condition that was used last is first */
+} zp_watch_cursor;
+
+typedef struct zp_watch zp_watch;
+
+/* Evaluate a condition within a read of the store, moved to the revision: 1 it holds, 0 it does not, or an error. Calls
+   zp_watch_read for every key that it looks at, absent ones too. */
+typedef int zp_watch_test(void *context, zp_store *store, zp_watch *watch);
+
+typedef struct zp_watch_options {
+  zp_watch_test *test; /* the condition; NULL: watch for changes of keys */
+  void *context;       /* of the test */
+  uint64_t condition;  /* a number that stands for the test and what it compares with: a hash */
+  bool exclude;        /* changes of any key but these */
+  bool duplicates;     /* updates that left everything as it was count too */
+  bool own_known;      /* what this handle changed itself counts as given to it */
+} zp_watch_options;
+
+/* Start a watch at the cursor. The store is borrowed; keys (for changes; none: all) are added with zp_watch_add_key. */
+int zp_watch_open(zp_store *store, const zp_watch_cursor *cursor, const zp_watch_options *options, zp_watch **watch);
+int zp_watch_add_key(zp_watch *watch, zp_bytes key);
+void zp_watch_close(zp_watch **watch); /* nulls, may be called twice */
+
+/* For tests: the result depends on this key; NULL: on every key. */
+int zp_watch_read(zp_watch *watch, const zp_bytes *key);
+
+/* Wait for the next match, until the deadline (zp_clock_now seconds, ZP_FOREVER). 0 and the revision, with the cursor moved to
+   it; ZP_ETIMEOUT, with the cursor moved past what was considered; ZP_EINTR if a signal handler ran, and the call may be
+   repeated; ZP_EHISTORY if the cursor has fallen behind what is kept; or what the test returned. */
+int zp_watch_next(zp_watch *watch, double deadline, zp_watch_cursor *cursor, uint64_t *revision);
+
+/* Move a cursor to the newest revision. */
+int zp_watch_go_live(zp_store *store, zp_watch_cursor *cursor);
+
+#endif

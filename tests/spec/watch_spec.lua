@@ -1,0 +1,528 @@
+-- Watching: the model of API.md, rule by rule. Other processes and other handles make the changes; a second State of this
+-- process is another author as well.
+local zproc = require "zproc"
+
+-- As locals they are library functions, which travel by name; as globals they would be those of busted's environment.
+local pairs, pcall, error, ipairs = pairs, pcall, error, ipairs
+local os, io = os, io
+
+local GENEROUS <const> = 60 -- seconds; a limit, not an expectation
+
+local function refuses(words, fn, ...)
+  local ok, err = pcall(fn, ...)
+  assert.is_false(ok, "no error was raised")
+  assert.is_true(zproc.is_error(err), "not an error object: " .. tostring(err))
+  assert.is_truthy(tostring(err):find(words, 1, true), ("%q is not in %q"):format(words, tostring(err)))
+  return err
+end
+
+describe("a watcher", function()
+  local ctx, state, other
+
+  before_each(function()
+    ctx = zproc.context()
+    state = ctx.state
+    other = state:fork()
+  end)
+  after_each(function() ctx:close() end)
+
+  --- The watcher's result must be a timeout.
+  local function nothing_comes(method, ...)
+    local arguments = table.pack(...)
+    arguments[arguments.n + 1] = { timeout = 0 }
+    local result, err = state[method](state, table.unpack(arguments, 1, arguments.n + 1))
+    assert.is_nil(result)
+    assert.is_true(zproc.is_error(err, "TimeoutError"))
+  end
+
+  describe("for changes", function()
+    it("gives a snapshot of exactly the revision that matched, one after the other, missing none", function()
+      for i = 1, 100 do other.n = i end
+      for i = 1, 100 do assert.same({ n = i }, state:get_when_change()) end
+      nothing_comes "get_when_change"
+    end)
+
+    it("looks only at the keys that it is given", function()
+      other.a = 1
+      other.b = 2
+      other.c = 3
+      assert.same({ a = 1, b = 2 }, state:get_when_change "b")
+      nothing_comes("get_when_change", "a", "b")
+      other.b = 4
+      assert.equal(4, state:get_when_change("a", "b").b)
+    end)
+
+    it("looks at all keys but those that it is given, with exclude", function()
+      other.a = 1
+      other.b = 2
+      assert.same({ a = 1, b = 2 }, state:get_when_change("a", { exclude = true }))
+      other.a = 3
+      assert.is_nil((state:get_when_change("a", { exclude = true, timeout = 0 })))
+      other:update { a = 4, b = 5 }
+      assert.equal(5, state:get_when_change("a", { exclude = true }).b)
+    end)
+
+    it("sees deletions, and changes of several keys as one", function()
+      other:update { a = 1, b = 2 }
+      assert.same({ a = 1, b = 2 }, state:get_when_change("a", "b"))
+      other:clear()
+      assert.same({}, state:get_when_change "b")
+      nothing_comes "get_when_change"
+    end)
+
+    it("is not woken by the changes of its own handle", function()
+      state.a = 1
+      nothing_comes "get_when_change"
+      other.b = 2
+      state.c = 3
+      assert.same({ a = 1, b = 2 }, state:get_when_change())
+      nothing_comes "get_when_change"
+    end)
+
+    it("is not woken by an update that leaves all as it was, unless that is wanted", function()
+      other.a = 1
+      state:get_when_change()
+      other.a = 1
+      nothing_comes "get_when_change"
+      other.a = 1
+      assert.same({ a = 1 }, state:get_when_change { duplicate_okay = true, timeout = GENEROUS })
+    end)
+
+    it("does not see other namespaces", function()
+      state:fork({ namespace = "other" }).a = 1
+      nothing_comes "get_when_change"
+    end)
+
+    it("starts at the time when its handle was made", function()
+      other.a = 1
+      local late = state:fork()
+      assert.is_nil((late:get_when_change { timeout = 0 }))
+      assert.same({ a = 1 }, state:get_when_change())
+    end)
+
+    it("misses nothing that happened between the start of its process and its first wait", function()
+      local p = ctx:process(function(own)
+        local seen = {}
+        for i = 1, 3 do seen[i] = own:get_when_change("n", { timeout = GENEROUS }).n end
+        return seen
+      end)
+      for i = 1, 3 do state.n = i end
+      assert.same({ 1, 2, 3 }, p:wait())
+    end)
+  end)
+
+  describe("in live mode", function()
+    it("counts only what happens from the call on", function()
+      other.a = 1
+      assert.is_nil((state:get_when_change { live = true, timeout = 0 }))
+      local p = ctx:process(function(own)
+        own.waiting = true
+        return own:get_when_change("a", { live = true, timeout = GENEROUS }).a
+      end)
+      -- It may not wait yet when this sees `waiting`; so change until it has ended.
+      state:get_when_available("waiting", { timeout = GENEROUS })
+      local n = 1
+      while p.is_alive do
+        n = n + 1
+        other.a = n
+      end
+      assert.is_true(p:wait() > 1)
+    end)
+
+    it("after go_live, buffered watchers start anew", function()
+      other.a = 1
+      state:go_live()
+      nothing_comes "get_when_change"
+      other.a = 2
+      assert.same({ a = 2 }, state:get_when_change())
+    end)
+  end)
+
+  describe("for a condition", function()
+    it("returns at once if it holds already", function()
+      state.x = 5
+      assert.same({ x = 5 }, state:get_when_equal("x", 5))
+    end)
+
+    it("does not return one revision twice", function()
+      state.x = 5
+      state:get_when_equal("x", 5)
+      nothing_comes("get_when_equal", "x", 5)
+      other.y = 1
+      assert.same({ x = 5, y = 1 }, state:get_when_equal("x", 5))
+      nothing_comes("get_when_equal", "x", 5)
+    end)
+
+    it("returns one revision for each of several conditions that hold at it, and then no more", function()
+      state:update { x = 5, y = 6 }
+      assert.is_not_nil(state:get_when_equal("x", 5))
+      assert.is_not_nil(state:get_when_equal("y", 6))
+      assert.is_not_nil(state:get_when_not_equal("y", 7))
+      assert.is_not_nil(state:get_when(function(s) return s.x == 5 end))
+      nothing_comes("get_when_equal", "x", 5)
+      nothing_comes("get_when_equal", "y", 6)
+      nothing_comes("get_when_not_equal", "y", 7)
+    end)
+
+    it("considers every revision, also those that are past", function()
+      for i = 1, 10 do other.x = i end
+      assert.same({ x = 3 }, state:get_when_equal("x", 3))
+      assert.same({ x = 7 }, state:get_when_equal("x", 7))
+      nothing_comes("get_when_equal", "x", 3)
+    end)
+
+    it("compares values of any kind by content, numbers as Lua does", function()
+      for _, value in ipairs { true, "text", 5, 5.0, 0.5, { 1, { a = 2 } }, zproc.null, 0 } do
+        state.x = value
+        assert.same(value, state:get_when_equal("x", value).x)
+      end
+      state.x = 5
+      assert.is_not_nil(state:get_when_equal("x", 5.0))
+      state.x = 6.0
+      assert.is_not_nil(state:get_when_equal("x", 6))
+      state.x = -0.0
+      assert.is_not_nil(state:get_when_equal("x", 0))
+      state.x = 0 / 0
+      nothing_comes("get_when_equal", "x", 0 / 0)
+    end)
+
+    it("not_equal needs the key present", function()
+      nothing_comes("get_when_not_equal", "x", 5)
+      other.x = 5
+      nothing_comes("get_when_not_equal", "x", 5)
+      other.x = 6
+      assert.same({ x = 6 }, state:get_when_not_equal("x", 5))
+    end)
+
+    it("none holds for absent and null, not_none for the others, available for all that are there", function()
+      assert.same({}, state:get_when_none "x")
+      nothing_comes("get_when_not_none", "x")
+      nothing_comes("get_when_available", "x")
+      other.x = zproc.null
+      assert.same({ x = zproc.null }, state:get_when_none "x")
+      nothing_comes("get_when_not_none", "x")
+      assert.same({ x = zproc.null }, state:fork():get_when_available "x")
+      other.x = false
+      assert.same({ x = false }, state:get_when_not_none "x")
+      other.x = nil
+      assert.same({}, state:get_when_none "x")
+    end)
+
+    it("wakes a process that waits for it", function()
+      local p = ctx:process(function(own) return own:get_when_equal("cookies", 5, { timeout = GENEROUS }).cookies end)
+      for i = 1, 5 do other.cookies = i end
+      assert.equal(5, p:wait())
+    end)
+
+    it("forgets what it has considered when its time is up", function()
+      other.x = 1
+      nothing_comes("get_when_equal", "x", 2)
+      nothing_comes "get_when_change"
+    end)
+  end)
+
+  describe("with a predicate", function()
+    it("calls it on the revisions in order, and gives the first that holds", function()
+      for i = 1, 10 do other.gold = i * 10 end
+      assert.same({ gold = 40 }, state:get_when(function(s) return s.gold > 30 end))
+      assert.same({ gold = 50 }, state:get_when(function(s) return s.gold > 30 end))
+    end)
+
+    it("returns at once if it holds already", function()
+      state.x = 1
+      local function is_one(s) return s.x == 1 end
+      assert.same({ x = 1 }, state:get_when(is_one))
+      assert.is_nil((state:get_when(is_one, { timeout = 0 })))
+    end)
+
+    it("may use upvalues, get, pairs and #", function()
+      local limit = 3
+      other:update { a = 1, b = 2 }
+      other.c = 3
+      assert.same({ a = 1, b = 2, c = 3 }, state:get_when(function(s)
+        local sum = 0
+        for _, value in pairs(s) do sum = sum + value end
+        return #s == limit and sum == 6 and s:get("d", "none") == "none"
+      end))
+    end)
+
+    it("treats an absent key as one that does not hold yet, whatever it does with it", function()
+      assert.is_nil((state:get_when(function(s) return s.gold_price < 40 end, { timeout = 0 })))
+      other.gold_price = 30
+      assert.same({ gold_price = 30 }, state:get_when(function(s) return s.gold_price < 40 end))
+    end)
+
+    it("wakes a process that waits for it", function()
+      local p = ctx:process(function(own)
+        return own:get_when(function(s) return s.a and s.b and s.a + s.b == 7 end, { timeout = GENEROUS })
+      end)
+      other.unrelated = true
+      other.a = 3
+      other.b = 4
+      assert.same({ a = 3, b = 4, unrelated = true }, p:wait())
+    end)
+
+    it("raises its error to the caller, and goes on working", function()
+      other.x = 1
+      local err = refuses("boom", state.get_when, state, function(s) return s.x == 1 and error "boom" end)
+      assert.equal("RemoteError", err.name)
+      assert.is_truthy(err.traceback:find("watch_spec.lua", 1, true), err.traceback)
+      assert.same({ x = 1 }, state:get_when(function(s) return s.x == 1 end))
+    end)
+
+    it("stops a predicate that runs for ever, also within pcall", function()
+      other.x = 1
+      refuses("", state.get_when, state, function() while true do end end)
+      refuses("", state.get_when, state, function() while true do pcall(function() while true do end end) end end)
+      assert.same({ x = 1 }, state:get_when(function(s) return s.x == 1 end))
+    end)
+
+    it("stops a predicate that allocates without end", function()
+      refuses("", state.get_when, state, function()
+        local t = {}
+        while true do t[#t + 1] = ("x"):rep(100000) .. #t end
+      end)
+      refuses("", state.get_when, state, function() return ("x"):rep(1 << 40) end)
+    end)
+
+    it("refuses to change the state", function()
+      refuses("", state.get_when, state, function(s)
+        s.x = 1
+        return true
+      end)
+      assert.is_nil(state.x)
+    end)
+
+    it("cannot reach outside: os.exit, files, modules", function()
+      refuses("", state.get_when, state, function() os.exit(3) end)
+      refuses("", state.get_when, state, function() return io.open "/etc/passwd" end)
+      local exit = os.exit
+      refuses("", state.get_when, state, function() exit(3) end)
+      state.alive = true
+      assert.is_true(state.alive)
+    end)
+
+    it("refuses what is no function, and captures that cannot be sent", function()
+      refuses("the predicate must be a function of a snapshot, not 5", state.get_when, state, 5)
+      local file = io.stdout
+      refuses("cannot send a userdata (FILE*)", state.get_when, state, function() return file end)
+    end)
+  end)
+
+  describe("as an iterator", function()
+    it("gives the snapshots, count of them", function()
+      for i = 1, 5 do other.gold = i end
+      local seen = {}
+      for snapshot in state:when_change("gold", { count = 3 }) do seen[#seen + 1] = snapshot.gold end
+      assert.same({ 1, 2, 3 }, seen)
+      assert.same({ gold = 4 }, state:get_when_change())
+    end)
+
+    it("ends when nothing has come for the timeout", function()
+      other.a = 1
+      local seen = 0
+      for _ in state:when_change { timeout = 0 } do seen = seen + 1 end
+      assert.equal(1, seen)
+    end)
+
+    it("starts in the past with since, as far back as is kept with 0", function()
+      state:set { n = 0 }
+      local start = state:revision()
+      for i = 1, 5 do other.n = i end
+      state:go_live()
+      local seen = {}
+      for snapshot in state:when_change("n", { since = start, timeout = 0 }) do seen[#seen + 1] = snapshot.n end
+      assert.same({ 1, 2, 3, 4, 5 }, seen)
+      seen = {}
+      for snapshot in other:when_change("n", { since = 0, timeout = 0 }) do seen[#seen + 1] = snapshot.n end
+      assert.same({ 0 }, seen) -- what it made itself is no news to it
+    end)
+
+    it("does not run on its own when its body changes the state", function()
+      state.ready = true
+      local rounds = 0
+      for _ in state:when_equal("ready", true, { timeout = 0 }) do
+        rounds = rounds + 1
+        state.rounds = rounds
+        assert.is_true(rounds < 10)
+      end
+      assert.equal(1, rounds)
+    end)
+
+    it("is there for every watcher", function()
+      other:update { x = 1, none = zproc.null }
+      for _, loop in ipairs {
+        { state:fork():when_equal("x", 1, { count = 1 }) },
+        { state:fork():when_not_equal("x", 2, { count = 1 }) },
+        { state:fork():when_none("none", { count = 1 }) },
+        { state:fork():when_not_none("x", { count = 1 }) },
+        { state:fork():when_available("x", { count = 1 }) },
+        { state:fork():when(function(s) return s.x end, { count = 1 }) },
+      } do
+        assert.equal(1, loop[1]().x)
+        assert.is_nil(loop[1]())
+      end
+    end)
+  end)
+
+  describe("for raw updates", function()
+    it("gives before, after and whether they are the same", function()
+      other.a = 1
+      other.a = 2
+      assert.same({ {}, { a = 1 }, false }, { state:get_raw_update() })
+      assert.same({ { a = 1 }, { a = 2 }, false }, { state:get_raw_update() })
+      other.a = 2
+      assert.is_nil((state:get_raw_update { timeout = 0 }))
+      other.a = 2
+      assert.same({ { a = 2 }, { a = 2 }, true }, { state:get_raw_update { duplicate_okay = true, timeout = GENEROUS } })
+    end)
+  end)
+
+  describe("from a Context", function()
+    it("calls a function in a process at every match, with snapshot, state and arguments", function()
+      local p = ctx:call_when_change("cookies", function(snapshot, own, a, kwargs)
+        own.log = { snapshot.cookies, a, kwargs.b }
+      end, { args = { 1 }, kwargs = { b = 2 } })
+      other.cookies = 7
+      assert.same({ 7, 1, 2 }, state:get_when_available("log", { timeout = GENEROUS }).log)
+      p:stop()
+    end)
+
+    it("misses no change, and may change what it watches", function()
+      ctx:call_when_change("cookies", function(snapshot, own)
+        own.cookies = snapshot.cookies -- its own change does not call it again
+        zproc.atomic(function(s)
+          s.eaten = s.eaten or {}
+          table.insert(s.eaten, snapshot.cookies)
+        end)(own)
+      end)
+      for i = 1, 20 do other.cookies = i end
+      local eaten = state:get_when(function(s) return s.eaten and #s.eaten == 20 end, { timeout = GENEROUS }).eaten
+      for i = 1, 20 do assert.equal(i, eaten[i]) end
+    end)
+
+    it("has one for every watcher, also as a decorator", function()
+      -- They note their calls elsewhere, or each would call all the others again and again.
+      local calls = state:fork { namespace = "calls" }
+      local function counter(name)
+        return function() calls["by_" .. name] = true end
+      end
+      ctx:call_when_equal("x", 1, counter "equal")
+      ctx:call_when_not_equal("x", 2, counter "not_equal")
+      ctx:call_when_none("y", counter "none")
+      ctx:call_when_not_none "x" (counter "not_none")
+      ctx:call_when_available("x", { live = true })(counter "available")
+      ctx:call_when(function(s) return s.x == 1 end)(counter "when")
+      ctx:call_when_change("x", "z", { live = false })(counter "change")
+      other.x = 1
+      for _, name in ipairs { "equal", "not_equal", "none", "not_none", "available", "when", "change" } do
+        assert.is_not_nil(calls:get_when_available("by_" .. name, { timeout = GENEROUS }), name)
+      end
+    end)
+
+    it("ends with the error of the function", function()
+      local path = os.tmpname()
+      local p = ctx:call_when_change("x", function()
+        io.stderr = io.open(path, "w")
+        error "handler failed"
+      end)
+      other.x = 1
+      refuses("handler failed", p.wait, p)
+      os.remove(path)
+    end)
+
+    it("refuses wrong arguments", function()
+      refuses("must be a function", ctx.call_when_equal, ctx, "x", 5, "no function")
+      refuses("unknown option 'liv'", ctx.call_when_change, ctx, "x", print, { liv = true })
+      refuses("do not apply", ctx.call_when_change, ctx, "x", print, { stateful = false })
+      assert.equal(0, #ctx.process_list)
+    end)
+  end)
+
+  describe("given bad input", function()
+    it("refuses timeouts that are none", function()
+      for _, timeout in ipairs { -1, 0 / 0, "1", {} } do
+        refuses("'timeout' must be a number of seconds, 0 or more", state.get_when_change, state, { timeout = timeout })
+        refuses("'timeout' must be a number of seconds, 0 or more", state.get_when_equal, state, "x", 1, { timeout = timeout })
+      end
+      assert.is_nil((state:get_when_change { timeout = 0 }))
+    end)
+
+    it("refuses unknown options, missing keys and values, and keys that are none", function()
+      refuses("state:get_when_change: unknown option 'excude' (did you mean 'exclude'?)", state.get_when_change, state, "x",
+        { excude = true })
+      refuses("a key is needed", state.get_when_available, state)
+      refuses("a value is needed; for an absent key there is get_when_none", state.get_when_equal, state, "x")
+      refuses("cannot be a key", state.get_when_available, state, print)
+      refuses("'since'", state.when_change, state, { since = state:revision() + 1 })
+      refuses("'count'", state.when_change, state, { count = 0 })
+    end)
+
+    it("raises HistoryLost for a cursor behind what is kept, until go_live", function()
+      local far_behind = state:fork()
+      other.x = 0
+      for _ = 1, 30 do other.big = ("x"):rep(5000000) .. _ end
+      local err = refuses("not kept", far_behind.get_when_change, far_behind, "x")
+      assert.equal("HistoryLost", err.name)
+      assert.equal("HistoryLost", refuses("", far_behind.get_when_equal, far_behind, "x", 9, { timeout = 0 }).name)
+      far_behind:go_live()
+      other.x = 1
+      assert.equal(1, far_behind:get_when_change("x").x)
+    end)
+
+    it("lets a handle that only writes watch afterwards, however much it wrote", function()
+      for i = 1, 30 do state.big = ("x"):rep(5000000) .. i end
+      assert.is_nil((state:get_when_change { timeout = 0 }))
+      other.x = 1
+      assert.equal(1, state:get_when_change("x").x)
+    end)
+
+    it("loses nothing while it sleeps through more than is kept", function()
+      local p = ctx:process(function(own)
+        own.waiting = true
+        return own:get_when_change("x", { timeout = GENEROUS }).x
+      end)
+      state:get_when_available("waiting", { timeout = GENEROUS })
+      for i = 1, 60 do other.big = ("x"):rep(5000000) .. i end
+      other.x = "seen"
+      assert.equal("seen", p:wait())
+    end)
+
+    it("goes on when a watcher is killed while it waits", function()
+      local p = ctx:process(function(own)
+        own.waiting = true
+        own:get_when_equal("never", true)
+      end)
+      state:get_when_available("waiting", { timeout = GENEROUS })
+      os.execute("kill -9 " .. p.pid)
+      pcall(p.wait, p)
+      other.never = true
+      assert.is_true(state:get_when_equal("never", true).never)
+    end)
+  end)
+
+  it("sees every one of many revisions, in order, exactly once, though it is slower than the writer", function()
+    local p = ctx:process(function(own)
+      for i = 1, 3000 do
+        local n = own:get_when_change("n", { timeout = GENEROUS }).n
+        if n ~= i then error(("%d instead of %d"):format(n, i)) end
+      end
+      return "all"
+    end)
+    for i = 1, 3000 do other.n = i end
+    assert.equal("all", p:wait())
+  end)
+
+  it("is woken whenever several processes hand turns to each other", function()
+    state.turn = 0
+    for me = 0, 2 do
+      ctx:process(function(own)
+        for i = me, 599, 3 do
+          assert(own:get_when_equal("turn", i, { timeout = GENEROUS }))
+          own.turn = i + 1
+        end
+      end)
+    end
+    assert.equal(600, state:get_when_equal("turn", 600, { timeout = GENEROUS }).turn)
+  end)
+end)
