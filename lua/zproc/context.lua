@@ -38,6 +38,18 @@ local function create_store()
   return directory
 end
 
+--- The State that the next process gets, with its cursor at the newest revision. One for all processes of a namespace: each has its
+--- own copy by fork, and what need not be made for each start is not faulted in by each child.
+local function state_for(self, namespace)
+  local own = self._states[namespace]
+  if not own then
+    own = state.attach(address.directory("ctx:process", self.server_address), namespace, self.server_address)
+    self._states[namespace] = own
+  end
+  core.go_live(own)
+  return own
+end
+
 --- zproc.context([server_address,] [options])
 ---@param server_address? string|table
 ---@param opts? { server_address: string?, wait: boolean?, cleanup: boolean?, namespace: string?, process: table? }
@@ -65,7 +77,9 @@ function context.new(server_address, opts)
     _options = opts,
     _store = store,
     _pid = core.getpid(),
+    _states = {},
   }, Context)
+  self._state_for = function(name) return state_for(self, name) end
   local ok, err = pcall(function()
     self.state = state.attach(directory, namespace, server_address)
     core.state_check(self.state)
@@ -104,7 +118,8 @@ function Context:process(target, opts)
     local given = process_options(self, "ctx:process", target)
     return function(decorated) return self:process(decorated, given) end
   end
-  local fresh = process.new("ctx:process", target, self.server_address, process_options(self, "ctx:process", opts))
+  local fresh = process.new("ctx:process", target, self.server_address, process_options(self, "ctx:process", opts),
+    self._state_for)
   self.process_list[#self.process_list + 1] = fresh
   return fresh
 end
@@ -195,6 +210,7 @@ function Context:close()
   self._closed = true
   runtime.remove_context(self)
   self.state:close()
+  for _, own in pairs(self._states) do own:close() end
   if self._store then
     local running = false
     for _, one in ipairs(self.process_list) do running = running or one.is_alive end

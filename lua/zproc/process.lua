@@ -83,8 +83,9 @@ end
 ---@param target function
 ---@param server_address string
 ---@param opts table?
+---@param state_for? fun(namespace: string): zproc.State gives the State for the target; only the child will use it
 ---@return zproc.Process
-function process.new(call, target, server_address, opts)
+function process.new(call, target, server_address, opts, state_for)
   if not options.is_callable(target) then
     errors.usage("%s: the target must be a function, not %s", call, options.describe(target))
   end
@@ -94,9 +95,10 @@ function process.new(call, target, server_address, opts)
     name = opts.name or process.name_of(target),
     server_address = server_address,
     namespace = opts.namespace or "default",
-    _directory = address.directory(call, server_address),
     _options = opts,
   }, Process)
+  local directory = address.directory(call, server_address)
+  self._state_for = state_for or function(namespace) return state.attach(directory, namespace, server_address) end
   if opts.start ~= false then self:start() end
   return self
 end
@@ -109,19 +111,20 @@ local function prepare(self)
     arguments.n = arguments.n + 1
     arguments[arguments.n] = value
   end
-  if opts.pass_context then
-    add(nil) -- filled in by the child: a Context belongs to the process that makes it
-  elseif opts.stateful ~= false then
-    add(state.attach(self._directory, self.namespace, self.server_address))
-  end
-  local args = opts.args or {}
-  for i = 1, args.n or #args do add(args[i]) end
-  if opts.kwargs then add(opts.kwargs) end
   local target = self.target
   if type(target) ~= "function" then
     local callable = target
     target = function(...) return callable(...) end
   end
+  if opts.pass_context then -- made by the child: a Context belongs to the process that makes it
+    local plain, given = target, { server_address = self.server_address, namespace = self.namespace }
+    target = function(...) return plain(require "zproc.context".new(given), ...) end
+  elseif opts.stateful ~= false then
+    add(self._state_for(self.namespace))
+  end
+  local args = opts.args or {}
+  for i = 1, args.n or #args do add(args[i]) end
+  if opts.kwargs then add(opts.kwargs) end
   -- In a coroutine of its own, so that a traceback ends where the target was called, not in the parent's history.
   return coroutine.create(target), arguments
 end
@@ -132,17 +135,9 @@ function Process:start()
   if self._child then errors.usage("process %s was started already (pid %d)", self.name, self.pid) end
   core.check_fork()
   local thread, arguments = prepare(self)
-  local child, is_child = core.fork(self._options.cleanup ~= false)
-  if is_child then
-    runtime.run_child(child, self.name, thread, function()
-      if self._options.pass_context then
-        arguments[1] = require "zproc.context".new { server_address = self.server_address, namespace = self.namespace }
-      end
-      return arguments
-    end)
-  end
-  self._child = child
-  return child:pid()
+  self._child = core.start(self._options.cleanup ~= false, thread, self.name, runtime.finish,
+    table.unpack(arguments, 1, arguments.n))
+  return self._child:pid()
 end
 
 local function need_start(self, call)

@@ -9,12 +9,10 @@ local runtime = {}
 --- The open Contexts of this process, in the order in which they were made.
 local contexts = {}
 
---- The Child handle if this process was started by zproc, else nil.
-local own_child = nil
-
 local exit_host = os.exit
 
 function runtime.add_context(context)
+  core.note_context()
   contexts[#contexts + 1] = context
 end
 
@@ -32,13 +30,17 @@ local function to_words(value)
   return ok and text or ("(a %s whose __tostring fails)"):format(type(value))
 end
 
---- Close what is open, newest first. All are closed whatever happens.
+--- Close the Contexts of this process, newest first; those that it inherited by fork are their owner's. All are closed
+--- whatever happens.
 ---@return any failure the first error, if any
 function runtime.shutdown()
   local failure
   while #contexts > 0 do
-    local ok, err = pcall(contexts[#contexts].close, contexts[#contexts])
-    if not ok then failure = failure or err end
+    local context = table.remove(contexts)
+    if context._pid == core.getpid() then
+      local ok, err = pcall(context.close, context)
+      if not ok then failure = failure or err end
+    end
   end
   return failure
 end
@@ -62,7 +64,7 @@ end
 ---@param status integer|boolean|nil
 function runtime.exit(status)
   status = exit_status(status)
-  if own_child then error(errors.new("ProcessExit", ("exit with status %d"):format(status), { status = status })) end
+  if core.is_child() then error(errors.new("ProcessExit", ("exit with status %d"):format(status), { status = status })) end
   local failure = runtime.shutdown()
   if failure ~= nil then
     say(to_words(failure))
@@ -76,7 +78,7 @@ end
 os.exit = function(status, close)
   local failure = runtime.shutdown()
   if failure ~= nil then say(to_words(failure)) end
-  if own_child then core.child_exit(exit_status(status)) end
+  if core.is_child() then core.child_exit(exit_status(status)) end
   exit_host(status, close)
 end
 
@@ -106,29 +108,24 @@ local function leave_error(child, raised, traceback)
   return err
 end
 
---- Run a target to its end in a forked child.
+--- What there is to do when a target has ended in a forked child: leave its results, or its error, for the parent.
 ---@return integer status the process's exit status
-local function run_target(child, name, thread, arguments)
-  local results = table.pack(coroutine.resume(thread, table.unpack(arguments, 1, arguments.n)))
+local function leave_outcome(child, name, ended, thread, ...)
   local raised, traceback
-  if not results[1] then
-    raised, traceback = results[2], debug.traceback(thread)
-    local closed, failure = coroutine.close(thread)
-    if not closed and not rawequal(failure, raised) then say(to_words(failure)) end
-  elseif coroutine.status(thread) == "suspended" then
-    raised, traceback = "the target yielded, but it is not run by a scheduler", debug.traceback(thread)
-  end
-
-  if raised == nil and results[1] then
-    if results.n == 1 then return 0 end
-    table.remove(results, 1)
-    results.n = results.n - 1
-    local sent, bytes = pcall(core.encode, results, name .. ": result")
+  if ended == "returned" then
+    if select("#", ...) == 0 then return 0 end
+    local sent, bytes = pcall(core.encode, table.pack(...), name .. ": result")
     if sent then
       child:leave(encode_outcome(true, bytes))
       return 0
     end
     raised = bytes
+  elseif ended == "yielded" then
+    raised, traceback = "the target yielded, but it is not run by a scheduler", debug.traceback(thread)
+  else
+    raised, traceback = (...), debug.traceback(thread)
+    local closed, failure = coroutine.close(thread)
+    if not closed and not rawequal(failure, raised) then say(to_words(failure)) end
   end
   if errors.is(raised, "ProcessExit") then return exit_status(raised.status) end
   local err = leave_error(child, raised, traceback)
@@ -136,17 +133,14 @@ local function run_target(child, name, thread, arguments)
   return 1
 end
 
---- In a forked child: run the target and end the process. Never returns.
+--- In a forked child, after the target: leave its outcome and close what it has opened. Given to core.start.
 ---@param child table the Child
 ---@param name string the process's name, for messages
----@param thread thread a coroutine of the target
----@param make_arguments fun(): table its packed arguments
-function runtime.run_child(child, name, thread, make_arguments)
-  contexts, own_child = {}, child
-  -- Nothing may unwind beyond this function: the frames below are the parent's.
-  local ok, status = pcall(function()
-    return run_target(child, name, thread, make_arguments())
-  end)
+---@param ended "returned"|"raised"|"yielded"
+---@param thread thread
+---@return integer status the process's exit status
+function runtime.finish(child, name, ended, thread, ...)
+  local ok, status = pcall(leave_outcome, child, name, ended, thread, ...)
   if not ok then
     say(("process %s (pid %d) could not report how it ended: %s"):format(name, core.getpid(), to_words(status)))
     status = 1
@@ -156,7 +150,7 @@ function runtime.run_child(child, name, thread, make_arguments)
     say(("process %s (pid %d): %s"):format(name, core.getpid(), to_words(failure)))
     status = status == 0 and 1 or status
   end
-  core.child_exit(status)
+  return status
 end
 
 --- What a process left behind: nil if nothing; else true and the packed results, or false and the error.

@@ -1,6 +1,8 @@
 /*
- * lchild -- forked processes for Lua: core.fork and the Child that it gives.
+ * lchild -- forked processes for Lua: core.start and the Child that it gives.
  */
+#include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include <lauxlib.h>
@@ -23,18 +25,88 @@ static int core_check_fork(lua_State *L) {
   return 0;
 }
 
-/* core.fork(die_with_parent) -> Child, true in the child and false in the parent */
-static int core_fork(lua_State *L) {
+/* Whether this process was started by core.start, and whether Contexts were made in it that want to be closed. */
+static bool is_child, made_contexts;
+
+/* core.is_child(): whether this process was started by another one of zproc. */
+static int core_is_child(lua_State *L) {
+  lua_pushboolean(L, is_child);
+  return 1;
+}
+
+/* core.note_context(): there is something to do before this process ends. */
+static int core_note_context(lua_State *L) {
+  (void)L;
+  made_contexts = true;
+  return 0;
+}
+
+/* How a target has ended. */
+typedef struct ending {
+  lua_State *thread;
+  int status, results;
+} ending;
+
+/* Under protection, since whatever is raised here would unwind into what the child has inherited of its parent. Arguments: Child,
+   name, finish, an ending. Returns the exit status. */
+static int finish_child(lua_State *L) {
+  const ending *end = lua_touserdata(L, 4);
+  const char *words = end->status == LUA_OK ? "returned" : end->status == LUA_YIELD ? "yielded" : "raised";
+  luaL_checkstack(L, end->results + 8, "the target returned too many values");
+  lua_settop(L, 3);
+  lua_insert(L, 1); /* finish, Child, name */
+  lua_pushstring(L, words);
+  lua_pushthread(end->thread);
+  lua_xmove(end->thread, L, 1);
+  lua_xmove(end->thread, L, end->results);
+  lua_call(L, 4 + end->results, 1);
+  return 1;
+}
+
+/* In the child: run the coroutine, whose arguments are on its stack, and end the process. Stack: ..., name, finish, Child.
+   A target that returns nothing ends at once: each page that is not touched here is a page fault less. */
+static _Noreturn void run_child(lua_State *L, lua_State *thread, int arguments) {
+  is_child = true;
+  made_contexts = false;
+  ending end = {.thread = thread};
+  end.status = lua_resume(thread, L, arguments, &end.results);
+  if (end.status == LUA_OK && end.results == 0 && !made_contexts) zp_child_exit(0);
+
+  if (end.status != LUA_OK && end.status != LUA_YIELD) end.results = 1; /* the error */
+  int child = lua_gettop(L), exit_status = EXIT_FAILURE;
+  lua_pushcfunction(L, finish_child);
+  lua_pushvalue(L, child);
+  lua_pushvalue(L, child - 2);
+  lua_pushvalue(L, child - 1);
+  lua_pushlightuserdata(L, &end);
+  if (lua_pcall(L, 4, 1, 0) == LUA_OK)
+    exit_status = (int)lua_tointeger(L, -1);
+  else
+    fprintf(stderr, "zproc: process %d could not report how it ended: %s\n", (int)getpid(), lua_tostring(L, -1));
+  zp_child_exit(exit_status);
+}
+
+/* core.start(die_with_parent, thread, name, finish, argument...) -> Child. In a new process, run the coroutine with the arguments;
+   finish(child, name, "returned" | "raised" | "yielded", thread, result...) then gives the exit status, unless there is
+   nothing to finish. */
+static int core_start(lua_State *L) {
   core_check_fork(L);
   bool die_with_parent = lua_toboolean(L, 1);
+  lua_State *thread = lua_tothread(L, 2);
+  luaL_argexpected(L, thread, 2, "thread");
+  luaL_checktype(L, 4, LUA_TFUNCTION);
+  int arguments = lua_gettop(L) - 4;
+  if (!lua_checkstack(thread, arguments + 4)) return zp_lua_usage(L, "too many arguments for a process: %d", arguments);
+  lua_xmove(L, thread, arguments);
   zp_child **child = lua_newuserdatauv(L, sizeof *child, 0);
   *child = NULL;
   luaL_setmetatable(L, CHILD);
+  luaL_checkstack(L, 16, NULL);
   pid_t pid;
   int rc = zp_child_fork(die_with_parent, child, &pid);
   if (rc) return zp_lua_raise(L, rc);
-  lua_pushboolean(L, pid == 0);
-  return 2;
+  if (pid == 0) run_child(L, thread, arguments);
+  return 1;
 }
 
 /* child:leave(bytes): in the child, the message for the parent. */
@@ -99,7 +171,9 @@ static const luaL_Reg child_methods[] = {
 
 static const luaL_Reg functions[] = {
     {"check_fork", core_check_fork},
-    {"fork", core_fork},
+    {"is_child", core_is_child},
+    {"note_context", core_note_context},
+    {"start", core_start},
     {"child_exit", core_child_exit},
     {NULL, NULL},
 };
