@@ -26,6 +26,7 @@ struct zp_predicate {
   zp_sandbox sandbox;
   zp_buf function; /* the bytes that it was loaded from */
   char *traceback; /* of the last error; NULL: none */
+  bool expired;    /* its time was up, and the VM is of no use any more */
 };
 
 struct zp_vm {
@@ -47,7 +48,8 @@ int zp_vm_open(const zp_vm_limits *limits, zp_vm **out) {
 
 static void destroy(zp_predicate *predicate) {
   if (!predicate) return;
-  if (predicate->L) lua_close(predicate->L);
+  if (predicate->L && !predicate->expired) lua_close(predicate->L);
+  zp_budget_free(&predicate->budget);
   zp_buf_free(&predicate->function);
   zp_buf_free(&predicate->sandbox.key);
   free(predicate->traceback);
@@ -103,11 +105,10 @@ static int fill(zp_predicate *predicate) {
 
   lua_pushcfunction(L, load_function);
   lua_pushlightuserdata(L, predicate);
-  zp_budget_start(&predicate->budget, L, limits->max_seconds, limits->max_bytes);
+  zp_budget_start(&predicate->budget, L, 0, limits->max_bytes); /* decoding runs no Lua code here */
   int status = lua_pcall(L, 1, 1, 0);
   if (!zp_budget_end(&predicate->budget, L))
-    return zp_fail(ZP_EBUDGET, "the predicate cannot be loaded within %g seconds and %zu bytes", limits->max_seconds,
-                   limits->max_bytes);
+    return zp_fail(ZP_EBUDGET, "the predicate cannot be loaded within %zu MiB", limits->max_bytes >> 20);
   if (status != LUA_OK) return zp_fail(ZP_EDECODE, "the predicate cannot be loaded: %s", lua_tostring(L, -1));
   if (lua_type(L, -1) == LUA_TFUNCTION) return 0;
   /* The codec has said what it is; what a user needs to know is why. */
@@ -132,7 +133,7 @@ int zp_predicate_load(zp_vm *vm, zp_bytes function, zp_predicate **out) {
   zp_predicate *predicate = calloc(1, sizeof *predicate);
   if (!predicate) return zp_fail(ZP_ENOMEM, "out of memory: cannot evaluate a predicate");
   predicate->vm = vm;
-  predicate->budget.limit = SIZE_MAX;
+  predicate->budget.limit = predicate->budget.granted = SIZE_MAX;
   predicate->L = lua_newstate(zp_budget_alloc, &predicate->budget);
   int rc = predicate->L ? zp_buf_append(&predicate->function, function.data, function.size)
                         : zp_fail(ZP_ENOMEM, "out of memory: cannot evaluate a predicate");
@@ -146,7 +147,7 @@ void zp_predicate_close(zp_predicate **handle) {
   zp_predicate *predicate = *handle;
   if (!predicate) return;
   *handle = NULL;
-  if (predicate->budget.used > KEPT_BYTES) {
+  if (predicate->expired || predicate->budget.used > KEPT_BYTES) {
     destroy(predicate);
     return;
   }
@@ -187,34 +188,48 @@ static int fail_with_error(zp_predicate *predicate) {
   return zp_fail(ZP_EPREDICATE, "%s", lua_tostring(L, -2));
 }
 
-int zp_predicate_test(zp_predicate *predicate, const zp_view *view) {
+/* Within the budget, which began a moment ago. */
+static int evaluate(zp_predicate *predicate) {
   lua_State *L = predicate->L;
   zp_sandbox *sandbox = &predicate->sandbox;
-  const zp_vm_limits *limits = &predicate->vm->limits;
-  sandbox->view = view;
-  sandbox->read_absent = false;
-  sandbox->failure = 0;
-  set_traceback(predicate, NULL);
-  zp_budget_start(&predicate->budget, L, limits->max_seconds, limits->max_bytes);
-
   lua_settop(L, FUNCTION);
   lua_pushvalue(L, FUNCTION);
   lua_pushvalue(L, VIEW);
   int status = lua_pcall(L, 1, 1, HANDLER);
   int rc = status == LUA_OK ? lua_toboolean(L, -1) : 0;
   if (status != LUA_OK && !sandbox->failure && !sandbox->read_absent) rc = fail_with_error(predicate);
+  return rc;
+}
 
-  bool within = zp_budget_end(&predicate->budget, L);
-  sandbox->view = NULL;
-  lua_settop(L, FUNCTION);
-  if (!within) {
-    const char *what = predicate->budget.expired ? "time" : "memory";
-    rc = zp_fail(ZP_EBUDGET, "the predicate was stopped: it took more %s than the %g seconds and %zu MiB that it may", what,
+static int fail_budget(const zp_predicate *predicate, const char *what) {
+  const zp_vm_limits *limits = &predicate->vm->limits;
+  return zp_fail(ZP_EBUDGET, "the predicate was stopped: it took more %s than the %g seconds and %zu MiB that it may", what,
                  limits->max_seconds, limits->max_bytes >> 20);
-  } else if (sandbox->failure) {
-    rc = sandbox->failure;
+}
+
+int zp_predicate_test(zp_predicate *predicate, const zp_view *view) {
+  zp_sandbox *sandbox = &predicate->sandbox;
+  const zp_vm_limits *limits = &predicate->vm->limits;
+  if (predicate->expired) return fail_budget(predicate, "time");
+  sandbox->view = view;
+  sandbox->read_absent = false;
+  sandbox->failure = 0;
+  set_traceback(predicate, NULL);
+  if (setjmp(predicate->budget.escape)) { /* from the hook */
+    predicate->expired = true;
+    sandbox->view = NULL;
+    return fail_budget(predicate, "time");
   }
-  if (rc < 0) lua_gc(L, LUA_GCCOLLECT);
+  zp_budget_start(&predicate->budget, predicate->L, limits->max_seconds, limits->max_bytes);
+  int rc = evaluate(predicate);
+  bool enough = zp_budget_end(&predicate->budget, predicate->L);
+  sandbox->view = NULL;
+  lua_settop(predicate->L, FUNCTION);
+  if (!enough)
+    rc = fail_budget(predicate, "memory");
+  else if (sandbox->failure)
+    rc = sandbox->failure;
+  if (rc < 0) lua_gc(predicate->L, LUA_GCCOLLECT);
   return rc;
 }
 

@@ -17,8 +17,8 @@
  * changes outside of itself (its upvalues, its globals) may be forgotten between evaluations.
  *
  * Budgets. An evaluation that takes more than max_seconds (looked at every 1000 instructions), or allocates more than max_bytes on
- * top of what the predicate had, is stopped: ZP_EBUDGET, and nothing in the predicate can prevent that. Finalisers never run, not
- * even at the end: the collector works only when memory is short, and the memory of a predicate is then given back at once.
+ * top of what the predicate had, is stopped: ZP_EBUDGET, and nothing in the predicate can prevent that. There are no
+ * finalisers (__gc), which would run when nobody looks at the clock.
  * A single C function that never returns (a pattern match with exponential backtracking) is not stopped.
  *
  * Errors: 0, 1 or ZP_E* with detail; never raises, never exits. A vm belongs to one thread.
