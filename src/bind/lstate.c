@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "bind/core.h"
 #include "bind/lerror.h"
+#include "bind/lpairs.h"
 #include "codec/key.h"
 #include "codec/value.h"
 
@@ -12,7 +13,6 @@ static const char handle_key;      /* in a State's metatable: its handle */
 static const char methods_key;     /* in the registry: name -> method, or the number of a field */
 static const char metamethods_key; /* in the registry: what every State's metatable holds */
 static const char handle_meta_key; /* in the registry: the metatable of handles */
-static const char pairs_meta_key;  /* in the registry: the metatable of collected pairs */
 
 /* How many States of this thread hold a lock: nothing may fork meanwhile, the child would wait for itself. */
 static _Thread_local int locks_held;
@@ -52,7 +52,7 @@ zp_lstate *zp_lstate_check(lua_State *L, int idx) {
 }
 
 /* A State of this thread holds the lock: whatever this one wanted, it would wait for ever. */
-static int raise_store(lua_State *L, int rc) {
+int zp_lstate_raise(lua_State *L, int rc) {
   if (rc == ZP_EATOMIC)
     return zp_lua_usage(L, "an atomic function is running: within it, use the table that it was given, and no State");
   return zp_lua_raise(L, rc);
@@ -60,7 +60,7 @@ static int raise_store(lua_State *L, int rc) {
 
 void zp_lstate_read(lua_State *L, zp_lstate *state) {
   int rc = zp_store_read_begin(state->store);
-  if (rc) raise_store(L, rc);
+  if (rc) zp_lstate_raise(L, rc);
   state->reading = true;
 }
 
@@ -86,7 +86,7 @@ bool zp_lstate_push(lua_State *L, zp_lstate *state, zp_bytes key) {
   int rc = zp_store_get(state->store, key, &value);
   if (rc <= 0) {
     if (!state->busy) zp_lstate_end(state);
-    if (rc < 0) raise_store(L, rc);
+    if (rc < 0) zp_lstate_raise(L, rc);
     lua_pushnil(L);
     return false;
   }
@@ -101,7 +101,7 @@ bool zp_lstate_push(lua_State *L, zp_lstate *state, zp_bytes key) {
     rc = zp_value_decode(L, (zp_bytes){copy, size}, ZP_DECODE_CODE);
     if (!rc) lua_remove(L, -2);
   }
-  if (rc) raise_store(L, rc);
+  if (rc) zp_lstate_raise(L, rc);
   return true;
 }
 
@@ -121,7 +121,7 @@ void zp_lstate_commit(lua_State *L, zp_lstate *state) {
   uint64_t revision = 0;
   int rc = changes ? zp_store_commit(state->store, changes, zp_batch_count(&state->batch), &revision, NULL) : ZP_ENOMEM;
   zp_batch_clear(&state->batch);
-  if (rc) raise_store(L, rc);
+  if (rc) zp_lstate_raise(L, rc);
   /* Nothing lies between the cursor and this change, which is none to this handle: a handle that only writes never falls
      behind what is kept. */
   if (revision == state->cursor.revision + 1) state->cursor.revision = revision;
@@ -132,7 +132,7 @@ int zp_lstate_locked(lua_State *L, zp_lstate *state, lua_CFunction body) {
   lua_pushcfunction(L, body);
   lua_insert(L, 1);
   int rc = zp_store_lock(state->store);
-  if (rc) return raise_store(L, rc);
+  if (rc) return zp_lstate_raise(L, rc);
   locks_held++;
   rc = zp_store_read_begin(state->store);
   state->reading = !rc;
@@ -143,77 +143,13 @@ int zp_lstate_locked(lua_State *L, zp_lstate *state, lua_CFunction body) {
   locks_held--;
   state->busy = false;
   state->snapshot = NULL;
-  if (rc) raise_store(L, rc);
+  if (rc) zp_lstate_raise(L, rc);
   if (status != LUA_OK) lua_error(L);
   return lua_gettop(L);
 }
 
 /* The handle, within a body that zp_lstate_locked called with the State as its first argument. */
 static zp_lstate *locked_state(lua_State *L) { return to_state(L, 1); }
-
-/* ---- all pairs ---- */
-
-static int pairs_gc(lua_State *L) {
-  zp_batch_free(lua_touserdata(L, 1));
-  return 0;
-}
-
-/* Push a userdata for pairs, empty. Allocating can run finalisers, which may use the State: so not within a read. */
-static zp_batch *push_pairs(lua_State *L) {
-  zp_batch *all = lua_newuserdatauv(L, sizeof *all, 0);
-  *all = (zp_batch){0};
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &pairs_meta_key);
-  lua_setmetatable(L, -2);
-  return all;
-}
-
-/* Within a read: copy all pairs, as bytes. Ends the read unless the lock is held. */
-static void collect(lua_State *L, zp_lstate *state, zp_batch *all) {
-  zp_bytes key, value;
-  int rc = zp_store_first(state->store, &key, &value);
-  while (rc == 1) {
-    rc = zp_batch_add_bytes(all, key, &value);
-    if (rc == 0) rc = zp_store_next(state->store, &key, &value);
-  }
-  if (!state->busy) zp_lstate_end(state);
-  if (rc < 0) raise_store(L, rc);
-}
-
-static zp_batch *collect_newest(lua_State *L, zp_lstate *state) {
-  zp_batch *all = push_pairs(L);
-  zp_lstate_read(L, state);
-  collect(L, state, all);
-  return all;
-}
-
-static void push_key(lua_State *L, const zp_change *pair) {
-  int rc = zp_key_decode(L, pair->key);
-  if (rc) zp_lua_raise(L, rc);
-}
-
-static void push_value(lua_State *L, const zp_change *pair) {
-  int rc = zp_value_decode(L, pair->value, ZP_DECODE_CODE);
-  if (rc) zp_lua_raise(L, rc);
-}
-
-/* The pairs as an array; `all` stays on the stack, which keeps them. */
-static const zp_change *pairs_of(lua_State *L, zp_batch *all) {
-  const zp_change *pairs = zp_batch_changes(all);
-  if (!pairs) zp_lua_raise(L, ZP_ENOMEM);
-  return pairs;
-}
-
-/* Push a plain table of all pairs of `all`. */
-static void push_table(lua_State *L, zp_batch *all) {
-  const zp_change *pairs = pairs_of(L, all);
-  size_t count = zp_batch_count(all);
-  lua_createtable(L, 0, count < 1 << 20 ? (int)count : 1 << 20);
-  for (size_t i = 0; i < count; i++) {
-    push_key(L, &pairs[i]);
-    push_value(L, &pairs[i]);
-    lua_rawset(L, -3);
-  }
-}
 
 /* ---- metamethods ---- */
 
@@ -264,7 +200,7 @@ static int state_len(lua_State *L) {
   zp_lstate_read(L, state);
   int rc = zp_store_count(state->store, &count);
   zp_lstate_end(state);
-  if (rc) raise_store(L, rc);
+  if (rc) zp_lstate_raise(L, rc);
   lua_pushinteger(L, (lua_Integer)count);
   return 1;
 }
@@ -277,14 +213,14 @@ static int next_pair(lua_State *L) {
   const zp_change *pair = (const zp_change *)all->changes.data + i;
   lua_pushinteger(L, (lua_Integer)i + 1);
   lua_replace(L, lua_upvalueindex(2));
-  push_key(L, pair);
-  push_value(L, pair);
+  zp_lpairs_push_key(L, pair);
+  zp_lpairs_push_value(L, pair);
   return 2;
 }
 
 static int state_pairs(lua_State *L) {
-  zp_batch *all = collect_newest(L, zp_lstate_check(L, 1));
-  pairs_of(L, all);
+  zp_batch *all = zp_lpairs_newest(L, zp_lstate_check(L, 1));
+  zp_lpairs_all(L, all);
   lua_pushinteger(L, 0);
   lua_pushcclosure(L, next_pair, 2);
   return 1;
@@ -317,7 +253,7 @@ static int state_contains(lua_State *L) {
   zp_lstate_read(L, state);
   int rc = zp_store_get(state->store, key, &value);
   zp_lstate_end(state);
-  if (rc < 0) raise_store(L, rc);
+  if (rc < 0) zp_lstate_raise(L, rc);
   lua_pushboolean(L, rc);
   return 1;
 }
@@ -325,7 +261,7 @@ static int state_contains(lua_State *L) {
 /* If the argument at idx is a State, replace it by a copy of its content. */
 static void accept_state(lua_State *L, int idx, const char *call) {
   if (to_state(L, idx)) {
-    push_table(L, collect_newest(L, zp_lstate_check(L, idx)));
+    zp_lpairs_push_table(L, zp_lpairs_newest(L, zp_lstate_check(L, idx)));
     lua_replace(L, idx);
   } else if (!lua_istable(L, idx)) {
     zp_lua_usage(L, "state:%s takes a table of keys and values, not a %s", call, luaL_typename(L, idx));
@@ -350,15 +286,15 @@ static int state_update(lua_State *L) {
 
 /* Under the lock: delete every key, then what the batch `more` holds; of two changes of one key the later counts. */
 static void replace_all(lua_State *L, zp_lstate *state, zp_batch *more) {
-  zp_batch *all = push_pairs(L);
-  collect(L, state, all);
-  const zp_change *pairs = pairs_of(L, all);
+  zp_batch *all = zp_lpairs_push(L);
+  zp_lpairs_collect(L, state, all);
+  const zp_change *pairs = zp_lpairs_all(L, all);
   size_t count = zp_batch_count(all);
   zp_batch_clear(&state->batch);
   int rc = 0;
   for (size_t i = 0; i < count && !rc; i++) rc = zp_batch_add_bytes(&state->batch, pairs[i].key, NULL);
   if (more) {
-    pairs = pairs_of(L, more);
+    pairs = zp_lpairs_all(L, more);
     count = zp_batch_count(more);
     for (size_t i = 0; i < count && !rc; i++) rc = zp_batch_add_bytes(&state->batch, pairs[i].key, &pairs[i].value);
   }
@@ -386,7 +322,7 @@ static int state_set(lua_State *L) {
   zp_lstate *state = zp_lstate_check(L, 1);
   accept_state(L, 2, "set");
   /* Encode before the lock is taken, into pairs that the stack keeps. */
-  zp_batch *fresh = push_pairs(L);
+  zp_batch *fresh = zp_lpairs_push(L);
   for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
     int top = lua_gettop(L);
     int rc = zp_batch_add(fresh, L, top - 1, top);
@@ -458,17 +394,17 @@ static int state_popitem(lua_State *L) {
 }
 
 static int state_copy(lua_State *L) {
-  push_table(L, collect_newest(L, zp_lstate_check(L, 1)));
+  zp_lpairs_push_table(L, zp_lpairs_newest(L, zp_lstate_check(L, 1)));
   return 1;
 }
 
 void zp_lstate_push_at(lua_State *L, zp_lstate *state, uint64_t revision) {
-  zp_batch *all = push_pairs(L);
+  zp_batch *all = zp_lpairs_push(L);
   int rc = zp_store_read_begin_at(state->store, revision);
-  if (rc) raise_store(L, rc);
+  if (rc) zp_lstate_raise(L, rc);
   state->reading = true;
-  collect(L, state, all);
-  push_table(L, all);
+  zp_lpairs_collect(L, state, all);
+  zp_lpairs_push_table(L, all);
   lua_remove(L, -2); /* the pairs */
 }
 
@@ -491,15 +427,15 @@ static int state_revision(lua_State *L) {
 
 /* A list made of the pairs: their keys, their values, or {key, value}. */
 static int push_list(lua_State *L, bool keys, bool values) {
-  zp_batch *all = collect_newest(L, zp_lstate_check(L, 1));
-  const zp_change *pairs = pairs_of(L, all);
+  zp_batch *all = zp_lpairs_newest(L, zp_lstate_check(L, 1));
+  const zp_change *pairs = zp_lpairs_all(L, all);
   size_t count = zp_batch_count(all);
   lua_createtable(L, count < 1 << 20 ? (int)count : 1 << 20, 0);
   for (size_t i = 0; i < count; i++) {
     if (keys && values) lua_createtable(L, 2, 0);
-    if (keys) push_key(L, &pairs[i]);
+    if (keys) zp_lpairs_push_key(L, &pairs[i]);
     if (keys && values) lua_rawseti(L, -2, 1);
-    if (values) push_value(L, &pairs[i]);
+    if (values) zp_lpairs_push_value(L, &pairs[i]);
     if (keys && values) lua_rawseti(L, -2, 2);
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
@@ -528,7 +464,7 @@ static int core_state(lua_State *L) {
   lua_setiuservalue(L, -2, ZP_UV_ADDRESS);
   int rc = zp_store_open(directory, name, &state->store);
   if (!rc) rc = zp_watch_go_live(state->store, &state->cursor);
-  if (rc) return raise_store(L, rc);
+  if (rc) return zp_lstate_raise(L, rc);
 
   lua_pushvalue(L, -1);
   lua_rawsetp(L, -3, &handle_key);
@@ -554,7 +490,7 @@ static int core_state(lua_State *L) {
 static int core_state_check(lua_State *L) {
   zp_lstate *state = zp_lstate_check(L, 1);
   int rc = zp_store_check(state->store);
-  if (rc) raise_store(L, rc);
+  if (rc) zp_lstate_raise(L, rc);
   return 0;
 }
 
@@ -593,7 +529,7 @@ static void register_gc(lua_State *L, const void *key, lua_CFunction gc) {
 void zp_lstate_open(lua_State *L) {
   luaL_setfuncs(L, functions, 0);
   register_gc(L, &handle_meta_key, handle_gc);
-  register_gc(L, &pairs_meta_key, pairs_gc);
+  zp_lpairs_open(L);
 
   luaL_newlib(L, methods);
   lua_pushinteger(L, FIELD_NAMESPACE);

@@ -45,6 +45,9 @@ void zp_lstate_ready(lua_State *L, zp_lstate *state);
 /* Push the handle of the State at idx, which is one. */
 void zp_lstate_push_handle(lua_State *L, int idx);
 
+/* Raise the error of a store's code. */
+int zp_lstate_raise(lua_State *L, int rc);
+
 /* Begin and end a read. begin raises on failure. */
 void zp_lstate_read(lua_State *L, zp_lstate *state);
 void zp_lstate_end(zp_lstate *state);

@@ -2,7 +2,8 @@
 
 local executable, source = assert(os.getenv "ZPROC"), assert(os.getenv "SRCDIR")
 
-local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+local support = dofile(os.getenv "SRCDIR" .. "/tests/support.lua")
+local quote = support.quote
 
 local function examples()
   local names = {}

@@ -1,13 +1,7 @@
 -- Process and Context: the plain case.
 local zproc = require "zproc"
-
-local function refuses(words, fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok, "no error was raised")
-  assert.is_true(zproc.is_error(err), "not an error object: " .. tostring(err))
-  assert.is_truthy(tostring(err):find(words, 1, true), ("%q is not in %q"):format(words, tostring(err)))
-  return err
-end
+local support = dofile(os.getenv "SRCDIR" .. "/tests/support.lua")
+local refuses = support.refuses
 
 --- Everything that `fn` makes processes write to stderr goes to a file; returns that text.
 local function quietly(fn)

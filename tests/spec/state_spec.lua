@@ -1,5 +1,7 @@
 -- State: every dict method, operator and metamethod of the API.
 local zproc = require "zproc"
+local support = dofile(os.getenv "SRCDIR" .. "/tests/support.lua")
+local refuses = support.refuses
 
 describe("State", function()
   local ctx, state
@@ -9,14 +11,6 @@ describe("State", function()
     state = ctx.state
   end)
   after_each(function() ctx:close() end)
-
-  local function refuses(words, fn, ...)
-    local ok, err = pcall(fn, ...)
-    assert.is_false(ok, "no error was raised")
-    assert.is_true(zproc.is_error(err), "not an error object: " .. tostring(err))
-    assert.is_truthy(tostring(err):find(words, 1, true), ("%q is not in %q"):format(words, tostring(err)))
-    return err
-  end
 
   describe("reading and writing", function()
     it("gives back what was assigned, under keys of every type", function()

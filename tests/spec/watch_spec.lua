@@ -1,20 +1,14 @@
 -- Watching: the model of API.md, rule by rule. Other processes and other handles make the changes; a second State of this
 -- process is another author as well.
 local zproc = require "zproc"
+local support = dofile(os.getenv "SRCDIR" .. "/tests/support.lua")
+local refuses = support.refuses
 
 -- As locals they are library functions, which travel by name; as globals they would be those of busted's environment.
 local pairs, pcall, error, ipairs = pairs, pcall, error, ipairs
 local os, io = os, io
 
 local GENEROUS <const> = 60 -- seconds; a limit, not an expectation
-
-local function refuses(words, fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok, "no error was raised")
-  assert.is_true(zproc.is_error(err), "not an error object: " .. tostring(err))
-  assert.is_truthy(tostring(err):find(words, 1, true), ("%q is not in %q"):format(words, tostring(err)))
-  return err
-end
 
 describe("a watcher", function()
   local ctx, state, other

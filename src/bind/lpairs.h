@@ -1,0 +1,33 @@
+/*
+ * lpairs -- all pairs of a namespace at once, as bytes that the Lua stack owns: copied within a read, decoded after it, since
+ * decoding can run Lua code.
+ */
+#ifndef ZP_BIND_LPAIRS_H
+#define ZP_BIND_LPAIRS_H
+
+#include <lua.h>
+
+#include "bind/batch.h"
+#include "bind/lstate.h"
+
+/* Push a userdata for pairs, empty. Allocating can run finalisers, which may use the State: so not within a read. May raise. */
+zp_batch *zp_lpairs_push(lua_State *L);
+
+/* Within a read: copy all pairs. Ends the read unless the lock is held. May raise, after that. */
+void zp_lpairs_collect(lua_State *L, zp_lstate *state, zp_batch *all);
+
+/* Push a userdata with the pairs of the newest revision. May raise. */
+zp_batch *zp_lpairs_newest(lua_State *L, zp_lstate *state);
+
+/* The pairs as an array of zp_batch_count elements, borrowed as long as the userdata stays. May raise. */
+const zp_change *zp_lpairs_all(lua_State *L, zp_batch *all);
+
+/* Push a key, a value, or a plain table of all pairs. May raise. */
+void zp_lpairs_push_key(lua_State *L, const zp_change *pair);
+void zp_lpairs_push_value(lua_State *L, const zp_change *pair);
+void zp_lpairs_push_table(lua_State *L, zp_batch *all);
+
+/* Prepare a VM. May raise. */
+void zp_lpairs_open(lua_State *L);
+
+#endif
