@@ -1,8 +1,9 @@
 --- Server addresses: `ipc://<path>` and `tcp://<host>:<port>`.
 ---
---- A local server's state is in the directory of its ipc path; every process of this user that knows the address opens it
---- there.
+--- The path of an ipc address is that of the server's socket, or of a symbolic link to it; the state is in the directory of
+--- the socket. So every process of this user that knows the address finds both, without asking anybody.
 
+local core = require "zproc.core"
 local errors = require "zproc.errors"
 
 local address = {}
@@ -16,25 +17,40 @@ function address.of_directory(directory)
   return "ipc://" .. directory .. ENDPOINT
 end
 
---- The directory of the state behind an address; raises a UsageError if it is none.
+--- The path in an address; raises a UsageError if it is none.
 ---@param call string the function's name, for messages
 ---@param server_address string
----@return string directory
-function address.directory(call, server_address)
+---@return string path
+function address.path(call, server_address)
   if type(server_address) ~= "string" then
     errors.usage("%s: a server address is a string such as \"ipc:///run/user/1000/my-server\", not a %s", call,
       type(server_address))
   end
   local transport, path = server_address:match "^(%a+)://(.+)$"
   if transport == "ipc" then
-    local directory = path:match "^(/.*)/[^/]+$"
-    if directory then return directory end
+    if path:find "^/.*[^/]$" and not path:find("\0", 1, true) then return path end
     errors.usage("%s: the path of %q must be absolute and name a file", call, server_address)
   elseif transport == "tcp" then
     errors.usage("%s: %q: this version of zproc has no network transport; use an ipc:// address", call, server_address)
   end
   errors.usage("%s: %q is no server address: expected ipc://<path> or tcp://<host>:<port>", call, server_address)
   return ""
+end
+
+--- The directory of the state behind an address. Raises a UsageError if it is none, and ServerLost if there is no server.
+---@param call string the function's name, for messages
+---@param server_address string
+---@return string directory
+function address.directory(call, server_address)
+  local socket = core.real_path(address.path(call, server_address))
+  local directory = socket and socket:match "^(.+)/[^/]+$"
+  if not directory then
+    error(errors.new("ServerLost", ("%s: there is no server at %s"):format(call, server_address)))
+  elseif core.is_abandoned(directory) then
+    error(errors.new("ServerLost", ("%s: the server at %s was killed, and all of its processes with it"):format(call,
+      server_address)))
+  end
+  return directory
 end
 
 return address

@@ -6,12 +6,14 @@ local errors = require "zproc.errors"
 local options = require "zproc.options"
 local process = require "zproc.process"
 local runtime = require "zproc.runtime"
+local server = require "zproc.server"
 local state = require "zproc.state"
 
 ---@class zproc.Context
 ---@field state zproc.State
 ---@field process_list zproc.Process[]
 ---@field server_address string
+---@field server_process zproc.Server? the server, if the Context has started it
 ---@field namespace string
 local Context = { __name = "Context" }
 Context.__index = Context
@@ -26,24 +28,12 @@ local OPTIONS = {
 
 local context = { Context = Context }
 
---- A new directory with an empty store in it.
-local function create_store()
-  core.sweep_directories() -- what processes that were killed have left
-  local directory = core.create_directory()
-  local ok, err = pcall(core.create_store, directory:path())
-  if not ok then
-    directory:remove()
-    error(err)
-  end
-  return directory
-end
-
 --- The State that the next process gets, with its cursor at the newest revision. One for all processes of a namespace: each has its
 --- own copy by fork, and what need not be made for each start is not faulted in by each child.
 local function state_for(self, namespace)
   local own = self._states[namespace]
   if not own then
-    own = state.attach(address.directory("ctx:process", self.server_address), namespace, self.server_address)
+    own = state.attach(self._directory, namespace, self.server_address)
     self._states[namespace] = own
   end
   core.go_live(own)
@@ -62,20 +52,21 @@ function context.new(server_address, opts)
   options.check("zproc.context: option 'process'", opts.process, process.OPTIONS)
   server_address = server_address or opts.server_address
   local namespace = opts.namespace or "default"
-  local directory = server_address and address.directory("zproc.context", server_address)
-  local store
-  if not directory then
-    store = create_store()
-    directory = store:path()
-    server_address = address.of_directory(directory)
+  local own, directory
+  if server_address then
+    directory = address.directory("zproc.context", server_address)
+  else
+    own = server.start "zproc.context"
+    server_address, directory = own.server_address, own.directory
   end
   local self = setmetatable({
     process_list = {},
     worker_list = {},
     server_address = server_address,
+    server_process = own,
     namespace = namespace,
     _options = opts,
-    _store = store,
+    _directory = directory,
     _pid = core.getpid(),
     _states = {},
   }, Context)
@@ -85,10 +76,10 @@ function context.new(server_address, opts)
     core.state_check(self.state)
   end)
   if not ok then
-    if store then store:remove() end
+    if own then own:stop() end
     error(err)
   end
-  runtime.add_context(self)
+  runtime.add(self)
   return self
 end
 
@@ -191,6 +182,15 @@ function Context:stop_all()
   return exitcodes
 end
 
+--- Ask the server for a sign of life: its pid; nil and a TimeoutError when the time is up.
+---@param opts? { timeout: number?, payload: string? }
+---@return integer? pid
+---@return zproc.Error?
+function Context:ping(opts)
+  check_open(self, "ctx:ping")
+  return server.ping("ctx:ping", self.server_address, opts)
+end
+
 --- Wait for the processes if the Context was made with `wait`, stop them unless with `cleanup = false`, and let go of the
 --- state. Afterwards the Context is not to be used. May be called twice.
 function Context:close()
@@ -208,13 +208,13 @@ function Context:close()
   local stopped, stop_error = true, nil
   if self._options.cleanup ~= false then stopped, stop_error = pcall(self.stop_all, self) end
   self._closed = true
-  runtime.remove_context(self)
+  runtime.remove(self)
   self.state:close()
   for _, own in pairs(self._states) do own:close() end
-  if self._store then
+  if self.server_process then
     local running = false
     for _, one in ipairs(self.process_list) do running = running or one.is_alive end
-    if not running then self._store:remove() end -- else it is theirs; swept up once they have ended
+    if not running then self.server_process:stop() end -- else it is theirs; the server cleans up once they have ended
   end
   if not ok then error(err, 0) end
   if not stopped then error(stop_error, 0) end

@@ -6,6 +6,7 @@ local errors = require "zproc.errors"
 local options = require "zproc.options"
 local process = require "zproc.process"
 local runtime = require "zproc.runtime"
+local server = require "zproc.server"
 local state = require "zproc.state"
 require "zproc.watch" -- adds the watchers to State and Context
 
@@ -16,6 +17,7 @@ zproc.null = core.null
 zproc.context = context.new
 zproc.state = state.new
 zproc.atomic = state.atomic
+zproc.start_server = server.start_server
 zproc.exit = runtime.exit
 zproc.error_class = errors.class
 zproc.is_error = errors.is
@@ -30,6 +32,15 @@ zproc.cpu_count = core.cpu_count
 ---@return zproc.Process
 function zproc.process(target, server_address, opts)
   return process.new("zproc.process", target, server_address, opts)
+end
+
+--- zproc.ping(server_address, [options]): the server's pid; nil and a TimeoutError when the time is up.
+---@param server_address string
+---@param opts? { timeout: number?, payload: string? }
+---@return integer? pid
+---@return zproc.Error?
+function zproc.ping(server_address, opts)
+  return server.ping("zproc.ping", server_address, opts)
 end
 
 --- Sleep, in seconds.

@@ -97,8 +97,11 @@ function process.new(call, target, server_address, opts, state_for)
     namespace = opts.namespace or "default",
     _options = opts,
   }, Process)
-  local directory = address.directory(call, server_address)
-  self._state_for = state_for or function(namespace) return state.attach(directory, namespace, server_address) end
+  if not state_for then
+    local directory = address.directory(call, server_address)
+    state_for = function(namespace) return state.attach(directory, namespace, server_address) end
+  end
+  self._state_for = state_for
   if opts.start ~= false then self:start() end
   return self
 end

@@ -1,4 +1,4 @@
---- The life of this process as zproc sees it: which Contexts are open in it, what happens when it ends, and, in a child,
+--- The life of this process as zproc sees it: what is open in it, what happens when it ends, and, in a child,
 --- how the target is run and its outcome left for the parent.
 
 local core = require "zproc.core"
@@ -6,19 +6,20 @@ local errors = require "zproc.errors"
 
 local runtime = {}
 
---- The open Contexts of this process, in the order in which they were made.
-local contexts = {}
+--- What this process has to close before it ends, Contexts and servers, in the order in which they were made. Each has `_pid`, that of
+--- the process that it belongs to, and close().
+local open = {}
 
 local exit_host = os.exit
 
-function runtime.add_context(context)
-  core.note_context()
-  contexts[#contexts + 1] = context
+function runtime.add(closable)
+  core.note_closable()
+  open[#open + 1] = closable
 end
 
-function runtime.remove_context(context)
-  for i, candidate in ipairs(contexts) do
-    if rawequal(candidate, context) then return table.remove(contexts, i) end
+function runtime.remove(closable)
+  for i, candidate in ipairs(open) do
+    if rawequal(candidate, closable) then return table.remove(open, i) end
   end
 end
 
@@ -30,15 +31,15 @@ local function to_words(value)
   return ok and text or ("(a %s whose __tostring fails)"):format(type(value))
 end
 
---- Close the Contexts of this process, newest first; those that it inherited by fork are their owner's. All are closed
---- whatever happens.
+--- Close what this process has open, the newest first; what it inherited by fork is its owner's. All are closed whatever
+--- happens.
 ---@return any failure the first error, if any
 function runtime.shutdown()
   local failure
-  while #contexts > 0 do
-    local context = table.remove(contexts)
-    if context._pid == core.getpid() then
-      local ok, err = pcall(context.close, context)
+  while #open > 0 do
+    local closable = table.remove(open)
+    if closable._pid == core.getpid() then
+      local ok, err = pcall(closable.close, closable)
       if not ok then failure = failure or err end
     end
   end

@@ -5,6 +5,7 @@ local address = require "zproc.address"
 local errors = require "zproc.errors"
 local inspect = require "zproc.inspect"
 local options = require "zproc.options"
+local server = require "zproc.server"
 
 ---@class zproc.State
 ---@field namespace string
@@ -52,6 +53,14 @@ end
 function core.state_methods.fork(self, opts)
   opts = options.check("state:fork", opts, { namespace = "string", server_address = "string" })
   return state.new(opts.server_address or self.server_address, { namespace = opts.namespace or self.namespace })
+end
+
+--- state:ping([options]): ask the server for a sign of life: its pid; nil and a TimeoutError when the time is up.
+---@param opts? { timeout: number?, payload: string? }
+---@return integer? pid
+---@return zproc.Error?
+function core.state_methods.ping(self, opts)
+  return server.ping("state:ping", self.server_address, opts)
 end
 
 --- Deep equality of plain tables; `pairs_seen` holds the pairs that are being compared, so that cycles end.

@@ -63,6 +63,7 @@ static int open_core(lua_State *L) {
   lua_setfield(L, -2, "version");
   zp_lstate_open(L);
   zp_lchild_open(L);
+  zp_lserver_open(L);
   zp_lsys_open(L);
   zp_lwatch_open(L);
   return 1;

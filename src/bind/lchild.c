@@ -25,8 +25,8 @@ static int core_check_fork(lua_State *L) {
   return 0;
 }
 
-/* Whether this process was started by core.start, and whether Contexts were made in it that want to be closed. */
-static bool is_child, made_contexts;
+/* Whether this process was started by core.start, and whether something was made in it that wants to be closed. */
+static bool is_child, has_closables;
 
 /* core.is_child(): whether this process was started by another one of zproc. */
 static int core_is_child(lua_State *L) {
@@ -34,10 +34,10 @@ static int core_is_child(lua_State *L) {
   return 1;
 }
 
-/* core.note_context(): there is something to do before this process ends. */
-static int core_note_context(lua_State *L) {
+/* core.note_closable(): there is something to do before this process ends. */
+static int core_note_closable(lua_State *L) {
   (void)L;
-  made_contexts = true;
+  has_closables = true;
   return 0;
 }
 
@@ -67,10 +67,10 @@ static int finish_child(lua_State *L) {
    A target that returns nothing ends at once: each page that is not touched here is a page fault less. */
 static _Noreturn void run_child(lua_State *L, lua_State *thread, int arguments) {
   is_child = true;
-  made_contexts = false;
+  has_closables = false;
   ending end = {.thread = thread};
   end.status = lua_resume(thread, L, arguments, &end.results);
-  if (end.status == LUA_OK && end.results == 0 && !made_contexts) zp_child_exit(0);
+  if (end.status == LUA_OK && end.results == 0 && !has_closables) zp_child_exit(0);
 
   if (end.status != LUA_OK && end.status != LUA_YIELD) end.results = 1; /* the error */
   int child = lua_gettop(L), exit_status = EXIT_FAILURE;
@@ -172,7 +172,7 @@ static const luaL_Reg child_methods[] = {
 static const luaL_Reg functions[] = {
     {"check_fork", core_check_fork},
     {"is_child", core_is_child},
-    {"note_context", core_note_context},
+    {"note_closable", core_note_closable},
     {"start", core_start},
     {"child_exit", core_child_exit},
     {NULL, NULL},

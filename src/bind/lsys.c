@@ -76,7 +76,7 @@ static int core_create_directory(lua_State *L) {
 
 /* core.sweep_directories(): remove those that nobody owns any more. */
 static int core_sweep_directories(lua_State *L) {
-  lua_pushinteger(L, zp_dir_sweep());
+  lua_pushinteger(L, zp_dir_sweep(zp_store_retire));
   return 1;
 }
 

@@ -4,11 +4,13 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <lauxlib.h>
 #include <lualib.h>
 
 #include "bind/core.h"
+#include "server/loop.h"
 
 /* Message handler of the outermost call: what gets here is a fault of zproc itself, or memory that ran out. */
 static int add_traceback(lua_State *L) {
@@ -34,10 +36,17 @@ static int run(lua_State *L) {
   return 1;
 }
 
+/* zproc --serve DIRECTORY ALIAS [again]: how a server is executed by its keeper. It needs no Lua. */
+static int serve(int argc, char **argv) {
+  if (argc == 4 || argc == 5) return zp_serve(argv[2], argv[3][0] ? argv[3] : NULL, argc == 5);
+  fputs("zproc: --serve is for zproc itself; see zproc server\n", stderr);
+  return EXIT_FAILURE;
+}
+
 int main(int argc, char **argv) {
-  (void)argc;
   /* An ignored SIGCHLD is inherited over exec, and would have the kernel reap our children behind our back. */
   signal(SIGCHLD, SIG_DFL);
+  if (argc > 1 && strcmp(argv[1], "--serve") == 0) return serve(argc, argv);
   lua_State *L = luaL_newstate();
   if (!L) {
     fputs("zproc: out of memory\n", stderr);

@@ -68,7 +68,7 @@ static int make_control(int directory_fd, const char *directory, const zp_store_
   int number = errno;
   close(fd);
   if (control == MAP_FAILED) return fail_code(directory, number, "control");
-  memcpy(control->magic, "zproc\0\0", sizeof control->magic);
+  memcpy(control->magic, ZP_STORE_MAGIC, sizeof control->magic);
   control->format = ZP_STORE_FORMAT;
   control->size = sizeof *control;
   control->limits.keep_revisions = limits && limits->keep_revisions ? limits->keep_revisions : DEFAULT_REVISIONS;

@@ -21,8 +21,6 @@ static struct {
 
 static _Thread_local zp_section *sections; /* that this thread is in */
 
-static const char control_magic[8] = "zproc";
-
 const void *zp_env_thread(void) { return &sections; }
 
 /* ---- errors ---- */
@@ -160,11 +158,11 @@ static int map_control(zp_env *env) {
   struct stat status;
   if (fstat(env->control_fd, &status) < 0) return zp_fail_errno("cannot read the store %s", env->directory);
   struct {
-    char magic[sizeof control_magic];
+    char magic[sizeof ZP_STORE_MAGIC];
     uint32_t format, size;
   } head;
   if (pread(env->control_fd, &head, sizeof head, 0) != (ssize_t)sizeof head ||
-      memcmp(head.magic, control_magic, sizeof control_magic) != 0)
+      memcmp(head.magic, ZP_STORE_MAGIC, sizeof head.magic) != 0)
     return zp_fail(ZP_ESTORE, "%s/control is not the file of a store", env->directory);
   if (head.format != ZP_STORE_FORMAT)
     return zp_fail(ZP_ESTORE, "the store %s has format %u; this program knows format %d", env->directory, head.format,

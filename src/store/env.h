@@ -39,10 +39,12 @@ typedef struct zp_reader zp_reader;
 typedef struct zp_section zp_section;
 
 enum {
-  ZP_STORE_FORMAT = 1,
+  ZP_STORE_FORMAT = 2,
   ZP_STORE_READERS = 4096,
   ZP_STORE_INITIAL_SIZE = 1 << 20 /* of data.mdb */
 };
+
+#define ZP_STORE_MAGIC "zproc\0\0" /* 8 bytes */
 
 /* LMDB's sync modes: none yet; a power failure may cost the store, the death of any process does not. */
 #define ZP_STORE_MDB_FLAGS (MDB_WRITEMAP | MDB_NOSYNC | MDB_NOMETASYNC | MDB_NOTLS)
@@ -53,6 +55,7 @@ typedef struct zp_control {
   uint32_t format;
   uint32_t size; /* of this structure, which depends on the C library's mutex */
   zp_store_limits limits;
+  _Atomic uint32_t retired; /* not 0: the store is given up */
   char boot[40]; /* the boot of the machine that `writer` is of: a mutex does not survive one */
   _Alignas(64) pthread_mutex_t writer;
 } zp_control;

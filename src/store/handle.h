@@ -51,6 +51,7 @@ static inline int zp_store_wake(zp_store *store);
 /* Its slow parts. */
 int zp_store_wake_slowly(zp_store *store);
 int zp_store_refuse(void);
+int zp_store_fail_retired(const zp_store *store);
 
 static inline int zp_store_wake(zp_store *store) {
   if (!store->env || store->generation != zp_env_generation) {
@@ -58,6 +59,7 @@ static inline int zp_store_wake(zp_store *store) {
     if (rc) return rc;
   }
   const zp_env *env = store->env;
+  if (atomic_load_explicit(&env->control->retired, memory_order_relaxed)) return zp_store_fail_retired(store);
   if (env->broken) return zp_env_fail(env, MDB_PANIC, "cannot use");
   const void *holder = atomic_load_explicit(&env->lock_thread, memory_order_relaxed);
   if (holder && !store->locked && holder == zp_env_thread()) return zp_store_refuse();

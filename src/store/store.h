@@ -58,6 +58,10 @@ typedef struct zp_store_limits {
    several creators at once, one succeeds). */
 int zp_store_create(const char *directory, const zp_store_limits *limits);
 
+/* The store of the directory is given up: from now on every call of every process on it answers ZP_ENOSTORE, and whoever waits
+   is woken. For the one who is about to remove the directory. Where there is no store nothing happens. */
+void zp_store_retire(const char *directory);
+
 /* A new handle on (directory, name of a namespace). Touches no file. ZP_ENOMEM, or ZP_EKEY for an empty name or one
    longer than 255 bytes. */
 int zp_store_open(const char *directory, const char *name, zp_store **store);

@@ -168,3 +168,8 @@ void zp_bell_ring(zp_bell *bell, uint64_t tag) {
   atomic_thread_fence(memory_order_seq_cst);
   ring_bucket(bucket_of(bell, tag));
 }
+
+void zp_bell_ring_all(zp_bell *bell) {
+  atomic_thread_fence(memory_order_seq_cst);
+  for (size_t i = 0; i < BUCKETS; i++) ring_bucket(&bell->buckets[i]);
+}

@@ -55,4 +55,7 @@ int zp_bell_wait(zp_bell *bell, const uint64_t *tags, const uint32_t *tickets, s
 
 void zp_bell_ring(zp_bell *bell, uint64_t tag);
 
+/* Ring every tag. */
+void zp_bell_ring_all(zp_bell *bell);
+
 #endif

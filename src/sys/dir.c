@@ -149,11 +149,11 @@ void zp_dir_release(zp_dir **handle) {
   zp_dir *dir = *handle;
   if (!dir) return;
   *handle = NULL;
-  close(dir->owner_fd); /* a child's copy is not the lock's last one: the maker keeps it */
+  if (dir->owner_fd >= 0) close(dir->owner_fd); /* a child's copy is not the lock's last one: the maker keeps it */
   free(dir);
 }
 
-/* ---- sweeping ---- */
+/* ---- what was left behind ---- */
 
 /* A directory of this user that nobody owns. The descriptor of its `owner`, locked, is left in *owner_fd (-1: it has none),
    so that nobody comes to own it before it is gone. */
@@ -172,7 +172,29 @@ static bool is_abandoned(int root_fd, const char *name, int *owner_fd) {
   return abandoned;
 }
 
-int zp_dir_sweep(void) {
+int zp_dir_adopt(const char *path, zp_dir **out) {
+  int owner_fd;
+  bool abandoned = is_abandoned(AT_FDCWD, path, &owner_fd);
+  zp_dir *dir = abandoned && strlen(path) < sizeof dir->path ? calloc(1, sizeof *dir) : NULL;
+  if (!dir) {
+    if (owner_fd >= 0) close(owner_fd);
+    return 0;
+  }
+  dir->maker = getpid();
+  dir->owner_fd = owner_fd;
+  strcpy(dir->path, path);
+  *out = dir;
+  return 1;
+}
+
+bool zp_dir_is_abandoned(const char *path) {
+  int owner_fd;
+  bool abandoned = is_abandoned(AT_FDCWD, path, &owner_fd);
+  if (owner_fd >= 0) close(owner_fd);
+  return abandoned;
+}
+
+int zp_dir_sweep(void (*farewell)(const char *path)) {
   const char *root = find_root();
   int root_fd = root ? open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
   DIR *stream = root_fd >= 0 ? fdopendir(root_fd) : NULL;
@@ -180,14 +202,18 @@ int zp_dir_sweep(void) {
     if (root_fd >= 0) close(root_fd);
     return 0;
   }
-  char prefix[32];
+  char prefix[32], path[PATH_MAX];
   int prefix_size = snprintf(prefix, sizeof prefix, "zproc-%u-", (unsigned)geteuid());
   int removed = 0;
   struct dirent *entry;
   while ((entry = readdir(stream))) {
     if (strncmp(entry->d_name, prefix, (size_t)prefix_size) != 0) continue;
     int owner_fd;
-    if (is_abandoned(root_fd, entry->d_name, &owner_fd) && remove_tree(root_fd, entry->d_name)) removed++;
+    if (is_abandoned(root_fd, entry->d_name, &owner_fd)) {
+      int size = snprintf(path, sizeof path, "%s/%s", root, entry->d_name);
+      if (farewell && size < (int)sizeof path) farewell(path);
+      if (remove_tree(root_fd, entry->d_name)) removed++;
+    }
     if (owner_fd >= 0) close(owner_fd);
   }
   closedir(stream);

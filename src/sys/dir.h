@@ -12,6 +12,8 @@
 #ifndef ZP_SYS_DIR_H
 #define ZP_SYS_DIR_H
 
+#include <stdbool.h>
+
 typedef struct zp_dir zp_dir;
 
 /* Make a runtime directory and own it. */
@@ -27,8 +29,16 @@ void zp_dir_remove(zp_dir **dir);
    twice. */
 void zp_dir_release(zp_dir **dir);
 
+/* Become the owner of a runtime directory that nobody owns any more, as if this process had made it: 1 and the handle; 0 if it is in
+   use, is gone, or is no directory of this user. */
+int zp_dir_adopt(const char *path, zp_dir **dir);
+
+/* Whether nobody owns the runtime directory at path any more. */
+bool zp_dir_is_abandoned(const char *path);
+
 /* Remove abandoned runtime directories of this user below the root; returns how many. A directory that is just being made,
-   one that a live process owns, or one of another user is left alone. */
-int zp_dir_sweep(void);
+   one that a live process owns, or one of another user is left alone. `farewell` (may be NULL) is called with the path of each
+   before. */
+int zp_dir_sweep(void (*farewell)(const char *path));
 
 #endif

@@ -107,7 +107,7 @@ static void a_sweep_leaves_what_is_owned_and_what_is_foreign(void **unused) {
   char other[256];
   snprintf(other, sizeof other, "%s/unrelated", root);
   assert_int_equal(mkdir(other, 0700), 0);
-  assert_int_equal(zp_dir_sweep(), 0);
+  assert_int_equal(zp_dir_sweep(NULL), 0);
   assert_int_equal(access(zp_dir_path(dir), F_OK), 0);
   assert_int_equal(rmdir(path), 0);
   assert_int_equal(rmdir(other), 0);
@@ -124,8 +124,8 @@ static void a_sweep_removes_what_a_killed_process_left(void **unused) {
   }
   int status;
   assert_int_equal(waitpid(pid, &status, 0), pid);
-  assert_int_equal(zp_dir_sweep(), 1);
-  assert_int_equal(zp_dir_sweep(), 0);
+  assert_int_equal(zp_dir_sweep(NULL), 1);
+  assert_int_equal(zp_dir_sweep(NULL), 0);
 }
 
 static void a_directory_is_in_use_as_long_as_a_child_of_its_maker_lives(void **unused) {
@@ -152,11 +152,11 @@ static void a_directory_is_in_use_as_long_as_a_child_of_its_maker_lives(void **u
   pid_t child;
   assert_int_equal(read(ready[0], &child, sizeof child), sizeof child);
   assert_int_equal(waitpid(maker, NULL, 0), maker);
-  assert_int_equal(zp_dir_sweep(), 0);
+  assert_int_equal(zp_dir_sweep(NULL), 0);
   close(go[1]);
   assert_int_equal(read(ready[0], &byte, 1), 0); /* end of file: the child is gone, and its locks with it */
   int removed = 0;
-  for (int i = 0; removed == 0 && i < 1000000; i++) removed = zp_dir_sweep(); /* descriptors close in some order */
+  for (int i = 0; removed == 0 && i < 1000000; i++) removed = zp_dir_sweep(NULL); /* descriptors close in some order */
   assert_int_equal(removed, 1);
   close(ready[0]);
 }
@@ -173,7 +173,7 @@ static void a_child_does_not_remove_its_parents_directory(void **unused) {
   assert_int_equal(waitpid(pid, &status, 0), pid);
   assert_int_equal(status, 0);
   assert_int_equal(access(zp_dir_path(dir), F_OK), 0);
-  assert_int_equal(zp_dir_sweep(), 0); /* the parent's lock has not gone with the child's copy */
+  assert_int_equal(zp_dir_sweep(NULL), 0); /* the parent's lock has not gone with the child's copy */
   zp_dir_remove(&dir);
 }
 
@@ -182,7 +182,7 @@ static void makers_and_sweepers_do_not_disturb_each_other(void **unused) {
   pid_t sweeper = fork();
   if (sweeper == 0) {
     signal(SIGTERM, SIG_DFL);
-    for (;;) zp_dir_sweep();
+    for (;;) zp_dir_sweep(NULL);
   }
   for (int i = 0; i < 300; i++) {
     zp_dir *dir = create();
@@ -191,7 +191,7 @@ static void makers_and_sweepers_do_not_disturb_each_other(void **unused) {
   }
   kill(sweeper, SIGTERM);
   assert_int_equal(waitpid(sweeper, NULL, 0), sweeper);
-  zp_dir_sweep();
+  zp_dir_sweep(NULL);
 }
 
 #define IN_ROOT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)

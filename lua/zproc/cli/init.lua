@@ -4,6 +4,8 @@ local core = require "zproc.core"
 
 local commands = {
   { name = "run", module = "zproc.cli.run" },
+  { name = "server", module = "zproc.cli.server" },
+  { name = "ping", module = "zproc.cli.ping" },
 }
 
 local cli = {}
@@ -14,10 +16,10 @@ local function help(out)
   out:write("usage: zproc COMMAND [ARGUMENT ...]\n\nCommands:\n")
   for _, command in ipairs(commands) do
     local module = require(command.module)
-    out:write(("  %-28s %s\n"):format(module.usage, module.summary))
+    out:write(("  %-32s %s\n"):format(module.usage, module.summary))
   end
-  out:write(("  %-28s %s\n"):format("help", "show this text"))
-  out:write(("  %-28s %s\n"):format("version", "show the version"))
+  out:write(("  %-32s %s\n"):format("help", "show this text"))
+  out:write(("  %-32s %s\n"):format("version", "show the version"))
 end
 
 --- Run a command line.

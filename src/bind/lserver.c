@@ -1,0 +1,126 @@
+/*
+ * lserver -- state servers for Lua: starting one, asking one, and what an address leads to.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <lauxlib.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "bind/core.h"
+#include "bind/lbuf.h"
+#include "bind/lerror.h"
+#include "server/client.h"
+#include "server/keeper.h"
+#include "store/store.h"
+#include "sys/dir.h"
+
+#define SERVER "zproc.ServerHandle"
+
+/* core.start_server(directory, alias or nil) -> ServerHandle. It runs until stop(), or the end of this process. */
+static int core_start_server(lua_State *L) {
+  const char *directory = luaL_checkstring(L, 1);
+  const char *alias = luaL_optstring(L, 2, NULL);
+  zp_server **server = lua_newuserdatauv(L, sizeof *server, 0);
+  *server = NULL;
+  luaL_setmetatable(L, SERVER);
+  int rc = zp_server_start(directory, alias, server);
+  return rc ? zp_lua_raise(L, rc) : 1;
+}
+
+/* server:pid() -> the pid at present; nil while it is being started again, and once it was stopped. */
+static int server_pid(lua_State *L) {
+  const zp_server *server = *(zp_server **)luaL_checkudata(L, 1, SERVER);
+  pid_t pid = server ? zp_server_pid(server) : 0;
+  if (pid == 0) return 0;
+  lua_pushinteger(L, pid);
+  return 1;
+}
+
+/* server:stop() -> exit status, -N after signal N. */
+static int server_stop(lua_State *L) {
+  lua_pushinteger(L, zp_server_stop((zp_server **)luaL_checkudata(L, 1, SERVER)));
+  return 1;
+}
+
+/* core.ping(path, timeout or nil, payload) -> pid, echo; nothing when the time is up. Raises ServerLost if nobody listens there. */
+static int core_ping(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  double deadline = lua_isnoneornil(L, 2) ? ZP_FOREVER : zp_clock_now() + luaL_checknumber(L, 2);
+  zp_bytes payload;
+  payload.data = luaL_checklstring(L, 3, &payload.size);
+  zp_buf *echo = zp_lbuf_push(L);
+  pid_t pid;
+  int rc;
+  do rc = zp_client_ping(path, payload, deadline, &pid, echo);
+  while (rc == ZP_EINTR);
+  if (rc == ZP_ETIMEOUT) return 0;
+  if (rc) return zp_lua_raise(L, rc);
+  lua_pushinteger(L, pid);
+  lua_pushlstring(L, (const char *)echo->data, echo->size);
+  return 2;
+}
+
+/* core.real_path(path) -> the path without symbolic links, or nil if nothing is there. */
+static int core_real_path(lua_State *L) {
+  char path[PATH_MAX];
+  if (!realpath(luaL_checkstring(L, 1), path)) return 0;
+  lua_pushstring(L, path);
+  return 1;
+}
+
+/* core.is_abandoned(directory): whether it is one of a server whose processes are all dead. */
+static int core_is_abandoned(lua_State *L) {
+  lua_pushboolean(L, zp_dir_is_abandoned(luaL_checkstring(L, 1)));
+  return 1;
+}
+
+/* core.retire_store(directory): whoever uses the store learns that it has ended. */
+static int core_retire_store(lua_State *L) {
+  zp_store_retire(luaL_checkstring(L, 1));
+  return 0;
+}
+
+/* core.await_termination() -> the number of the signal that asks this process to end: SIGTERM, SIGINT or SIGHUP. From the call on
+   these three no longer end it by themselves. */
+static int core_await_termination(lua_State *L) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGHUP);
+  pthread_sigmask(SIG_BLOCK, &set, NULL);
+  int number;
+  do number = sigwaitinfo(&set, NULL);
+  while (number < 0 && errno == EINTR);
+  lua_pushinteger(L, number);
+  return 1;
+}
+
+static const luaL_Reg functions[] = {
+    {"start_server", core_start_server},
+    {"ping", core_ping},
+    {"real_path", core_real_path},
+    {"is_abandoned", core_is_abandoned},
+    {"retire_store", core_retire_store},
+    {"await_termination", core_await_termination},
+    {NULL, NULL},
+};
+
+static const luaL_Reg methods[] = {
+    {"pid", server_pid},
+    {"stop", server_stop},
+    {NULL, NULL},
+};
+
+void zp_lserver_open(lua_State *L) {
+  luaL_setfuncs(L, functions, 0);
+  luaL_newmetatable(L, SERVER);
+  luaL_newlib(L, methods);
+  lua_setfield(L, -2, "__index");
+  lua_pop(L, 1);
+}

@@ -1,0 +1,276 @@
+#include "server/keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "server/loop.h"
+#include "server/protocol.h"
+#include "sys/alias.h"
+#include "sys/sock.h"
+
+/* A server that lived shorter than SHORT_LIFE has died young; after QUICK_STARTS of these in a row, the next one has to wait. */
+static const double SHORT_LIFE = 1, RETRY_AFTER = 1; /* seconds */
+enum { QUICK_STARTS = 5, STOP_MILLISECONDS = 2000 };
+
+struct zp_server {
+  pid_t owner;
+  volatile pid_t pid; /* 0: dead, and to be started again at `due` */
+  int listener;
+  int owner_fd; /* pidfd of this process */
+  int lifeline; /* reading end */
+  int null_fd;
+  int young_deaths;
+  double started, due;
+  char *arguments[6]; /* of the program, NULL-terminated; the last one is left out the first time */
+  int argument_count;
+  char *socket, *alias;
+  zp_server *next;
+};
+
+/* Invariant: the list and what hangs on it is changed only with SIGIO blocked, or in its handler, which blocks it too. In a forked child
+   the list is empty. */
+static zp_server *servers;
+
+static bool prepared; /* handler and timer of this process are there */
+static timer_t retry_timer;
+
+/* ---- allowed in a signal handler: from here ... ---- */
+
+static void put_in_place(int from, int to) {
+  if (dup2(from, to) < 0) _exit(127);
+}
+
+/* In the child: nothing but system calls, until the program is another. */
+static _Noreturn void execute(const zp_server *server, int lifeline, bool again) {
+  /* First out of the way of the numbers that they are to have. */
+  int listener = fcntl(server->listener, F_DUPFD, ZP_SERVE_FIRST_FREE);
+  int owner_fd = fcntl(server->owner_fd, F_DUPFD, ZP_SERVE_FIRST_FREE);
+  int null_fd = fcntl(server->null_fd, F_DUPFD, ZP_SERVE_FIRST_FREE);
+  lifeline = fcntl(lifeline, F_DUPFD, ZP_SERVE_FIRST_FREE);
+  put_in_place(null_fd, STDIN_FILENO);
+  put_in_place(null_fd, STDOUT_FILENO);
+  put_in_place(listener, ZP_SERVE_LISTENER);
+  put_in_place(owner_fd, ZP_SERVE_OWNER);
+  put_in_place(lifeline, ZP_SERVE_LIFELINE);
+  syscall(SYS_close_range, ZP_SERVE_FIRST_FREE, ~0u, 0);
+  setsid(); /* ^C at the terminal is for the script */
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, NULL);
+  char *arguments[sizeof server->arguments / sizeof *server->arguments];
+  memcpy(arguments, server->arguments, sizeof arguments);
+  if (!again) arguments[server->argument_count - 1] = NULL;
+  execve("/proc/self/exe", arguments, environ);
+  static const char words[] = "zproc: cannot execute the state server\n";
+  (void)!write(STDERR_FILENO, words, sizeof words - 1);
+  _exit(127);
+}
+
+/* With SIGIO blocked. 0, or -1 with errno. */
+static int spawn(zp_server *server, bool again) {
+  int lifeline[2];
+  if (pipe2(lifeline, O_CLOEXEC | O_NONBLOCK) < 0) return -1;
+  server->started = zp_clock_now();
+  pid_t pid = fcntl(lifeline[0], F_SETOWN, getpid()) < 0 || fcntl(lifeline[0], F_SETFL, O_NONBLOCK | O_ASYNC) < 0 ? -1 : _Fork();
+  if (pid == 0) execute(server, lifeline[1], again);
+  int number = errno;
+  close(lifeline[1]);
+  if (pid < 0) {
+    close(lifeline[0]);
+    errno = number;
+    return -1;
+  }
+  server->lifeline = lifeline[0];
+  server->pid = pid;
+  return 0;
+}
+
+static void set_alarm(double due) {
+  double left = due - zp_clock_now();
+  if (left < 0.001) left = 0.001;
+  struct itimerspec when = {.it_value.tv_sec = (time_t)left};
+  when.it_value.tv_nsec = (long)((left - (double)when.it_value.tv_sec) * 1e9);
+  timer_settime(retry_timer, 0, &when, NULL);
+}
+
+static bool has_died(zp_server *server) {
+  char byte;
+  ssize_t n;
+  do n = read(server->lifeline, &byte, 1);
+  while (n < 0 && errno == EINTR);
+  return n == 0;
+}
+
+/* Take note of the end of a server whose lifeline is closed: it has nothing left to do but to end. */
+static int bury(zp_server *server) {
+  int status = 0;
+  while (waitpid(server->pid, &status, 0) < 0 && errno == EINTR) {}
+  close(server->lifeline);
+  server->lifeline = -1;
+  server->pid = 0;
+  return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+static void look_after(zp_server *server) {
+  double now = zp_clock_now();
+  if (server->pid > 0 && has_died(server)) {
+    bury(server);
+    server->young_deaths = now - server->started < SHORT_LIFE ? server->young_deaths + 1 : 0;
+    server->due = server->young_deaths > QUICK_STARTS ? now + RETRY_AFTER : now;
+  }
+  if (server->pid == 0 && server->due <= now && spawn(server, true) < 0) server->due = now + RETRY_AFTER;
+  if (server->pid == 0) set_alarm(server->due);
+}
+
+static void on_sigio(int signal) {
+  (void)signal;
+  int number = errno;
+  pid_t self = getpid();
+  for (zp_server *server = servers; server; server = server->next)
+    if (server->owner == self) look_after(server);
+  errno = number;
+}
+
+/* ---- ... to here ---- */
+
+static void block(sigset_t *before) {
+  sigset_t io;
+  sigemptyset(&io);
+  sigaddset(&io, SIGIO);
+  pthread_sigmask(SIG_BLOCK, &io, before);
+}
+
+static void unblock(const sigset_t *before) { pthread_sigmask(SIG_SETMASK, before, NULL); }
+
+/* A child must not keep a socket open at which nobody answers any more. */
+static void after_fork_in_child(void) {
+  for (zp_server *server = servers; server; server = server->next) {
+    close(server->listener);
+    close(server->owner_fd);
+    if (server->lifeline >= 0) close(server->lifeline);
+  }
+  servers = NULL;
+  prepared = false; /* timers are not inherited */
+}
+
+static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork_in_child); }
+
+static int prepare(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, watch_forks);
+  if (prepared) return 0;
+  struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGIO};
+  if (timer_create(CLOCK_MONOTONIC, &event, &retry_timer) < 0) return zp_fail_errno("cannot start a server: timer_create");
+  struct sigaction action = {.sa_handler = on_sigio, .sa_flags = SA_RESTART};
+  sigfillset(&action.sa_mask);
+  if (sigaction(SIGIO, &action, NULL) < 0) return zp_fail_errno("cannot start a server: sigaction");
+  prepared = true;
+  return 0;
+}
+
+static void free_server(zp_server *server) {
+  if (server->listener >= 0) close(server->listener);
+  if (server->owner_fd >= 0) close(server->owner_fd);
+  if (server->null_fd >= 0) close(server->null_fd);
+  for (int i = 0; i < server->argument_count; i++) free(server->arguments[i]);
+  free(server->socket);
+  free(server->alias);
+  free(server);
+}
+
+/* What the program will be called with; a server without an alias gets an empty one. */
+static int set_arguments(zp_server *server, const char *directory, const char *alias) {
+  const char *const words[] = {"zproc", "--serve", directory, alias ? alias : "", "again"};
+  for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+    char *copy = strdup(words[i]);
+    if (!copy) return zp_fail(ZP_ENOMEM, "out of memory: cannot start a server");
+    server->arguments[server->argument_count++] = copy;
+  }
+  size_t size = strlen(directory) + sizeof "/" ZP_SERVER_SOCKET;
+  server->socket = malloc(size);
+  if (server->socket) snprintf(server->socket, size, "%s/%s", directory, ZP_SERVER_SOCKET);
+  if (alias) server->alias = strdup(alias);
+  if (!server->socket || (alias && !server->alias)) return zp_fail(ZP_ENOMEM, "out of memory: cannot start a server");
+  return 0;
+}
+
+int zp_server_start(const char *directory, const char *alias, zp_server **out) {
+  *out = NULL;
+  int rc = prepare();
+  if (rc) return rc;
+  zp_server *server = calloc(1, sizeof *server);
+  if (!server) return zp_fail(ZP_ENOMEM, "out of memory: cannot start a server");
+  server->owner = getpid();
+  server->listener = server->owner_fd = server->null_fd = server->lifeline = -1;
+  rc = set_arguments(server, directory, alias);
+  if (!rc) rc = zp_sock_listen(server->socket, &server->listener);
+  if (!rc) {
+    server->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    server->owner_fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    if (server->null_fd < 0 || server->owner_fd < 0) rc = zp_fail_errno("cannot start a server");
+  }
+  if (!rc && alias) rc = zp_alias_create(alias, server->socket);
+  if (rc) {
+    free_server(server);
+    return rc;
+  }
+  sigset_t before;
+  block(&before);
+  if (spawn(server, false) < 0) {
+    rc = zp_fail_errno("cannot start a server: fork");
+  } else {
+    server->next = servers;
+    servers = server;
+    *out = server;
+  }
+  unblock(&before);
+  if (rc) {
+    if (alias) zp_alias_remove(alias, server->socket);
+    free_server(server);
+  }
+  return rc;
+}
+
+/* End the server's process. With SIGIO blocked. */
+static int end(zp_server *server) {
+  if (server->pid == 0) return 0;
+  kill(server->pid, SIGTERM);
+  struct pollfd gone = {.fd = server->lifeline, .events = POLLIN};
+  double deadline = zp_clock_now() + STOP_MILLISECONDS / 1e3;
+  int n;
+  do n = poll(&gone, 1, STOP_MILLISECONDS);
+  while (n < 0 && errno == EINTR && zp_clock_now() < deadline);
+  if (n <= 0) kill(server->pid, SIGKILL); /* stopped, say */
+  return bury(server);
+}
+
+int zp_server_stop(zp_server **handle) {
+  zp_server *server = *handle;
+  *handle = NULL;
+  if (!server || server->owner != getpid()) return 0; /* an inherited one is part of the parent's image */
+  sigset_t before;
+  block(&before);
+  zp_server **link = &servers;
+  while (*link != server) link = &(*link)->next;
+  *link = server->next;
+  int status = end(server);
+  unblock(&before);
+  if (server->alias) zp_alias_remove(server->alias, server->socket);
+  free_server(server);
+  return status;
+}
+
+pid_t zp_server_pid(const zp_server *server) { return server->pid; }

@@ -1,0 +1,37 @@
+/*
+ * keeper -- the owner's side of a server: start it, start it again when it dies, stop it.
+ *
+ * A server is this very program, executed anew (`zproc --serve DIRECTORY`), so it shares no memory and no descriptor with the
+ * script that owns it. It keeps nothing that the store does not: it may be killed at any instant.
+ *
+ * The owner holds the listening socket and hands it down, so clients that come while there is no server wait in the queue of
+ * the socket and are served by the next one. It also holds the reading end of a pipe whose other end only the server has: when
+ * that closes, the kernel sends SIGIO, and the handler starts the next server there and then, whatever the owner is doing: running
+ * Lua, sleeping, blocked in somebody else's C. The handler makes only calls that are allowed in one (fork, without its
+ * handlers, and execve). A server that dies again and again is started once a second.
+ *
+ * A server watches its owner in turn (loop.h): it survives it only for as long as it takes to clean up.
+ *
+ * Fork: a child inherits none of it; the servers are its parent's. Threads: call from one thread; other threads must block
+ * SIGIO. Errors: 0 or ZP_E* with detail. Never raises.
+ */
+#ifndef ZP_SERVER_KEEPER_H
+#define ZP_SERVER_KEEPER_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+typedef struct zp_server zp_server;
+
+/* Start a server for the store in the directory, which this process owns (dir.h), listening at <directory>/server. `alias` (NULL: none)
+   is a further name for that socket, see alias.h. On return the socket listens. The handle stays until zp_server_stop. */
+int zp_server_start(const char *directory, const char *alias, zp_server **server);
+
+/* End the server, and wait for that: the exit status, or -N if signal N killed it. Frees the handle and nulls it. If the process is not
+   the owner, nothing but that. May be called twice: 0. */
+int zp_server_stop(zp_server **server);
+
+/* The server's process at present; 0 if it is about to be started again. */
+pid_t zp_server_pid(const zp_server *server);
+
+#endif

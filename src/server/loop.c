@@ -1,0 +1,245 @@
+#include "server/loop.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/event.h>
+#include <event2/listener.h>
+
+#include "server/protocol.h"
+#include "store/store.h"
+#include "sys/alias.h"
+#include "sys/dir.h"
+
+enum {
+  CONNECTIONS_MAX = 4096,
+  DESCRIPTORS_SPARE = 32,      /* not for connections */
+  ANSWERS_MAX = 256 << 10,     /* bytes that wait to be read by a client before no more is taken from it */
+  PROBE_FIRST = 2,             /* milliseconds; between looks whether anybody still uses the directory */
+  PROBE_LAST = 100
+};
+
+typedef struct connection {
+  struct bufferevent *stream;
+  struct loop *loop;
+  TAILQ_ENTRY(connection) link;
+} connection;
+
+typedef struct loop {
+  const char *directory, *alias;
+  struct event_base *base;
+  struct evconnlistener *listener;
+  struct event *terminate, *owner_died, *probe;
+  int probe_milliseconds;
+  TAILQ_HEAD(connections, connection) connections; /* the one that has been silent longest is first */
+  size_t connection_count, connection_limit;
+} loop;
+
+/* ---- connections ---- */
+
+static void close_connection(connection *self) {
+  TAILQ_REMOVE(&self->loop->connections, self, link);
+  self->loop->connection_count--;
+  bufferevent_free(self->stream);
+  free(self);
+}
+
+static void answer(connection *self, zp_message_type type, zp_bytes first, zp_bytes second) {
+  zp_message_head head = {ZP_PROTOCOL_MAGIC, ZP_PROTOCOL_VERSION, (uint16_t)type, (uint32_t)(first.size + second.size), 0};
+  bufferevent_write(self->stream, &head, sizeof head);
+  bufferevent_write(self->stream, first.data, first.size);
+  bufferevent_write(self->stream, second.data, second.size);
+}
+
+static void refuse(connection *self, const char *format, unsigned number) {
+  char words[128];
+  int size = snprintf(words, sizeof words, format, number);
+  answer(self, ZP_MESSAGE_REFUSED, (zp_bytes){words, (size_t)size}, (zp_bytes){NULL, 0});
+}
+
+static void handle(connection *self, const zp_message_head *head, zp_bytes payload) {
+  int64_t pid = getpid();
+  if (head->version != ZP_PROTOCOL_VERSION) {
+    refuse(self, "this server speaks another version of the protocol than %u", head->version);
+  } else if (head->type == ZP_MESSAGE_PING) {
+    answer(self, ZP_MESSAGE_PONG, (zp_bytes){&pid, sizeof pid}, payload);
+  } else {
+    refuse(self, "this server knows no request of type %u", head->type);
+  }
+}
+
+/* Answer what has come in, as long as the answers are read. False: the connection was closed. */
+static bool take_requests(connection *self) {
+  struct evbuffer *in = bufferevent_get_input(self->stream), *out = bufferevent_get_output(self->stream);
+  for (;;) {
+    if (evbuffer_get_length(out) > ANSWERS_MAX) {
+      bufferevent_disable(self->stream, EV_READ); /* on_written goes on */
+      return true;
+    }
+    zp_message_head head;
+    if (evbuffer_copyout(in, &head, sizeof head) < (ev_ssize_t)sizeof head) return true;
+    if (head.magic != ZP_PROTOCOL_MAGIC || head.size > ZP_MESSAGE_MAX) {
+      close_connection(self);
+      return false;
+    }
+    size_t whole = sizeof head + head.size;
+    if (evbuffer_get_length(in) < whole) return true;
+    unsigned char *bytes = evbuffer_pullup(in, (ev_ssize_t)whole);
+    if (!bytes) {
+      close_connection(self);
+      return false;
+    }
+    handle(self, &head, (zp_bytes){bytes + sizeof head, head.size});
+    evbuffer_drain(in, whole);
+  }
+}
+
+static void on_readable(struct bufferevent *stream, void *context) {
+  (void)stream;
+  connection *self = context;
+  TAILQ_REMOVE(&self->loop->connections, self, link);
+  TAILQ_INSERT_TAIL(&self->loop->connections, self, link);
+  take_requests(self);
+}
+
+static void on_written(struct bufferevent *stream, void *context) {
+  bufferevent_enable(stream, EV_READ);
+  take_requests(context);
+}
+
+static void on_event(struct bufferevent *stream, short events, void *context) {
+  (void)stream;
+  if (events & (BEV_EVENT_EOF | BEV_EVENT_ERROR)) close_connection(context);
+}
+
+static void on_connect(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address, int size, void *context) {
+  (void)listener;
+  (void)address;
+  (void)size;
+  loop *self = context;
+  while (self->connection_count >= self->connection_limit) close_connection(TAILQ_FIRST(&self->connections));
+  connection *fresh = calloc(1, sizeof *fresh);
+  struct bufferevent *stream = fresh ? bufferevent_socket_new(self->base, fd, BEV_OPT_CLOSE_ON_FREE) : NULL;
+  if (!stream) {
+    free(fresh);
+    close(fd);
+    return;
+  }
+  *fresh = (connection){.stream = stream, .loop = self};
+  TAILQ_INSERT_TAIL(&self->connections, fresh, link);
+  self->connection_count++;
+  bufferevent_setcb(stream, on_readable, on_written, on_event, fresh);
+  bufferevent_setwatermark(stream, EV_READ, 0, sizeof(zp_message_head) + ZP_MESSAGE_MAX);
+  bufferevent_enable(stream, EV_READ | EV_WRITE);
+}
+
+/* Out of descriptors, although connections are limited: something else has taken them. Who has been silent longest has to go. */
+static void on_accept_error(struct evconnlistener *listener, void *context) {
+  (void)listener;
+  loop *self = context;
+  if (!TAILQ_EMPTY(&self->connections)) close_connection(TAILQ_FIRST(&self->connections));
+}
+
+/* ---- the end ---- */
+
+static void on_terminate(evutil_socket_t signal, short events, void *context) {
+  (void)signal;
+  (void)events;
+  event_base_loopbreak(((loop *)context)->base);
+}
+
+static void set_probe(loop *self) {
+  struct timeval wait = {.tv_usec = self->probe_milliseconds * 1000};
+  evtimer_add(self->probe, &wait);
+}
+
+/* The owner is dead. Its processes may outlive it for an instant, or, if it wished so, for as long as they like. */
+static void on_probe(evutil_socket_t fd, short events, void *context) {
+  (void)fd;
+  (void)events;
+  loop *self = context;
+  zp_dir *dir;
+  if (zp_dir_adopt(self->directory, &dir)) {
+    zp_store_retire(self->directory);
+    if (self->alias) {
+      char socket[PATH_MAX];
+      snprintf(socket, sizeof socket, "%s/%s", self->directory, ZP_SERVER_SOCKET);
+      zp_alias_remove(self->alias, socket);
+    }
+    zp_dir_remove(&dir);
+    event_base_loopbreak(self->base);
+  } else if (access(self->directory, F_OK) < 0) {
+    event_base_loopbreak(self->base); /* the owner's last deed */
+  } else {
+    self->probe_milliseconds = self->probe_milliseconds * 2 < PROBE_LAST ? self->probe_milliseconds * 2 : PROBE_LAST;
+    set_probe(self);
+  }
+}
+
+static void on_owner_died(evutil_socket_t fd, short events, void *context) {
+  loop *self = context;
+  self->probe_milliseconds = PROBE_FIRST;
+  on_probe(fd, events, self);
+}
+
+/* ---- the loop ---- */
+
+static size_t raise_descriptor_limit(void) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return 64;
+  if (limit.rlim_cur < limit.rlim_max) {
+    struct rlimit more = {.rlim_cur = limit.rlim_max, .rlim_max = limit.rlim_max};
+    if (setrlimit(RLIMIT_NOFILE, &more) == 0) limit = more;
+  }
+  size_t spare = limit.rlim_cur > 2 * DESCRIPTORS_SPARE ? (size_t)limit.rlim_cur - DESCRIPTORS_SPARE : DESCRIPTORS_SPARE;
+  return spare < CONNECTIONS_MAX ? spare : CONNECTIONS_MAX;
+}
+
+static bool set_up(loop *self) {
+  self->base = event_base_new();
+  if (!self->base) return false;
+  self->terminate = evsignal_new(self->base, SIGTERM, on_terminate, self);
+  self->owner_died = event_new(self->base, ZP_SERVE_OWNER, EV_READ, on_owner_died, self);
+  self->probe = evtimer_new(self->base, on_probe, self);
+  self->listener = evconnlistener_new(self->base, on_connect, self, LEV_OPT_CLOSE_ON_EXEC, 0, ZP_SERVE_LISTENER);
+  if (!self->terminate || !self->owner_died || !self->probe || !self->listener) return false;
+  evconnlistener_set_error_cb(self->listener, on_accept_error);
+  return evsignal_add(self->terminate, NULL) == 0 && event_add(self->owner_died, NULL) == 0;
+}
+
+static void tear_down(loop *self) {
+  while (!TAILQ_EMPTY(&self->connections)) close_connection(TAILQ_FIRST(&self->connections));
+  if (self->listener) evconnlistener_free(self->listener);
+  if (self->probe) event_free(self->probe);
+  if (self->owner_died) event_free(self->owner_died);
+  if (self->terminate) event_free(self->terminate);
+  if (self->base) event_base_free(self->base);
+}
+
+int zp_serve(const char *directory, const char *alias, bool again) {
+  loop self = {.directory = directory, .alias = alias};
+  TAILQ_INIT(&self.connections);
+  self.connection_limit = raise_descriptor_limit();
+  signal(SIGPIPE, SIG_IGN);
+  for (int fd = ZP_SERVE_LISTENER; fd < ZP_SERVE_FIRST_FREE; fd++)
+    if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
+      fprintf(stderr, "zproc: --serve is for zproc itself; see zproc server\n");
+      return EXIT_FAILURE;
+    }
+  if (again) fprintf(stderr, "zproc: the state server died; it is running again (pid %d)\n", (int)getpid());
+  bool ok = set_up(&self) && event_base_dispatch(self.base) >= 0;
+  if (!ok) fprintf(stderr, "zproc: the state server (pid %d) cannot run its event loop\n", (int)getpid());
+  tear_down(&self);
+  return ok ? EXIT_SUCCESS : EXIT_FAILURE;
+}

@@ -1,0 +1,91 @@
+#include "sys/alias.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "sys/sock.h"
+
+/* Lock the directory that path is in; anybody may lock a directory that he can read, so not without a limit. The descriptor
+   is the lock. */
+static int lock_directory(const char *path, int *out) {
+  static const double PATIENCE = 10; /* seconds */
+  enum { PAUSE_MICROSECONDS = 2000 };
+  char directory[PATH_MAX];
+  const char *slash = strrchr(path, '/');
+  if (!slash || strlen(path) >= sizeof directory) return zp_fail(ZP_ESYS, "%.100s is no absolute path that can be used", path);
+  memcpy(directory, path, strlen(path) + 1);
+  directory[slash == path ? 1 : slash - path] = 0;
+  int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return zp_fail_errno("cannot use the address %s: the directory %s", path, directory);
+  double deadline = zp_clock_now() + PATIENCE;
+  while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+    if ((errno != EWOULDBLOCK && errno != EINTR) || zp_clock_now() > deadline) {
+      int rc = zp_fail_errno("cannot use the address %s: cannot lock the directory %s", path, directory);
+      close(fd);
+      return rc;
+    }
+    usleep(PAUSE_MICROSECONDS);
+  }
+  *out = fd;
+  return 0;
+}
+
+static bool leads_to(const char *path, const char *target) {
+  char found[PATH_MAX];
+  ssize_t size = readlink(path, found, sizeof found);
+  return size == (ssize_t)strlen(target) && memcmp(found, target, (size_t)size) == 0;
+}
+
+/* Under the lock: 0 if the place is free or may be taken over. */
+static int check_free(const char *path) {
+  struct stat status;
+  if (lstat(path, &status) < 0) return errno == ENOENT ? 0 : zp_fail_errno("cannot use the address %s", path);
+  int fd;
+  int rc = zp_sock_connect(path, zp_clock_now(), &fd);
+  if (rc == 0) {
+    rc = zp_fail(ZP_ESYS, "the address %s is in use: process %d listens there", path, (int)zp_sock_listener(fd));
+    close(fd);
+    return rc;
+  }
+  if (rc == ZP_ETIMEOUT) return zp_fail(ZP_ESYS, "the address %s is in use, by a server that is very busy", path);
+  if (rc != ZP_ENOSTORE) return rc;
+  if (S_ISLNK(status.st_mode) || S_ISSOCK(status.st_mode)) return 0;
+  return zp_fail(ZP_ESYS, "the address %s is in use: there is a file that is no socket", path);
+}
+
+int zp_alias_create(const char *path, const char *target) {
+  char fresh[PATH_MAX];
+  int lock;
+  int rc = lock_directory(path, &lock);
+  if (rc) return rc;
+  rc = check_free(path);
+  if (rc) goto out;
+  if (snprintf(fresh, sizeof fresh, "%s.%d", path, (int)getpid()) >= (int)sizeof fresh) {
+    rc = zp_fail(ZP_ESYS, "the address %.100s... is too long", path);
+    goto out;
+  }
+  unlink(fresh); /* of a process with this number that was killed right here */
+  if (symlink(target, fresh) < 0 || rename(fresh, path) < 0) {
+    rc = zp_fail_errno("cannot use the address %s", path);
+    unlink(fresh);
+  }
+out:
+  close(lock);
+  return rc;
+}
+
+void zp_alias_remove(const char *path, const char *target) {
+  int lock;
+  if (!leads_to(path, target) || lock_directory(path, &lock)) return;
+  if (leads_to(path, target)) unlink(path);
+  close(lock);
+}

@@ -1,0 +1,109 @@
+#include "sys/sock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+
+enum { BACKLOG = 1024 };
+
+/* A path as a socket address, and the directory that it needs open meanwhile (-1: none). */
+typedef struct place {
+  struct sockaddr_un address;
+  int directory;
+} place;
+
+/* 0, or -1 with errno. */
+static int find(place *where, const char *path) {
+  *where = (place){.address.sun_family = AF_UNIX, .directory = -1};
+  size_t size = strlen(path);
+  if (size < sizeof where->address.sun_path) {
+    memcpy(where->address.sun_path, path, size + 1);
+    return 0;
+  }
+  char directory[PATH_MAX];
+  const char *slash = strrchr(path, '/');
+  size_t length = slash ? (size_t)(slash - path) : size;
+  if (!slash || length >= sizeof directory) {
+    errno = ENAMETOOLONG;
+    return -1;
+  }
+  memcpy(directory, path, length);
+  directory[length] = 0;
+  where->directory = open(length ? directory : "/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (where->directory < 0) return -1;
+  int written = snprintf(where->address.sun_path, sizeof where->address.sun_path, "/proc/self/fd/%d/%s",
+                         where->directory, slash + 1);
+  if ((size_t)written < sizeof where->address.sun_path) return 0;
+  close(where->directory);
+  errno = ENAMETOOLONG;
+  return -1;
+}
+
+static void leave(place *where) {
+  int number = errno;
+  if (where->directory >= 0) close(where->directory);
+  errno = number;
+}
+
+int zp_sock_listen(const char *path, int *out) {
+  place where;
+  if (find(&where, path) < 0) return zp_fail_errno("cannot listen at %s", path);
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  int rc = fd;
+  if (rc >= 0) rc = fchmod(fd, 0600); /* before it has a name */
+  if (rc >= 0) rc = bind(fd, (struct sockaddr *)&where.address, sizeof where.address);
+  if (rc >= 0) rc = listen(fd, BACKLOG);
+  leave(&where);
+  if (rc < 0) {
+    rc = zp_fail_errno("cannot listen at %s", path);
+    if (fd >= 0) close(fd);
+    return rc;
+  }
+  *out = fd;
+  return 0;
+}
+
+/* EAGAIN of a Unix socket says that the queue of the listener is full, and poll cannot wait for that to change. */
+static int wait_in_line(double deadline) {
+  static const double PAUSE = 0.005; /* seconds */
+  double left = deadline - zp_clock_now();
+  if (left <= 0) return ZP_ETIMEOUT;
+  struct timespec pause = {.tv_nsec = (long)((left < PAUSE ? left : PAUSE) * 1e9)};
+  return nanosleep(&pause, NULL) < 0 && errno == EINTR ? ZP_EINTR : 0;
+}
+
+int zp_sock_connect(const char *path, double deadline, int *out) {
+  place where;
+  if (find(&where, path) < 0)
+    return errno == ENOENT || errno == ENOTDIR ? zp_fail(ZP_ENOSTORE, "nobody listens at %s", path)
+                                               : zp_fail_errno("cannot connect to %s", path);
+  int rc = 0, fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) rc = zp_fail_errno("cannot connect to %s", path);
+  while (!rc && connect(fd, (struct sockaddr *)&where.address, sizeof where.address) < 0) {
+    if (errno == EAGAIN) rc = wait_in_line(deadline);
+    else if (errno == ENOENT || errno == ENOTDIR || errno == ECONNREFUSED || errno == ENOTSOCK || errno == EPROTOTYPE)
+      rc = zp_fail(ZP_ENOSTORE, "nobody listens at %s", path);
+    else if (errno != EINTR) rc = zp_fail_errno("cannot connect to %s", path);
+  }
+  leave(&where);
+  if (rc && fd >= 0) close(fd);
+  if (!rc) *out = fd;
+  return rc;
+}
+
+pid_t zp_sock_listener(int fd) {
+  struct ucred peer;
+  socklen_t size = sizeof peer;
+  return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : 0;
+}
