@@ -1,9 +1,49 @@
 --- What several specs use: local support = dofile(os.getenv "SRCDIR" .. "/tests/support.lua")
 
 local assert = require "luassert"
+local core = require "zproc.core"
 local zproc = require "zproc"
 
 local support = {}
+
+support.GENEROUS = 60 -- seconds; a limit, not an expectation
+
+--- Wait until fn() gives something; returns that.
+---@param what string for the message
+function support.eventually(what, fn)
+  local limit = core.clock() + support.GENEROUS
+  while true do
+    local result = fn()
+    if result then return result end
+    if core.clock() > limit then error("never: " .. what) end
+    core.sleep(0.001)
+  end
+end
+
+--- Send a signal, by default SIGKILL.
+---@param pid integer|string
+---@param signal string?
+function support.kill(pid, signal) os.execute(("kill -%s %s"):format(signal or "KILL", pid)) end
+
+--- Whether there is a process, and it is no zombie.
+---@param pid integer|string
+function support.is_running(pid)
+  local file <close> = io.open(("/proc/%s/stat"):format(pid))
+  local state = file and file:read("a"):match "%) (%a)"
+  return state ~= nil and state ~= "Z"
+end
+
+--- Start a script as a program of its own, unrelated to this process; returns the open pipe with its output, stderr included.
+---@param source string
+function support.run_script(source, ...)
+  local path = os.tmpname()
+  local file = assert(io.open(path, "w"))
+  file:write(source)
+  file:close()
+  local words = { support.quote(os.getenv "ZPROC"), "run", path }
+  for _, word in ipairs { ... } do words[#words + 1] = support.quote(word) end
+  return assert(io.popen(table.concat(words, " ") .. " 2>&1; rm -f " .. path))
+end
 
 --- A text as one word of the shell.
 function support.quote(text)

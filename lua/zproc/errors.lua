@@ -14,6 +14,8 @@ local core = require "zproc.core"
 ---@field process zproc.Process? of a ProcessWaitError
 ---@field cause any? of a ProcessWaitError: what the target raised
 ---@field status integer? of a ProcessExit
+---@field signal zproc.Signal? of a SignalError
+---@field tries integer? how often a process was tried, if more than once
 
 local errors = {}
 
@@ -21,6 +23,7 @@ local Error = { __name = "Error" }
 
 function Error.__tostring(err)
   local text = ("%s: %s"):format(err.name, err.message)
+  if err.tries then text = ("%s (after %d tries)"):format(text, err.tries) end
   return err.where and err.where .. " " .. text or text
 end
 
@@ -84,6 +87,20 @@ function ErrorClass.__tostring(class)
   return "error class " .. class.name
 end
 
+--- The names of errors that there are: those of zproc, and those that classes were made for.
+local known = {}
+for _, name in ipairs {
+  "AuthError", "DecodeError", "EncodeError", "HistoryLost", "MemoryError", "ProcessExit", "ProcessWaitError", "RemoteError",
+  "ServerLost", "SignalError", "StateFull", "SystemError", "TimeoutError", "UsageError",
+} do
+  known[name] = true
+end
+
+---@param name string
+function errors.is_known(name) return known[name] == true end
+
+function errors.is_class(value) return getmetatable(value) == ErrorClass end
+
 --- A class of errors: call it with a message to make one, `error(ConnectionError "refused")`.
 ---@param name string
 ---@return fun(message: string|table): zproc.Error
@@ -91,8 +108,13 @@ function errors.class(name)
   if type(name) ~= "string" or name == "" then
     errors.usage("zproc.error_class takes a name, not a %s", type(name))
   end
+  known[name] = true
   return setmetatable({ name = name }, ErrorClass)
 end
+
+--- Stands for errors of any kind, where a class is asked for.
+errors.any = errors.class "AnyError"
+core.register("zproc:AnyError", errors.any)
 
 --- Whether a value is an error object, and if a class or name is given, one of that name.
 ---@param value any
@@ -101,7 +123,8 @@ end
 function errors.is(value, class)
   if getmetatable(value) ~= Error then return false end
   if class == nil then return true end
-  if getmetatable(class) == ErrorClass then class = class.name end
+  if class == errors.any then return true end
+  if errors.is_class(class) then class = class.name end
   if type(class) ~= "string" then errors.usage("zproc.is_error takes an error class or a name, not a %s", type(class)) end
   return value.name == class
 end

@@ -7,6 +7,7 @@ local options = require "zproc.options"
 local process = require "zproc.process"
 local runtime = require "zproc.runtime"
 local server = require "zproc.server"
+local signal = require "zproc.signal"
 local state = require "zproc.state"
 require "zproc.watch" -- adds the watchers to State and Context
 
@@ -21,6 +22,9 @@ zproc.start_server = server.start_server
 zproc.exit = runtime.exit
 zproc.error_class = errors.class
 zproc.is_error = errors.is
+zproc.AnyError = errors.any
+zproc.signal = signal.by_name
+zproc.signal_to_error = signal.to_error
 zproc.time = core.time
 zproc.getpid = core.getpid
 zproc.cpu_count = core.cpu_count

@@ -19,6 +19,9 @@ local kinds = {
   revision = {
     function(value) return math.type(value) == "integer" and value >= 0 end, "a revision number, an integer of at least 0",
   },
+  retries = {
+    function(value) return math.type(value) == "integer" and value >= 0 end, "a number of retries, an integer of at least 0",
+  },
   count = {
     function(value) return math.type(value) == "integer" and value >= 1 end, "an integer of at least 1",
   },

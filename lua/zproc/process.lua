@@ -4,10 +4,11 @@ local core = require "zproc.core"
 local address = require "zproc.address"
 local errors = require "zproc.errors"
 local options = require "zproc.options"
+local retry = require "zproc.retry"
 local runtime = require "zproc.runtime"
 local state = require "zproc.state"
 
-local SIGTERM <const>, SIGKILL <const> = 15, 9
+local SIGKILL <const> = 9
 local GRACE <const> = 2 -- seconds that a process has between SIGTERM and SIGKILL
 
 ---@class zproc.Process
@@ -30,6 +31,7 @@ local OPTIONS = {
   name = "string",
   cleanup = "boolean", -- set by the Context
 }
+for name, kind in pairs(retry.OPTIONS) do OPTIONS[name] = kind end
 
 local process = { OPTIONS = OPTIONS }
 
@@ -96,6 +98,7 @@ function process.new(call, target, server_address, opts, state_for)
     server_address = server_address,
     namespace = opts.namespace or "default",
     _options = opts,
+    _retry = retry.plan(call, opts),
   }, Process)
   if not state_for then
     local directory = address.directory(call, server_address)
@@ -106,30 +109,43 @@ function process.new(call, target, server_address, opts, state_for)
   return self
 end
 
---- What the child will run: a coroutine of the target, and its packed arguments. Made before the fork, because what a child
---- makes after it costs a page fault for every page that it touches.
-local function prepare(self)
-  local opts, arguments = self._options, { n = 0 }
+--- The arguments of a target: `first` if there is one, args one by one, kwargs as one table.
+local function arguments_of(first, args, kwargs)
+  local arguments = { n = 0 }
   local function add(value)
     arguments.n = arguments.n + 1
     arguments[arguments.n] = value
   end
-  local target = self.target
+  if first ~= nil then add(first) end
+  args = args or {}
+  for i = 1, args.n or #args do add(args[i]) end
+  if kwargs then add(kwargs) end
+  return arguments
+end
+
+--- What the child will run: a coroutine of the target, and its packed arguments. Made before the fork, because what a child
+--- makes after it costs a page fault for every page that it touches.
+local function prepare(self)
+  local opts, target = self._options, self.target
   if type(target) ~= "function" then
     local callable = target
     target = function(...) return callable(...) end
   end
+  local first
   if opts.pass_context then -- made by the child: a Context belongs to the process that makes it
     local plain, given = target, { server_address = self.server_address, namespace = self.namespace }
     target = function(...) return plain(require "zproc.context".new(given), ...) end
   elseif opts.stateful ~= false then
-    add(self._state_for(self.namespace))
+    first = self._state_for(self.namespace)
   end
-  local args = opts.args or {}
-  for i = 1, args.n or #args do add(args[i]) end
-  if opts.kwargs then add(opts.kwargs) end
+  if self._retry then
+    target = retry.wrap(self._retry, self.name, target, function()
+      local arguments = arguments_of(first, opts.retry_args or opts.args, opts.retry_kwargs or opts.kwargs)
+      return table.unpack(arguments, 1, arguments.n)
+    end)
+  end
   -- In a coroutine of its own, so that a traceback ends where the target was called, not in the parent's history.
-  return coroutine.create(target), arguments
+  return coroutine.create(target), arguments_of(first, opts.args, opts.kwargs)
 end
 
 --- Start the process; a second start is an error.
@@ -152,7 +168,7 @@ end
 function Process:stop()
   need_start(self, "stop")
   if self.exitcode == nil then
-    self._child:signal(SIGTERM)
+    self._child:stop()
     self._exitcode = self._child:wait(GRACE)
     if not self._exitcode then
       self._child:signal(SIGKILL)
@@ -162,9 +178,9 @@ function Process:stop()
   return self._exitcode
 end
 
---- Send SIGTERM without waiting; for ending many at once.
+--- Ask it to end without waiting; for ending many at once.
 function Process:_terminate()
-  if self.is_alive then self._child:signal(SIGTERM) end
+  if self.is_alive then self._child:stop() end
 end
 
 local function raise_wait_error(self, exitcode, cause)

@@ -31,12 +31,17 @@ local function to_words(value)
   return ok and text or ("(a %s whose __tostring fails)"):format(type(value))
 end
 
---- Close what this process has open, the newest first; what it inherited by fork is its owner's. All are closed whatever
+--- How much is open now, for close_from.
+---@return integer
+function runtime.mark() return #open end
+
+--- Close what was opened after the mark, the newest first; what it inherited by fork is its owner's. All are closed whatever
 --- happens.
+---@param mark integer
 ---@return any failure the first error, if any
-function runtime.shutdown()
+function runtime.close_from(mark)
   local failure
-  while #open > 0 do
+  while #open > mark do
     local closable = table.remove(open)
     if closable._pid == core.getpid() then
       local ok, err = pcall(closable.close, closable)
@@ -45,6 +50,10 @@ function runtime.shutdown()
   end
   return failure
 end
+
+--- Close everything that this process has open.
+---@return any failure the first error, if any
+function runtime.shutdown() return runtime.close_from(0) end
 
 --- Report on stderr, which the script may have closed or replaced: reporting must not be a failure of its own.
 ---@param text string
@@ -84,7 +93,10 @@ os.exit = function(status, close)
 end
 
 --- The error object for whatever a target raised, with the traceback of where that was.
-local function describe(raised, traceback)
+---@param raised any
+---@param traceback string?
+---@return zproc.Error
+function runtime.describe(raised, traceback)
   if errors.is(raised) then
     raised.traceback = raised.traceback or traceback
     return raised
@@ -99,7 +111,7 @@ local function encode_outcome(ok, values)
 end
 
 local function leave_error(child, raised, traceback)
-  local err = describe(raised, traceback)
+  local err = runtime.describe(raised, traceback)
   local sent, bytes = pcall(encode_outcome, false, err)
   if not sent then -- what was raised cannot travel; its words can
     err = errors.new(err.name, err.message, { traceback = err.traceback, where = err.where })
@@ -129,6 +141,10 @@ local function leave_outcome(child, name, ended, thread, ...)
     if not closed and not rawequal(failure, raised) then say(to_words(failure)) end
   end
   if errors.is(raised, "ProcessExit") then return exit_status(raised.status) end
+  if errors.is(raised, "SignalError") and core.is_to_stop() then -- as its parent wished
+    runtime.shutdown()
+    core.die_of(raised.signal.number)
+  end
   local err = leave_error(child, raised, traceback)
   say(("process %s (pid %d) failed: %s\n%s"):format(name, core.getpid(), tostring(err), err.traceback or ""))
   return 1

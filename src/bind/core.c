@@ -8,6 +8,7 @@
 #include "bind/embedded.h"
 #include "bind/lbuf.h"
 #include "bind/lerror.h"
+#include "bind/lsignal.h"
 #include "codec/names.h"
 #include "codec/value.h"
 
@@ -64,6 +65,7 @@ static int open_core(lua_State *L) {
   zp_lstate_open(L);
   zp_lchild_open(L);
   zp_lserver_open(L);
+  zp_lsignal_open(L);
   zp_lsys_open(L);
   zp_lwatch_open(L);
   return 1;
@@ -81,6 +83,7 @@ static int load_embedded(lua_State *L) {
 }
 
 void zp_core_install(lua_State *L) {
+  zp_lsignal_install(L);
   zp_codec_open(L);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
   lua_pushcfunction(L, open_core);

@@ -16,6 +16,7 @@ void zp_core_install(lua_State *L);
 void zp_lstate_open(lua_State *L);
 void zp_lchild_open(lua_State *L);
 void zp_lserver_open(lua_State *L);
+void zp_lsignal_open(lua_State *L);
 void zp_lsys_open(lua_State *L);
 void zp_lwatch_open(lua_State *L);
 

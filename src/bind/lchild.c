@@ -12,11 +12,15 @@
 #include "bind/core.h"
 #include "bind/lbuf.h"
 #include "bind/lerror.h"
+#include "bind/lsignal.h"
 #include "sys/child.h"
+#include "sys/interrupt.h"
 
 #define CHILD "zproc.Child"
 
-static zp_child *check_child(lua_State *L) { return *(zp_child **)luaL_checkudata(L, 1, CHILD); }
+static zp_child *check_child_at(lua_State *L, int idx) { return *(zp_child **)luaL_checkudata(L, idx, CHILD); }
+
+static zp_child *check_child(lua_State *L) { return check_child_at(L, 1); }
 
 /* core.check_fork(): raises within an atomic function, where a process cannot be started: it would inherit a lock that it does not
    hold. */
@@ -27,6 +31,9 @@ static int core_check_fork(lua_State *L) {
 
 /* Whether this process was started by core.start, and whether something was made in it that wants to be closed. */
 static bool is_child, has_closables;
+
+/* In a process that was started by core.start: its own handle. */
+static zp_child *own_child;
 
 /* core.is_child(): whether this process was started by another one of zproc. */
 static int core_is_child(lua_State *L) {
@@ -67,9 +74,11 @@ static int finish_child(lua_State *L) {
    A target that returns nothing ends at once: each page that is not touched here is a page fault less. */
 static _Noreturn void run_child(lua_State *L, lua_State *thread, int arguments) {
   is_child = true;
+  own_child = check_child_at(L, lua_gettop(L));
   has_closables = false;
+  zp_interrupt_release_once();
   ending end = {.thread = thread};
-  end.status = lua_resume(thread, L, arguments, &end.results);
+  end.status = zp_lsignal_resume(L, thread, arguments, &end.results);
   if (end.status == LUA_OK && end.results == 0 && !has_closables) zp_child_exit(0);
 
   if (end.status != LUA_OK && end.status != LUA_YIELD) end.results = 1; /* the error */
@@ -123,8 +132,11 @@ static int child_wait(lua_State *L) {
   zp_child *child = check_child(L);
   double deadline = lua_isnoneornil(L, 2) ? ZP_FOREVER : zp_clock_now() + luaL_checknumber(L, 2);
   int rc;
-  do rc = zp_child_wait(child, deadline);
-  while (rc == ZP_EINTR);
+  do {
+    zp_lsignal_begin_wait(L);
+    rc = zp_child_wait(child, deadline);
+  } while (rc == ZP_EINTR);
+  zp_lsignal_end_wait();
   if (rc == ZP_ETIMEOUT) return 0;
   if (rc) return zp_lua_raise(L, rc);
   int exitcode = 0;
@@ -150,6 +162,18 @@ static int child_signal(lua_State *L) {
   return rc ? zp_lua_raise(L, rc) : 0;
 }
 
+/* child:stop(): ask it to end. */
+static int child_stop(lua_State *L) {
+  int rc = zp_child_stop(check_child(L));
+  return rc ? zp_lua_raise(L, rc) : 0;
+}
+
+/* In the child: core.is_to_stop(): whether the parent has asked this process to end. */
+static int core_is_to_stop(lua_State *L) {
+  lua_pushboolean(L, own_child && zp_child_is_to_stop(own_child));
+  return 1;
+}
+
 /* child:pid() */
 static int child_pid(lua_State *L) {
   lua_pushinteger(L, zp_child_pid(check_child(L)));
@@ -166,7 +190,7 @@ static int core_child_exit(lua_State *L) { zp_child_exit((int)luaL_checkinteger(
 
 static const luaL_Reg child_methods[] = {
     {"leave", child_leave}, {"wait", child_wait}, {"message", child_message},
-    {"signal", child_signal}, {"pid", child_pid}, {NULL, NULL},
+    {"signal", child_signal}, {"stop", child_stop}, {"pid", child_pid}, {NULL, NULL},
 };
 
 static const luaL_Reg functions[] = {
@@ -175,6 +199,7 @@ static const luaL_Reg functions[] = {
     {"note_closable", core_note_closable},
     {"start", core_start},
     {"child_exit", core_child_exit},
+    {"is_to_stop", core_is_to_stop},
     {NULL, NULL},
 };
 

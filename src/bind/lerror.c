@@ -1,11 +1,13 @@
 #include "bind/lerror.h"
 
+#include <string.h>
+
 #include <lauxlib.h>
 
 #include "base/err.h"
 #include "codec/names.h"
 
-static const char metatable_key; /* registry key: its address */
+static const char metatable_key, signals_key; /* registry keys: their addresses */
 
 const char *zp_lua_error_name(int code) {
   switch (code) {
@@ -25,21 +27,23 @@ const char *zp_lua_error_name(int code) {
   }
 }
 
+bool zp_lua_is_own(const lua_Debug *ar) { return strncmp(ar->source, "=zproc", 6) == 0; }
+
 /* Push "file:line:" of the innermost Lua function that is not one of zproc's own modules: the line that a user can mend. */
 static void push_where(lua_State *L) {
   lua_Debug ar;
   for (int level = 1; lua_getstack(L, level, &ar); level++) {
     lua_getinfo(L, "Sl", &ar);
     if (ar.currentline <= 0) continue;
-    if (ar.source[0] == '=' && ar.source[1] == 'z' && ar.source[2] == 'p' && ar.source[3] == 'r') continue;
+    if (zp_lua_is_own(&ar)) continue;
     lua_pushfstring(L, "%s:%d:", ar.short_src, ar.currentline);
     return;
   }
   lua_pushnil(L);
 }
 
-/* Raise {name, message on top of the stack, where, traceback}. */
-static int raise_named(lua_State *L, const char *name, const char *traceback) {
+/* With the message on top of the stack, push {name, message, where, traceback}. */
+static void push_named(lua_State *L, const char *name, const char *traceback) {
   lua_createtable(L, 0, 4);
   lua_pushstring(L, name);
   lua_setfield(L, -2, "name");
@@ -51,7 +55,33 @@ static int raise_named(lua_State *L, const char *name, const char *traceback) {
   lua_setfield(L, -2, "traceback");
   lua_rawgetp(L, LUA_REGISTRYINDEX, &metatable_key);
   lua_setmetatable(L, -2);
+}
+
+static int raise_named(lua_State *L, const char *name, const char *traceback) {
+  push_named(L, name, traceback);
   return lua_error(L);
+}
+
+int zp_lua_raise_signal(lua_State *L, int signal) {
+  luaL_checkstack(L, 8, NULL);
+  const char *name = sigabbrev_np(signal);
+  if (name) lua_pushfstring(L, "SIG%s", name);
+  else lua_pushfstring(L, "signal %d", signal);
+  push_named(L, "SignalError", NULL);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &signals_key);
+  if (lua_istable(L, -1)) {
+    lua_rawgeti(L, -1, signal);
+    lua_setfield(L, -3, "signal");
+  }
+  lua_pop(L, 1);
+  return lua_error(L);
+}
+
+int zp_lua_set_signals(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &signals_key);
+  return 0;
 }
 
 int zp_lua_raise_from(lua_State *L, int code, const char *traceback) {

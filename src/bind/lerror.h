@@ -10,6 +10,8 @@
 #ifndef ZP_BIND_LERROR_H
 #define ZP_BIND_LERROR_H
 
+#include <stdbool.h>
+
 #include <lua.h>
 
 /* Raise the error that stands for a ZP_E* code, with zp_error_detail() as its message. Does not return. */
@@ -20,6 +22,15 @@ int zp_lua_raise_from(lua_State *L, int code, const char *traceback);
 
 /* Raise a UsageError with a message as by lua_pushfstring. Does not return. */
 int zp_lua_usage(lua_State *L, const char *format, ...);
+
+/* Raise a SignalError; its field `signal` is what zp_lua_set_signals was given for the number. Does not return. */
+int zp_lua_raise_signal(lua_State *L, int signal);
+
+/* Lua function: takes a table of the values that stand for signals, by number. */
+int zp_lua_set_signals(lua_State *L);
+
+/* Whether the function of the debug record, filled in with "S", is one of zproc's own Lua modules. */
+bool zp_lua_is_own(const lua_Debug *ar);
 
 /* Pop a table from the stack and make it the metatable of all error objects of this VM, known to the codec as "zproc:Error". */
 void zp_lua_set_error_metatable(lua_State *L);

@@ -14,6 +14,7 @@
 #include "bind/core.h"
 #include "bind/lbuf.h"
 #include "bind/lerror.h"
+#include "bind/lsignal.h"
 #include "server/client.h"
 #include "server/keeper.h"
 #include "store/store.h"
@@ -56,8 +57,11 @@ static int core_ping(lua_State *L) {
   zp_buf *echo = zp_lbuf_push(L);
   pid_t pid;
   int rc;
-  do rc = zp_client_ping(path, payload, deadline, &pid, echo);
-  while (rc == ZP_EINTR);
+  do {
+    zp_lsignal_begin_wait(L);
+    rc = zp_client_ping(path, payload, deadline, &pid, echo);
+  } while (rc == ZP_EINTR);
+  zp_lsignal_end_wait();
   if (rc == ZP_ETIMEOUT) return 0;
   if (rc) return zp_lua_raise(L, rc);
   lua_pushinteger(L, pid);

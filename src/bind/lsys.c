@@ -2,7 +2,6 @@
  * lsys -- the small things of the system: time, sleep, directories for stores, signal names.
  */
 #include <errno.h>
-#include <math.h>
 #include <sched.h>
 #include <string.h>
 #include <time.h>
@@ -14,21 +13,23 @@
 #include "base/err.h"
 #include "bind/core.h"
 #include "bind/lerror.h"
+#include "bind/lsignal.h"
 #include "store/store.h"
 #include "sys/dir.h"
+#include "sys/interrupt.h"
 
 #define DIR_TYPE "zproc.Directory"
 
 /* core.sleep(seconds): the argument is checked by the caller. */
 static int core_sleep(lua_State *L) {
   double until = zp_clock_now() + luaL_checknumber(L, 1);
-  for (;;) {
-    double left = until - zp_clock_now();
-    if (!(left > 0)) return 0;
-    if (left > 1e6) left = 1e6;
-    struct timespec wanted = {.tv_sec = (time_t)left, .tv_nsec = (long)((left - floor(left)) * 1e9)};
-    nanosleep(&wanted, NULL);
-  }
+  int rc;
+  do {
+    zp_lsignal_begin_wait(L);
+    rc = zp_interrupt_wait(until);
+  } while (rc == ZP_EINTR);
+  zp_lsignal_end_wait();
+  return rc == ZP_ETIMEOUT ? 0 : zp_lua_raise(L, rc);
 }
 
 /* core.time() -> seconds since the epoch, a float */

@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "bind/core.h"
 #include "bind/lerror.h"
+#include "bind/lsignal.h"
 #include "bind/lstate.h"
 #include "codec/key.h"
 #include "codec/value.h"
@@ -167,13 +168,14 @@ static bool option(lua_State *L, int options, const char *name) {
 
 /* Wait for the next match; false if the time was up first. May raise. */
 static bool wait_for_match(lua_State *L, zp_lstate *state, watcher *self, double deadline, uint64_t *revision) {
-  for (;;) {
-    int rc = zp_watch_next(self->watch, deadline, &state->cursor, revision);
-    if (rc == 0) return true;
-    if (rc == ZP_ETIMEOUT) return false;
-    if (rc != ZP_EINTR)
-      zp_lua_raise_from(L, rc, self->predicate ? zp_predicate_traceback(self->predicate) : NULL);
-  }
+  int rc;
+  do {
+    zp_lsignal_begin_wait(L);
+    rc = zp_watch_next(self->watch, deadline, &state->cursor, revision);
+  } while (rc == ZP_EINTR);
+  zp_lsignal_end_wait();
+  if (rc && rc != ZP_ETIMEOUT) zp_lua_raise_from(L, rc, self->predicate ? zp_predicate_traceback(self->predicate) : NULL);
+  return rc == 0;
 }
 
 /* For get_raw_update: the state before and after the revision, and whether nothing changed. */

@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "sys/interrupt.h"
 
 /* So many that ten thousand waiters on as many keys seldom share one: a shared bucket is a needless wake-up. */
 enum { BUCKETS = 1 << 16, FILE_SIZE = BUCKETS * sizeof(uint32_t) };
@@ -127,31 +128,38 @@ static bool is_void(zp_bell *bell, const uint64_t *tags, const uint32_t *tickets
   return false;
 }
 
-/* Sleep while the words are what the tickets say; -1 with errno as futex(2) has it. The clock is the monotonic one, and the
-   futexes are not private: other processes ring. */
+/* Sleep while the words are what the tickets say, and no interrupt is due; -1 with errno as futex(2) has it. The clock is the
+   monotonic one, and the futexes are not private: other processes ring. */
 static long sleep_on(zp_bell *bell, const uint64_t *tags, const uint32_t *tickets, size_t count, double deadline) {
   struct timespec until;
-  if (count == 1)
+  uint32_t armed;
+  _Atomic uint32_t *interrupt = zp_interrupt_word(&armed);
+  if (count == 1 && !interrupt)
     return syscall(SYS_futex, bucket_of(bell, tags[0]), FUTEX_WAIT_BITSET, tickets[0], instant(deadline, &until), NULL,
                    FUTEX_BITSET_MATCH_ANY);
-  struct futex_waitv waiters[ZP_BELL_TAGS_MAX];
+  struct futex_waitv waiters[ZP_BELL_TAGS_MAX + 1];
   for (size_t i = 0; i < count; i++)
     waiters[i] = (struct futex_waitv){
         .val = tickets[i], .uaddr = (uintptr_t)bucket_of(bell, tags[i]), .flags = FUTEX_32};
-  long rc = syscall(SYS_futex_waitv, waiters, count, 0, instant(deadline, &until), CLOCK_MONOTONIC);
+  unsigned words = (unsigned)count;
+  if (interrupt)
+    waiters[words++] =
+        (struct futex_waitv){.val = armed, .uaddr = (uintptr_t)interrupt, .flags = FUTEX_32 | FUTEX_PRIVATE_FLAG};
+  long rc = syscall(SYS_futex_waitv, waiters, words, 0, instant(deadline, &until), CLOCK_MONOTONIC);
   if (rc >= 0 || errno != ENOSYS) return rc;
   double soon = zp_clock_now() + 0.005;
-  return sleep_on(bell, tags, tickets, 1, soon < deadline ? soon : deadline);
+  return syscall(SYS_futex, bucket_of(bell, tags[0]), FUTEX_WAIT_BITSET, tickets[0],
+                 instant(soon < deadline ? soon : deadline, &until), NULL, FUTEX_BITSET_MATCH_ANY);
 }
 
 int zp_bell_wait(zp_bell *bell, const uint64_t *tags, const uint32_t *tickets, size_t count, double deadline) {
   assert(count > 0 && count <= ZP_BELL_TAGS_MAX);
   for (;;) {
     if (is_void(bell, tags, tickets, count)) return 0;
+    if (zp_interrupt_is_due()) return ZP_EINTR;
     if (deadline != ZP_FOREVER && deadline <= zp_clock_now()) return ZP_ETIMEOUT;
     if (sleep_on(bell, tags, tickets, count, deadline) >= 0) continue;
-    if (errno == EINTR) return ZP_EINTR;
-    if (errno != EAGAIN && errno != ETIMEDOUT) return zp_fail_errno("cannot wait: futex");
+    if (errno != EINTR && errno != EAGAIN && errno != ETIMEDOUT) return zp_fail_errno("cannot wait: futex");
   }
 }
 

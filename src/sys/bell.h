@@ -49,7 +49,7 @@ uint64_t zp_bell_tag_all(const char *name);
 uint32_t zp_bell_arm(zp_bell *bell, uint64_t tag);
 
 /* Wait until the bucket of one of the tags was rung after its arming, or the deadline (zp_clock_now seconds, ZP_FOREVER).
-   0, ZP_ETIMEOUT, or ZP_EINTR if a signal handler ran. Waiting for several takes Linux 5.16; before that it looks every few
+   0, ZP_ETIMEOUT, or ZP_EINTR if an interrupt is due (interrupt.h). Takes Linux 5.16; before that it looks every few
    milliseconds. */
 int zp_bell_wait(zp_bell *bell, const uint64_t *tags, const uint32_t *tickets, size_t count, double deadline);
 

@@ -1,46 +1,174 @@
 #include "sys/child.h"
 
 #include <errno.h>
-#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "sys/interrupt.h"
+
+/* What is known of a process that was forked. It outlives the handle until the end of the process was seen, because somebody has to
+   see it. */
+typedef struct birth {
+  pid_t pid;
+  int exitcode;       /* valid once it has ended */
+  _Atomic bool ended; /* and is reaped */
+  bool forgotten;     /* there is no handle any more; under the lock */
+  struct birth *next;
+} birth;
 
 struct zp_child {
   pid_t parent;
   pid_t pid; /* 0 in the child */
   int message_fd;
-  int pidfd; /* -1 until a wait needs a deadline */
-  bool ended;
-  int exitcode;
+  birth *birth;
 };
 
-/* The message file: 8 bytes of size, then the message. The size is written last, so a message that was cut short by death
-   does not count. */
-enum { HEADER = 8 };
+/* The message file: 8 bytes of size, 8 of the parent's wish that it ends, then the message. The size is written last, so a message that
+   was cut short by death does not count. */
+enum { WISH = 8, HEADER = 16 };
+
+/* ---- reaping ----
+   Children are reaped by the handler of SIGCHLD, so that none stays a zombie, whether or not anybody waits for it.
+
+   Invariant: `births` has those that have not ended, `graves` those that have ended and have no handle; all others belong to their
+   handle. The lists are changed only with SIGCHLD blocked and `lock` held; the handler holds `lock` as well, since it may run in
+   another thread, and nothing is freed there. An entry's end is written once, by whoever reaps it, before `ended` is set. */
+
+static birth *births, *graves;
+static atomic_flag lock = ATOMIC_FLAG_INIT;
+
+static void take_lock(void) {
+  while (atomic_flag_test_and_set_explicit(&lock, memory_order_acquire)) sched_yield();
+}
+
+static void give_lock(void) { atomic_flag_clear_explicit(&lock, memory_order_release); }
+
+static void block(sigset_t *before) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGCHLD);
+  pthread_sigmask(SIG_BLOCK, &set, before);
+}
+
+static void unblock(const sigset_t *before) { pthread_sigmask(SIG_SETMASK, before, NULL); }
+
+/* Look whether a process has ended, and if so take it off the list. Under the lock. */
+static bool reap(birth **link) {
+  birth *entry = *link;
+  int status;
+  pid_t pid = waitpid(entry->pid, &status, WNOHANG);
+  if (pid == 0 || (pid < 0 && errno != ECHILD)) return false;
+  if (pid < 0) status = W_EXITCODE(EXIT_FAILURE, 0); /* somebody else has reaped it: how it ended is lost */
+  entry->exitcode = WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+  *link = entry->next;
+  if (entry->forgotten) {
+    entry->next = graves;
+    graves = entry;
+  }
+  atomic_store(&entry->ended, true);
+  return true;
+}
+
+static birth **find(pid_t pid) {
+  birth **link = &births;
+  while (*link && (*link)->pid != pid) link = &(*link)->next;
+  return link;
+}
+
+/* Of many children one has ended, most of the time: ask the kernel which, rather than each of them. A zombie that is none of ours hides
+   the others, and is left to whoever it belongs to. */
+static void on_sigchld(int signal) {
+  (void)signal;
+  int number = errno;
+  take_lock();
+  for (;;) {
+    siginfo_t info = {0};
+    if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid == 0) break;
+    birth **link = find(info.si_pid);
+    if (*link && reap(link)) continue;
+    for (link = &births; *link;)
+      if (!reap(link)) link = &(*link)->next;
+    break;
+  }
+  give_lock();
+  zp_interrupt_all();
+  errno = number;
+}
+
+/* Whose children these were is not this process. */
+static void after_fork_in_child(void) {
+  births = graves = NULL;
+  atomic_flag_clear(&lock);
+}
+
+static void prepare_process(void) {
+  pthread_atfork(NULL, NULL, after_fork_in_child);
+  /* With SA_RESTART: other people's system calls need not know of our children. */
+  struct sigaction action = {.sa_handler = on_sigchld, .sa_flags = SA_RESTART | SA_NOCLDSTOP};
+  sigfillset(&action.sa_mask);
+  sigaction(SIGCHLD, &action, NULL);
+}
+
+static void free_graves(birth *entry) {
+  while (entry) {
+    birth *next = entry->next;
+    free(entry);
+    entry = next;
+  }
+}
+
+/* ---- starting ---- */
 
 int zp_child_fork(bool die_with_parent, zp_child **out, pid_t *out_pid) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, prepare_process);
   zp_child *child = malloc(sizeof *child);
-  if (!child) return zp_fail(ZP_ENOMEM, "out of memory: cannot start a process");
-  *child = (zp_child){.parent = getpid(), .pidfd = -1};
+  birth *entry = calloc(1, sizeof *entry);
+  if (!child || !entry) {
+    free(child);
+    free(entry);
+    return zp_fail(ZP_ENOMEM, "out of memory: cannot start a process");
+  }
+  *child = (zp_child){.parent = getpid(), .birth = entry};
   child->message_fd = memfd_create("zproc-message", MFD_CLOEXEC);
   if (child->message_fd < 0) {
     free(child);
+    free(entry);
     return zp_fail_errno("cannot start a process: memfd_create");
   }
   fflush(NULL);
+  birth *forgotten = NULL;
+  sigset_t before;
+  block(&before);
   pid_t pid = fork();
+  if (pid > 0) {
+    entry->pid = pid;
+    take_lock();
+    entry->next = births;
+    births = entry;
+    forgotten = graves;
+    graves = NULL;
+    give_lock();
+  }
+  int number = errno;
+  unblock(&before);
+  free_graves(forgotten);
   if (pid < 0) {
+    errno = number;
     int rc = zp_fail_errno("cannot start a process: fork");
+    free(entry);
+    child->birth = NULL;
     zp_child_close(&child);
     return rc;
   }
@@ -84,27 +212,16 @@ static int read_at(int fd, void *data, size_t size, off_t offset) {
 
 int zp_child_leave(zp_child *child, zp_bytes message) {
   uint64_t size = 0;
-  int rc = write_at(child->message_fd, &size, HEADER, 0); /* an earlier message is void from here on */
+  int rc = write_at(child->message_fd, &size, sizeof size, 0); /* an earlier message is void from here on */
   if (!rc) rc = write_at(child->message_fd, message.data, message.size, HEADER);
   size = message.size;
-  if (!rc) rc = write_at(child->message_fd, &size, HEADER, 0);
+  if (!rc) rc = write_at(child->message_fd, &size, sizeof size, 0);
   return rc;
 }
 
 void zp_child_exit(int status) {
   fflush(NULL);
   _exit(status);
-}
-
-static int reap(zp_child *child, int flags) {
-  int status;
-  pid_t pid = waitpid(child->pid, &status, flags);
-  if (pid == 0) return ZP_ETIMEOUT;
-  if (pid < 0 && errno == EINTR) return ZP_EINTR;
-  if (pid < 0) return zp_fail_errno("cannot wait for process %d", (int)child->pid);
-  child->ended = true;
-  child->exitcode = WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
-  return 0;
 }
 
 /* A pid of -1 must never reach kill() or waitpid(), and another process's children are not ours to reap. */
@@ -114,42 +231,51 @@ static int check_owner(const zp_child *child) {
                  (int)child->pid, (int)child->parent);
 }
 
+static bool has_ended(const zp_child *child) { return child->birth && atomic_load(&child->birth->ended); }
+
+/* Should the handler not run, because somebody has replaced it, or blocks the signal for ever, the child is found all the same. */
+static void look(const zp_child *child) {
+  sigset_t before;
+  block(&before);
+  take_lock();
+  if (!has_ended(child)) reap(find(child->pid));
+  give_lock();
+  unblock(&before);
+}
+
 int zp_child_wait(zp_child *child, double deadline) {
-  if (child->ended) return 0;
+  static const double LOOK = 0.5; /* seconds */
+  if (has_ended(child)) return 0;
   int rc = check_owner(child);
   if (rc) return rc;
-  if (deadline == ZP_FOREVER) return reap(child, 0);
-
-  rc = reap(child, WNOHANG);
-  double left = deadline - zp_clock_now();
-  if (rc != ZP_ETIMEOUT || left <= 0) return rc;
-  if (child->pidfd < 0) {
-    /* Not reaped yet, so the pid cannot have been given to somebody else. */
-    child->pidfd = (int)syscall(SYS_pidfd_open, child->pid, 0);
-    if (child->pidfd < 0) return zp_fail_errno("cannot wait for process %d: pidfd_open", (int)child->pid);
-  }
+  look(child);
+  bool cut_short = zp_interrupt_is_armed();
   for (;;) {
-    struct pollfd ready = {.fd = child->pidfd, .events = POLLIN};
-    struct timespec timeout = {.tv_sec = left < 1e9 ? (time_t)left : 1000000000};
-    timeout.tv_nsec = left < 1e9 ? (long)((left - (double)timeout.tv_sec) * 1e9) : 0;
-    int n = ppoll(&ready, 1, &timeout, NULL);
-    if (n < 0) return errno == EINTR ? ZP_EINTR : zp_fail_errno("cannot wait for process %d", (int)child->pid);
-    if (n > 0) return reap(child, 0);
-    left = deadline - zp_clock_now();
-    if (left <= 0) return reap(child, WNOHANG);
+    if (!cut_short) zp_interrupt_arm(); /* for the end of the child alone */
+    if (has_ended(child)) break;
+    double now = zp_clock_now();
+    rc = deadline <= now ? ZP_ETIMEOUT : zp_interrupt_wait(deadline < now + LOOK ? deadline : now + LOOK);
+    if (has_ended(child)) break;
+    if (rc == ZP_ETIMEOUT && now < deadline) look(child);
+    else if (rc == ZP_ETIMEOUT || rc != ZP_EINTR || cut_short) goto out;
   }
+  rc = 0;
+out:
+  if (!cut_short) zp_interrupt_disarm();
+  return rc;
 }
 
 bool zp_child_ended(const zp_child *child, int *exitcode) {
-  if (child->ended && exitcode) *exitcode = child->exitcode;
-  return child->ended;
+  bool ended = has_ended(child);
+  if (ended && exitcode) *exitcode = child->birth->exitcode;
+  return ended;
 }
 
 int zp_child_message(const zp_child *child, zp_buf *out) {
   uint64_t size = 0;
-  ssize_t n = pread(child->message_fd, &size, HEADER, 0);
+  ssize_t n = pread(child->message_fd, &size, sizeof size, 0);
   if (n < 0) return zp_fail_errno("cannot read a result");
-  if (n != HEADER || size == 0) return 0;
+  if (n != sizeof size || size == 0) return 0;
   int rc = zp_buf_reserve(out, size);
   if (!rc) rc = read_at(child->message_fd, out->data + out->size, size, HEADER);
   if (rc) return rc;
@@ -157,20 +283,49 @@ int zp_child_message(const zp_child *child, zp_buf *out) {
   return 1;
 }
 
+/* Whoever reaps the child does it with SIGCHLD blocked or in its handler, so with the signal blocked the pid is still that of the child,
+   or it has ended. */
 int zp_child_signal(zp_child *child, int signal) {
-  if (child->ended) return 0;
+  if (has_ended(child)) return 0;
   int rc = check_owner(child);
   if (rc) return rc;
-  if (kill(child->pid, signal) < 0) return zp_fail_errno("cannot send signal %d to process %d", signal, (int)child->pid);
-  return 0;
+  sigset_t before;
+  block(&before);
+  take_lock();
+  if (!has_ended(child) && kill(child->pid, signal) < 0)
+    rc = zp_fail_errno("cannot send signal %d to process %d", signal, (int)child->pid);
+  give_lock();
+  unblock(&before);
+  return rc;
+}
+
+int zp_child_stop(zp_child *child) {
+  static const uint64_t yes = 1;
+  int rc = write_at(child->message_fd, &yes, sizeof yes, WISH);
+  return rc ? rc : zp_child_signal(child, SIGTERM);
+}
+
+bool zp_child_is_to_stop(const zp_child *child) {
+  uint64_t wish = 0;
+  return pread(child->message_fd, &wish, sizeof wish, WISH) == (ssize_t)sizeof wish && wish;
 }
 
 pid_t zp_child_pid(const zp_child *child) { return child->pid; }
 
-void zp_child_close(zp_child **child) {
-  if (!*child) return;
-  if ((*child)->message_fd >= 0) close((*child)->message_fd);
-  if ((*child)->pidfd >= 0) close((*child)->pidfd);
-  free(*child);
-  *child = NULL;
+void zp_child_close(zp_child **handle) {
+  zp_child *child = *handle;
+  if (!child) return;
+  *handle = NULL;
+  if (child->message_fd >= 0) close(child->message_fd);
+  if (child->birth && child->parent == getpid()) { /* in another process it is a copy that nothing uses */
+    sigset_t before;
+    block(&before);
+    take_lock();
+    child->birth->forgotten = true;
+    bool ended = has_ended(child);
+    give_lock();
+    unblock(&before);
+    if (ended) free(child->birth);
+  }
+  free(child);
 }

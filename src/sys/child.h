@@ -6,8 +6,10 @@
  * does not write. A message is either whole or not there, at whatever instant the child dies.
  *
  * A zp_child belongs to the process that forked it: only that one can wait for it, signal it, or see its exit. What is
- * inherited by further forks is inert. A child that ended is reaped by the first call that notices; no pid is
- * signalled after that, so a reused pid is never hit.
+ * inherited by further forks is inert. A child that ends is reaped at once, by a handler of SIGCHLD, whether anybody waits for it or
+ * not, and whether or not there still is a handle; no pid is signalled after that, so a reused pid is never hit.
+ *
+ * Threads: each zp_child is used by one thread at a time. A thread other than the first one should block all signals.
  *
  * Errors: 0 or ZP_E* with detail. No Lua, never raises.
  */
@@ -33,7 +35,7 @@ int zp_child_leave(zp_child *child, zp_bytes message);
 _Noreturn void zp_child_exit(int status);
 
 /* Wait until the child has ended or the deadline (zp_clock_now seconds, or ZP_FOREVER) has passed. 0, ZP_ETIMEOUT, ZP_EINTR if
-   a signal handler ran, or ZP_ESYS (not the parent; somebody else reaped it). A deadline in the past: just look. */
+   an interrupt is due (interrupt.h), or ZP_ESYS (not the parent). A deadline in the past: just look. */
 int zp_child_wait(zp_child *child, double deadline);
 
 /* True once the child has been seen to have ended; *exitcode is then its exit status, or -N if signal N killed it. */
@@ -44,6 +46,12 @@ int zp_child_message(const zp_child *child, zp_buf *out);
 
 /* Send a signal, unless the child has ended. 0 or ZP_ESYS. */
 int zp_child_signal(zp_child *child, int signal);
+
+/* Ask the child to end, by SIGTERM; unlike any other SIGTERM it is known to be the parent's wish. 0 or ZP_ESYS. */
+int zp_child_stop(zp_child *child);
+
+/* In the child: whether the parent has asked it to end. */
+bool zp_child_is_to_stop(const zp_child *child);
 
 pid_t zp_child_pid(const zp_child *child);
 

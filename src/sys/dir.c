@@ -78,9 +78,16 @@ static int remove_contents(int fd, int depth) {
   return rc;
 }
 
+/* Somebody who is just opening what is within may make a file behind our back; he will find no store, and not do it again. */
 static bool remove_tree(int root_fd, const char *name) {
-  int fd = openat(root_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  return fd >= 0 && remove_contents(fd, 0) == 0 && unlinkat(root_fd, name, AT_REMOVEDIR) == 0;
+  enum { TRIES = 16 };
+  for (int i = 0; i < TRIES; i++) {
+    int fd = openat(root_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || remove_contents(fd, 0) < 0) return false;
+    if (unlinkat(root_fd, name, AT_REMOVEDIR) == 0) return true;
+    if (errno != ENOTEMPTY && errno != EEXIST) return false;
+  }
+  return false;
 }
 
 /* ---- making ---- */

@@ -2,46 +2,15 @@
 local core = require "zproc.core"
 local zproc = require "zproc"
 local support = dofile(os.getenv "SRCDIR" .. "/tests/support.lua")
-local refuses, quote = support.refuses, support.quote
-
-local GENEROUS <const> = 60 -- seconds; a limit, not an expectation
-
---- Wait until fn() gives something; returns that.
-local function eventually(what, fn)
-  local limit = core.clock() + GENEROUS
-  while true do
-    local result = fn()
-    if result then return result end
-    if core.clock() > limit then error("never: " .. what) end
-    core.sleep(0.001)
-  end
-end
-
-local function kill(pid, signal) os.execute(("kill -%s %d"):format(signal or "KILL", pid)) end
+local refuses, eventually, kill, is_running = support.refuses, support.eventually, support.kill, support.is_running
+local run_script, GENEROUS = support.run_script, support.GENEROUS
 
 local function exists(path)
   local file <close> = io.open(path)
   return file ~= nil
 end
 
-local function is_running(pid)
-  local file <close> = io.open(("/proc/%d/stat"):format(pid))
-  local state = file and file:read("a"):match "%) (%a)"
-  return state ~= nil and state ~= "Z"
-end
-
 local function directory_of(address) return core.real_path((address:gsub("^ipc://", ""))):match "^(.*)/" end
-
---- Run a script as a program of its own, which is not related to this process; returns the open pipe with its output.
-local function run_script(source, ...)
-  local path = os.tmpname()
-  local file = assert(io.open(path, "w"))
-  file:write(source)
-  file:close()
-  local words = { quote(os.getenv "ZPROC"), "run", path }
-  for _, word in ipairs { ... } do words[#words + 1] = quote(word) end
-  return assert(io.popen(table.concat(words, " ") .. " 2>&1; rm -f " .. path))
-end
 
 --- The output of a script of its own, stderr included: a server that was started again says so there.
 local function output_of(source)
@@ -162,15 +131,15 @@ describe("a server", function()
 
   it("leaves no descriptor behind, nor a process, however many Contexts there are", function()
     local function descriptors()
+      collectgarbage()
       local count = 0
-      for _ in io.popen("ls /proc/" .. zproc.getpid() .. "/fd"):lines() do count = count + 1 end
+      local pipe <close> = assert(io.popen("ls /proc/" .. zproc.getpid() .. "/fd"))
+      for _ in pipe:lines() do count = count + 1 end
       return count
     end
     zproc.context():close()
-    collectgarbage()
     local before = descriptors()
     for _ = 1, 50 do zproc.context():close() end
-    collectgarbage()
     assert.equal(before, descriptors())
     local children <close> = assert(io.open(("/proc/self/task/%d/children"):format(zproc.getpid())))
     assert.is_nil(children:read("a"):find "%d+ %d+")

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,6 +19,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "sys/bell.h"
+#include "sys/interrupt.h"
 
 static const double GENEROUS = 60; /* seconds; a limit, not an expectation */
 
@@ -96,16 +98,24 @@ static void a_wait_for_several_tags_ends_with_a_ring_of_any(void **unused) {
   }
 }
 
-static void nothing(int signal) { (void)signal; }
-
+/* A caught signal between arming and waiting, or while waiting: neither is slept through. */
 static void a_signal_cuts_a_wait_short(void **unused) {
   (void)unused;
-  struct sigaction action = {.sa_handler = nothing}, before;
-  sigaction(SIGALRM, &action, &before);
+  assert_int_equal(zp_interrupt_catch(SIGALRM, false), 0);
   uint32_t ticket = zp_bell_arm(bell, tag("quiet"));
-  alarm(1); /* by then we wait; if not, the generous limit fails the test instead of hanging it */
+  zp_interrupt_arm();
+  raise(SIGALRM);
   assert_int_equal(wait_for(tag("quiet"), ticket, generous()), ZP_EINTR);
-  sigaction(SIGALRM, &before, NULL);
+  assert_int_equal(zp_interrupt_take(), SIGALRM);
+  zp_interrupt_arm();
+  struct itimerval soon = {.it_value.tv_usec = 20000};
+  assert_int_equal(setitimer(ITIMER_REAL, &soon, NULL), 0);
+  assert_int_equal(wait_for(tag("quiet"), ticket, generous()), ZP_EINTR);
+  assert_int_equal(zp_interrupt_take(), SIGALRM);
+  assert_int_equal(zp_interrupt_take(), 0);
+  zp_interrupt_disarm();
+  assert_int_equal(wait_for(tag("quiet"), ticket, zp_clock_now() + 0.01), ZP_ETIMEOUT);
+  zp_interrupt_release(SIGALRM);
 }
 
 /* Two processes pass a number to and fro, each waiting for the other: any lost ring would hang them. */

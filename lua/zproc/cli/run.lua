@@ -1,7 +1,9 @@
 --- zproc run: run a script.
 
+local core = require "zproc.core"
 local errors = require "zproc.errors"
 local runtime = require "zproc.runtime"
+local signal = require "zproc.signal"
 
 local run = {
   usage = "run SCRIPT [ARGUMENT ...]",
@@ -41,11 +43,16 @@ function run.run(arguments)
     return 1
   end
   arg = table.move(arguments, 2, #arguments, 1, { [0] = script })
+  -- ^C ends the script and its processes in order; a second one does it at once.
+  core.catch_signal(signal.by_name.SIGINT.number, true)
   local ok, result = xpcall(chunk, report, table.unpack(arguments, 2))
-  local status = 0
+  local status, interrupted = 0, false
   if not ok then
     if errors.is(result.raised, "ProcessExit") then
       status = result.raised.status
+    elseif errors.is(result.raised, "SignalError") and result.raised.signal == signal.by_name.SIGINT then
+      interrupted = true
+      say(tostring(result.raised))
     else
       say(result.text)
       status = 1
@@ -56,6 +63,7 @@ function run.run(arguments)
     say(tostring(failure))
     status = status == 0 and 1 or status
   end
+  if interrupted then core.die_of(signal.by_name.SIGINT.number) end -- so that whoever started us knows
   return status
 end
 

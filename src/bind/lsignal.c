@@ -1,0 +1,177 @@
+#include "bind/lsignal.h"
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <lauxlib.h>
+#include <lualib.h>
+
+#include "base/err.h"
+#include "bind/core.h"
+#include "bind/lerror.h"
+#include "sys/interrupt.h"
+
+/* The coroutine that runs in this thread, and the hook that ours has taken the place of. */
+static _Thread_local struct {
+  lua_State *volatile coroutine;
+  lua_Hook hook;
+  int mask, count;
+} running;
+
+/* ---- the hook ---- */
+
+static void on_hook(lua_State *L, lua_Debug *ar);
+
+/* Called from signal handlers too; lua_sethook may be. */
+static void set_hook(void) {
+  lua_State *L = running.coroutine;
+  if (!L || lua_gethook(L) == on_hook) return;
+  running.hook = lua_gethook(L);
+  running.mask = lua_gethookmask(L);
+  running.count = lua_gethookcount(L);
+  lua_sethook(L, on_hook, LUA_MASKCOUNT, 1);
+}
+
+static void on_hook(lua_State *L, lua_Debug *ar) {
+  if (zp_interrupt_has_signal()) {
+    lua_getinfo(L, "S", ar);
+    if (zp_lua_is_own(ar)) return;
+  }
+  lua_sethook(L, running.hook, running.mask, running.count);
+  int signal = zp_interrupt_take();
+  if (signal) zp_lua_raise_signal(L, signal);
+}
+
+/* ---- waits ---- */
+
+void zp_lsignal_begin_wait(lua_State *L) {
+  zp_interrupt_arm();
+  int signal = zp_interrupt_take();
+  if (!signal) return;
+  zp_interrupt_disarm();
+  zp_lua_raise_signal(L, signal);
+}
+
+void zp_lsignal_end_wait(void) { zp_interrupt_disarm(); }
+
+/* ---- coroutines ---- */
+
+int zp_lsignal_resume(lua_State *L, lua_State *coroutine, int arguments, int *results) {
+  lua_State *from = running.coroutine;
+  running.coroutine = coroutine;
+  if (zp_interrupt_has_signal()) set_hook();
+  int status = lua_resume(coroutine, L, arguments, results);
+  running.coroutine = from;
+  if (zp_interrupt_has_signal()) set_hook();
+  return status;
+}
+
+/* Move the arguments over, resume, and move the results back: their number, or -1 and the error. */
+static int resume(lua_State *L, lua_State *coroutine, int arguments) {
+  if (!lua_checkstack(coroutine, arguments)) {
+    lua_pushliteral(L, "too many arguments to resume");
+    return -1;
+  }
+  lua_xmove(L, coroutine, arguments);
+  int results;
+  int status = zp_lsignal_resume(L, coroutine, arguments, &results);
+  if (status != LUA_OK && status != LUA_YIELD) {
+    lua_xmove(coroutine, L, 1);
+    return -1;
+  }
+  if (!lua_checkstack(L, results + 1)) {
+    lua_pop(coroutine, results);
+    lua_pushliteral(L, "too many results to resume");
+    return -1;
+  }
+  lua_xmove(coroutine, L, results);
+  return results;
+}
+
+/* coroutine.resume(co, ...) */
+static int coroutine_resume(lua_State *L) {
+  lua_State *coroutine = lua_tothread(L, 1);
+  luaL_argexpected(L, coroutine, 1, "coroutine");
+  int results = resume(L, coroutine, lua_gettop(L) - 1);
+  lua_pushboolean(L, results >= 0);
+  if (results < 0) results = 1;
+  lua_insert(L, -(results + 1));
+  return results + 1;
+}
+
+/* What coroutine.wrap returns; upvalue: the coroutine. */
+static int call_wrapped(lua_State *L) {
+  lua_State *coroutine = lua_tothread(L, lua_upvalueindex(1));
+  int results = resume(L, coroutine, lua_gettop(L));
+  if (results >= 0) return results;
+  int status = lua_status(coroutine);
+  if (status != LUA_OK && status != LUA_YIELD) { /* it ended by an error: its variables may want to be closed */
+    lua_resetthread(coroutine);
+    lua_xmove(coroutine, L, 1); /* the error, or that of the closing */
+  }
+  if (status != LUA_ERRMEM && lua_type(L, -1) == LUA_TSTRING) {
+    luaL_where(L, 1);
+    lua_insert(L, -2);
+    lua_concat(L, 2);
+  }
+  return lua_error(L);
+}
+
+/* coroutine.wrap(fn) */
+static int coroutine_wrap(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_State *coroutine = lua_newthread(L);
+  lua_pushvalue(L, 1);
+  lua_xmove(L, coroutine, 1);
+  lua_pushcclosure(L, call_wrapped, 1);
+  return 1;
+}
+
+/* ---- for Lua ---- */
+
+/* core.catch_signal(number, once): from now on it is raised as an error; once: and the next one after that does what it does by
+   default. */
+static int core_catch_signal(lua_State *L) {
+  int rc = zp_interrupt_catch((int)luaL_checkinteger(L, 1), lua_toboolean(L, 2));
+  return rc ? zp_lua_raise(L, rc) : 0;
+}
+
+/* core.die_of(number): end this process by the signal, as if it had not been caught. */
+static int core_die_of(lua_State *L) {
+  int number = (int)luaL_checkinteger(L, 1);
+  fflush(NULL);
+  zp_interrupt_release(number);
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, number);
+  pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+  raise(number);
+  _exit(128 + number); /* its default is not to end a process */
+}
+
+static const luaL_Reg functions[] = {
+    {"catch_signal", core_catch_signal},
+    {"set_signals", zp_lua_set_signals},
+    {"die_of", core_die_of},
+    {NULL, NULL},
+};
+
+static const luaL_Reg coroutine_functions[] = {
+    {"resume", coroutine_resume},
+    {"wrap", coroutine_wrap},
+    {NULL, NULL},
+};
+
+void zp_lsignal_install(lua_State *L) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  running.coroutine = lua_tothread(L, -1);
+  lua_pop(L, 1);
+  zp_interrupt_set_notify(set_hook);
+  if (lua_getglobal(L, LUA_COLIBNAME) == LUA_TTABLE) luaL_setfuncs(L, coroutine_functions, 0);
+  lua_pop(L, 1);
+}
+
+void zp_lsignal_open(lua_State *L) { luaL_setfuncs(L, functions, 0); }

@@ -1,0 +1,68 @@
+/*
+ * interrupt -- signals, as something that cuts short whatever this process waits for, and is never missed.
+ *
+ * One word of the process counts what there is to tell: a caught signal has come, a child has ended. A thread that is
+ * about to wait arms itself, looks whether there is anything to do for it, and waits; all waits of zproc end with ZP_EINTR as soon as
+ * the word is not what it was at the arming. So a signal that comes between the look and the sleep is not slept through, which EINTR of
+ * the system alone would not give.
+ *     for (;;) {
+ *       zp_interrupt_arm();
+ *       ... take what has come (zp_interrupt_take), and leave if that is the end of it
+ *       rc = wait(...);
+ *       if (rc != ZP_EINTR) break;
+ *     }
+ *     zp_interrupt_disarm();
+ * A thread that has not armed itself is not cut short.
+ *
+ * Handlers only count, and note which signal it was; what is to be done about it is done by whoever takes it.
+ *
+ * Fork: a child inherits which signals are caught, and nothing that has come before it was born. Threads: arming is a thread's own;
+ * signals are taken by any thread. Errors: 0 or ZP_E* with detail. Never raises.
+ */
+#ifndef ZP_SYS_INTERRUPT_H
+#define ZP_SYS_INTERRUPT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <stdatomic.h>
+
+/* Begin and end to be cut short. Arming again is how an interrupt is acknowledged. */
+void zp_interrupt_arm(void);
+void zp_interrupt_disarm(void);
+bool zp_interrupt_is_armed(void);
+
+/* Whether this thread is armed and there has been an interrupt since. */
+bool zp_interrupt_is_due(void);
+
+/* The word, for those who sleep on several futexes, and what it was at the arming; NULL if this thread is not armed. */
+_Atomic uint32_t *zp_interrupt_word(uint32_t *armed);
+
+/* Sleep until there is an interrupt (ZP_EINTR) or the deadline has passed (ZP_ETIMEOUT; zp_clock_now seconds, ZP_FOREVER). */
+int zp_interrupt_wait(double deadline);
+
+/* Interrupt the armed threads of this process. May be called from a signal handler. */
+void zp_interrupt_all(void);
+
+/* ---- signals ---- */
+
+/* From now on the signal does not do what it does by default but is noted, to be taken. once: the next one after that does what it does
+   by default. ZP_ESYS for signals that cannot be caught. */
+int zp_interrupt_catch(int signal, bool once);
+
+/* The signal does again what it does by default. */
+void zp_interrupt_release(int signal);
+
+/* A signal that was caught with `once` is the script's business alone: called in a forked child, lets it have its default there. */
+void zp_interrupt_release_once(void);
+
+/* The number of a signal that has come, each of them once; 0: none. */
+int zp_interrupt_take(void);
+
+/* Whether zp_interrupt_take would give one. */
+bool zp_interrupt_has_signal(void);
+
+/* What handlers of caught signals call besides; it must be allowed in a signal handler. */
+void zp_interrupt_set_notify(void (*notify)(void));
+
+#endif

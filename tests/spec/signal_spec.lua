@@ -1,0 +1,334 @@
+-- Signals as errors.
+local zproc = require "zproc"
+local support = dofile(os.getenv "SRCDIR" .. "/tests/support.lua")
+local refuses, eventually, kill, run_script = support.refuses, support.eventually, support.kill, support.run_script
+
+--- In a process of its own, with the signal as an error: run `work`, and while it does, send it the signal. Returns what pcall(work)
+--- gave: false, and of the error the name, the signal's name and the line.
+local function interrupted(ctx, work)
+  local p = ctx:process(function(state)
+    zproc.signal_to_error(zproc.signal.SIGUSR1)
+    local ok, err = pcall(function()
+      state.busy = true
+      work(state)
+    end)
+    return ok, zproc.is_error(err) and err.name, zproc.is_error(err) and err.signal.name, tostring(err)
+  end)
+  ctx.state:get_when_equal("busy", true)
+  kill(p.pid, "USR1")
+  return p:wait(support.GENEROUS)
+end
+
+describe("a signal that was made an error", function()
+  local ctx
+  before_each(function() ctx = zproc.context() end)
+  after_each(function() ctx:close() end)
+
+  local works = {
+    ["a computation"] = function() while true do end end,
+    ["a computation in a coroutine"] = function() coroutine.wrap(function() while true do end end)() end,
+    ["a computation in a coroutine of a coroutine"] = function()
+      local inner = coroutine.create(function() while true do end end)
+      local outer = coroutine.create(function() error(select(2, coroutine.resume(inner)), 0) end)
+      error(select(2, coroutine.resume(outer)), 0)
+    end,
+    ["coroutines that take turns"] = function()
+      local one = coroutine.wrap(function() while true do coroutine.yield() end end)
+      while true do one() end
+    end,
+    ["a sleep"] = function() zproc.sleep(1000) end,
+    ["a watcher"] = function(state) state:get_when_equal("never", 1) end,
+    ["a watcher with a predicate"] = function(state) state:get_when(function(s) return s.never end) end,
+    ["a wait for a process"] = function(state)
+      zproc.process(function() zproc.sleep(1000) end, state.server_address):wait()
+    end,
+    ["a shell"] = function()
+      os.execute "sleep 1"
+      while true do end
+    end,
+    ["reads and writes of the state"] = function(state) while true do state.n = (state.n or 0) + 1 end end,
+  }
+  for what, work in pairs(works) do
+    it("interrupts " .. what, function()
+      assert.same({ false, "SignalError", "SIGUSR1" }, { table.unpack({ interrupted(ctx, work) }, 1, 3) })
+    end)
+  end
+
+  it("interrupts an atomic function, which then has changed nothing, and holds nothing up", function()
+    local spin = zproc.atomic(function(snapshot)
+      snapshot.touched = true
+      while true do end
+    end)
+    assert.is_false((interrupted(ctx, function(state) spin(state) end)))
+    assert.is_nil(ctx.state.touched)
+    ctx.state.touched = "by another"
+  end)
+
+  it("interrupts a ping", function()
+    kill(ctx:ping(), "STOP")
+    local ok, name = interrupted(ctx, function(state) state:ping() end)
+    kill(ctx.server_process.pid, "CONT")
+    assert.same({ false, "SignalError" }, { ok, name })
+  end)
+
+  it("names the line that was running", function()
+    local _, _, _, text = interrupted(ctx, function() while true do end end)
+    assert.is_truthy(text:find "signal_spec.lua:%d+: SignalError: SIGUSR1", text)
+  end)
+
+  it("comes once for each time it was sent, and the script goes on", function()
+    local p = ctx:process(function(state)
+      zproc.signal_to_error "SIGUSR1"
+      for i = 1, 20 do
+        local ok, err = pcall(function()
+          state.round = i
+          zproc.sleep(1000)
+        end)
+        assert(not ok and err.signal == zproc.signal.SIGUSR1)
+      end
+      return "through"
+    end)
+    for i = 1, 20 do
+      ctx.state:get_when_equal("round", i)
+      kill(p.pid, "USR1")
+    end
+    assert.equal("through", p:wait(support.GENEROUS))
+  end)
+
+  it("leaves a hook of the script in place", function()
+    local calls = ctx:process(function(state)
+      zproc.signal_to_error "SIGUSR1"
+      local calls = 0
+      debug.sethook(function() calls = calls + 1 end, "", 1000)
+      pcall(function()
+        state.busy = true
+        while true do end
+      end)
+      local before = calls
+      for _ = 1, 10000 do end
+      debug.sethook()
+      return calls > before
+    end)
+    ctx.state:get_when_equal("busy", true)
+    kill(calls.pid, "USR1")
+    assert.is_true(calls:wait(support.GENEROUS))
+  end)
+
+  it("ends a process that does not catch it, as any error", function()
+    local p = ctx:process(function(state)
+      io.stderr = io.tmpfile()
+      zproc.signal_to_error(zproc.signal.SIGUSR1)
+      state.busy = true
+      zproc.sleep(1000)
+    end)
+    ctx.state:get_when_equal("busy", true)
+    kill(p.pid, "USR1")
+    local err = refuses("SIGUSR1", p.wait, p, support.GENEROUS)
+    assert.equal("ProcessWaitError", err.name)
+    assert.equal("SignalError", err.cause.name)
+    assert.equal(zproc.signal.SIGUSR1, err.cause.signal)
+    assert.equal(1, p.exitcode)
+  end)
+
+  it("does not keep a process from being stopped", function()
+    local p = ctx:process(function(state)
+      zproc.signal_to_error "SIGTERM"
+      state.busy = true
+      zproc.sleep(1000)
+    end)
+    ctx.state:get_when_equal("busy", true)
+    assert.equal(-15, p:stop())
+  end)
+
+  it("does not keep a process from being stopped that swallows it", function()
+    local p = ctx:process(function(state)
+      zproc.signal_to_error "SIGTERM"
+      pcall(function()
+        state.busy = true
+        zproc.sleep(1000)
+      end)
+      zproc.sleep(1000)
+    end)
+    ctx.state:get_when_equal("busy", true)
+    assert.equal(-9, p:stop())
+  end)
+
+  it("may be given by object, name or number", function()
+    assert.is_true(ctx:process(function()
+      zproc.signal_to_error(zproc.signal.SIGUSR2)
+      zproc.signal_to_error "SIGUSR2"
+      zproc.signal_to_error(zproc.signal.SIGUSR2.number)
+      return true
+    end):wait())
+  end)
+
+  it("must be one that can be an error", function()
+    refuses("there is no signal SIGFOO", function() return zproc.signal.SIGFOO end)
+    refuses("there is no signal SIGFOO", zproc.signal_to_error, "SIGFOO")
+    refuses("there is no signal 1000", zproc.signal_to_error, 1000)
+    refuses("there is no signal -1", zproc.signal_to_error, -1)
+    refuses("takes a signal", zproc.signal_to_error)
+    refuses("takes a signal", zproc.signal_to_error, 1.5)
+    refuses("takes a signal", zproc.signal_to_error, {})
+    refuses("SIGKILL cannot be caught", zproc.signal_to_error, zproc.signal.SIGKILL)
+    refuses("SIGSTOP cannot be caught", zproc.signal_to_error, "SIGSTOP")
+    refuses("SIGCHLD is used by zproc", zproc.signal_to_error, "SIGCHLD")
+    refuses("SIGSEGV says that the program is damaged", zproc.signal_to_error, "SIGSEGV")
+  end)
+end)
+
+describe("signals", function()
+  it("have a name and a number, and travel", function()
+    assert.equal(15, zproc.signal.SIGTERM.number)
+    assert.equal("SIGTERM", zproc.signal.SIGTERM.name)
+    assert.equal("SIGTERM", tostring(zproc.signal.SIGTERM))
+    local ctx <close> = zproc.context()
+    ctx.state.one = zproc.signal.SIGINT
+    assert.equal(zproc.signal.SIGINT, ctx.state.one)
+  end)
+end)
+
+describe("the coroutines of the library", function()
+  it("behave as ever", function()
+    local co = coroutine.create(function(a, b)
+      local c = coroutine.yield(a + b)
+      local d, e = coroutine.yield(c * 2)
+      return d + e, "end"
+    end)
+    assert.same({ true, 3 }, { coroutine.resume(co, 1, 2) })
+    assert.same({ true, 20 }, { coroutine.resume(co, 10) })
+    assert.same({ true, 7, "end" }, { coroutine.resume(co, 3, 4) })
+    assert.same({ false, "cannot resume dead coroutine" }, { coroutine.resume(co) })
+    local failing = coroutine.create(function() error { code = 5 } end)
+    local ok, err = coroutine.resume(failing)
+    assert.is_false(ok)
+    assert.equal(5, err.code)
+    assert.has_error(function() coroutine.resume(5) end)
+    assert.has_error(function() coroutine.wrap(5) end)
+  end)
+
+  it("wrap passes errors on with their place, and closes what was open", function()
+    local closed = false
+    local wrapped = coroutine.wrap(function()
+      local _ <close> = setmetatable({}, { __close = function() closed = true end })
+      error "words"
+    end)
+    local ok, err = pcall(wrapped)
+    assert.is_false(ok)
+    assert.is_truthy(err:find "signal_spec.lua:%d+: words", err)
+    assert.is_true(closed)
+    ok, err = pcall(coroutine.wrap(function() error({ code = 1 }) end))
+    assert.equal(1, err.code)
+    local values = {}
+    for value in coroutine.wrap(function() for i = 1, 3 do coroutine.yield(i) end end) do values[#values + 1] = value end
+    assert.same({ 1, 2, 3 }, values)
+  end)
+
+  it("go as deep as ever", function()
+    local function nest(depth)
+      if depth == 0 then return "bottom" end
+      return coroutine.wrap(nest)(depth - 1)
+    end
+    assert.equal("bottom", nest(150))
+  end)
+
+  it("are functions of the library, which travel by name", function()
+    local ctx <close> = zproc.context()
+    ctx.state.fn = coroutine.wrap
+    assert.equal(coroutine.wrap, ctx.state.fn)
+  end)
+end)
+
+describe("SIGINT", function()
+  --- Start a script with two processes, whose body calls announce() when it is ready; returns its pipe, and the pids.
+  local function start(body)
+    local pipe = run_script(([[
+      local zproc = require "zproc"
+      local ctx = zproc.context()
+      local one = ctx:process(function() zproc.sleep(1000) end)
+      local two = ctx:process(function() zproc.sleep(1000) end)
+      local function announce()
+        print(zproc.getpid(), one.pid, two.pid, ctx:ping())
+        io.stdout:flush()
+      end
+      %s
+    ]]):format(body))
+    return pipe, { pipe:read("l"):match "^(%d+)\t(%d+)\t(%d+)\t(%d+)$" }
+  end
+
+  local function all_gone(pids)
+    for _, pid in ipairs(pids) do
+      eventually("process " .. pid .. " is gone", function() return not support.is_running(pid) end)
+    end
+  end
+
+  it("ends a script and its processes in order, and the shell knows", function()
+    local pipe, pids = start [[
+      local _ <close> = setmetatable({}, { __close = function() print "closed" end })
+      announce()
+      while true do zproc.sleep(1000) end
+    ]]
+    kill(pids[1], "INT")
+    local output = pipe:read "a"
+    pipe:close()
+    assert.is_truthy(output:find "closed", output)
+    assert.is_truthy(output:find("SignalError: SIGINT", 1, true), output)
+    assert.is_nil(output:find "traceback")
+    all_gone(pids)
+  end)
+
+  it("ends at once a script that takes no notice of the first", function()
+    local pipe, pids = start [[
+      local ok, err = pcall(function()
+        announce()
+        zproc.sleep(1000)
+      end)
+      print(ok, err.name)
+      io.stdout:flush()
+      while true do pcall(zproc.sleep, 1000) end
+    ]]
+    kill(pids[1], "INT")
+    assert.equal("false\tSignalError", pipe:read "l")
+    kill(pids[1], "INT")
+    pipe:read "a"
+    pipe:close()
+    all_gone(pids)
+  end)
+
+  it("is not an error in the processes of a script unless they say so", function()
+    local ctx <close> = zproc.context()
+    local p = ctx:process(function(state)
+      state.busy = true
+      zproc.sleep(1000)
+    end)
+    ctx.state:get_when_equal("busy", true)
+    kill(p.pid, "INT")
+    eventually("it is gone", function() return p.exitcode end)
+    assert.equal(-2, p.exitcode)
+  end)
+end)
+
+describe("the end of a process", function()
+  it("is seen without anybody waiting: there are no zombies", function()
+    local ctx <close> = zproc.context()
+    local pids = {}
+    for i = 1, 20 do pids[i] = ctx:process(function() end).pid end
+    for _, pid in ipairs(pids) do
+      eventually("process " .. pid .. " is gone", function()
+        local file <close> = io.open(("/proc/%d/stat"):format(pid))
+        return file == nil
+      end)
+    end
+  end)
+
+  it("is known even of a process whose handle nobody has any more", function()
+    local ctx <close> = zproc.context()
+    local pid = zproc.process(function() end, ctx.server_address).pid
+    collectgarbage()
+    collectgarbage()
+    eventually("it is reaped", function()
+      local file <close> = io.open(("/proc/%d/stat"):format(pid))
+      return file == nil
+    end)
+  end)
+end)
