@@ -12,17 +12,22 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "store/handle.h"
+#include "store/write.h"
 
 static const double PATIENCE = 0.001, PATIENCE_MAX = 0.25; /* seconds */
 
 uint64_t zp_store_progress_tag(void) { return zp_bell_tag_all(""); /* no namespace has that name */ }
 
-/* Whether nobody is writing at this instant. */
+/* Whether nobody is writing at this instant, and all that was committed can be seen. */
 static bool is_quiet(zp_env *env) {
-  int rc = pthread_mutex_trylock(&env->control->writer);
-  if (rc == EOWNERDEAD) rc = pthread_mutex_consistent(&env->control->writer);
-  if (rc == 0) pthread_mutex_unlock(&env->control->writer);
-  return rc == 0;
+  pthread_mutex_t *writer = &env->control->writer;
+  int rc = pthread_mutex_trylock(writer), recovered = 0;
+  if (rc == EOWNERDEAD) {
+    recovered = zp_write_recover(env);
+    rc = pthread_mutex_consistent(writer);
+  }
+  if (rc == 0) pthread_mutex_unlock(writer);
+  return rc == 0 && recovered == 0;
 }
 
 int zp_alarm_set(zp_store *store, zp_alarm *alarm, const zp_bytes *keys, size_t count) {

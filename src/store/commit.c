@@ -54,6 +54,19 @@ int zp_write_end(zp_section *section, MDB_txn *txn, int rc) {
   return rc;
 }
 
+/* LMDB has all of a commit or nothing; but if its writer died when the meta page was written and its number not yet announced, readers
+   go on to see the revision before, until LMDB's own write lock is taken and finds its owner dead. What is read under the lock must be
+   what the commit will build upon, and who waits for the commit must see it. */
+int zp_write_recover(zp_env *env) {
+  zp_section section;
+  MDB_txn *txn;
+  zp_env_enter(env, &section);
+  int rc = mdb_txn_begin(env->mdb, NULL, 0, &txn);
+  if (!rc) mdb_txn_abort(txn);
+  zp_env_leave(&section);
+  return rc == MDB_MAP_RESIZED ? 0 : rc; /* which is found out with LMDB's lock held */
+}
+
 /* ---- the plan: which changes in which order ---- */
 
 typedef struct commit_plan {
@@ -247,6 +260,7 @@ static int apply_change(application *app, const zp_change *change) {
   if (rc) return rc;
   app->space.count += (value.size > 0) - (old_size > 0);
   app->changed++;
+  if (value.size == 0) atomic_store_explicit(&store->env->control->deleting, 1, memory_order_relaxed);
   rc = zp_buf_append_varint(&store->record, change->key.size);
   return rc ? rc : zp_buf_append(&store->record, change->key.data, change->key.size);
 }
@@ -291,16 +305,21 @@ static int newest_record(MDB_cursor *log, uint64_t *revision, uint64_t *total) {
 }
 
 /* Wake who waits for one of the changed keys, or for anything in the namespace. */
-static void ring(const application *app, const zp_log_head *head) {
+static void ring(const application *app, const zp_log_head *head, bool committed) {
   zp_store *store = app->store;
   zp_bell *bell = store->env->bell;
   zp_bytes keys = {store->record.data + sizeof *head, store->record.size - sizeof *head}, key;
   for (size_t offset = 0; zp_log_step(keys, &offset, &key);) zp_bell_ring(bell, zp_bell_tag(store->name, key));
   zp_bell_ring(bell, zp_bell_tag_all(store->name));
-  const zp_store_limits *limits = &store->env->control->limits;
+  /* Deletions are forgotten in the end. Whoever waits for an absent key has to look before that, or he cannot tell any more whether it
+     has been absent all the time. */
+  zp_control *control = store->env->control;
+  if (!atomic_load_explicit(&control->deleting, memory_order_relaxed)) return;
+  const zp_store_limits *limits = &control->limits;
   uint64_t bytes = limits->keep_bytes / ZP_STORE_PROGRESS + 1, revisions = limits->keep_revisions / ZP_STORE_PROGRESS + 1;
-  if (app->revision % revisions == 0 || head->total / bytes != (head->total - app->cost) / bytes)
-    zp_bell_ring(bell, zp_store_progress_tag());
+  if (app->revision % revisions != 0 && head->total / bytes == (head->total - app->cost) / bytes) return;
+  zp_bell_ring(bell, zp_store_progress_tag());
+  if (committed) atomic_store(&control->deleting, 0);
 }
 
 /* Apply the plan in one transaction; 0, a code of LMDB (MDB_MAP_FULL: nothing has happened), or ours. */
@@ -337,10 +356,10 @@ static int apply(zp_store *store, const commit_plan *plan, application *app) {
 out:
   /* Rung before the commit as well as after it: if this process dies between commit and second ring, the first has told the
      waiters that there is something to make sure of (alarm.c). */
-  if (!rc) ring(app, &head);
+  if (!rc) ring(app, &head, false);
   bool committing = !rc;
   rc = zp_write_end(&section, app->txn, rc); /* which frees the cursors */
-  if (committing) ring(app, &head);
+  if (committing) ring(app, &head, true);
   return rc;
 }
 

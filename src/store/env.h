@@ -41,7 +41,8 @@ typedef struct zp_section zp_section;
 enum {
   ZP_STORE_FORMAT = 2,
   ZP_STORE_READERS = 4096,
-  ZP_STORE_INITIAL_SIZE = 1 << 20 /* of data.mdb */
+  ZP_STORE_INITIAL_SIZE = 1 << 20, /* of data.mdb */
+  ZP_STORE_PLACES = 64             /* in tables by namespace */
 };
 
 #define ZP_STORE_MAGIC "zproc\0\0" /* 8 bytes */
@@ -55,9 +56,15 @@ typedef struct zp_control {
   uint32_t format;
   uint32_t size; /* of this structure, which depends on the C library's mutex */
   zp_store_limits limits;
-  _Atomic uint32_t retired; /* not 0: the store is given up */
+  _Atomic uint32_t retired;  /* not 0: the store is given up */
+  _Atomic uint32_t deleting; /* not 0: keys were deleted since waiters were last told to look */
   char boot[40]; /* the boot of the machine that `writer` is of: a mutex does not survive one */
   _Alignas(64) pthread_mutex_t writer;
+  /* What giving up history has cost each namespace, several of which may share a place: the newest update whose record is gone, or the
+     next to go; and the newest deletion of which nothing is left, not even that the key once was. Raised under the writer lock,
+     before the commit that makes it true. */
+  _Alignas(64) _Atomic uint64_t trimmed[ZP_STORE_PLACES];
+  _Atomic uint64_t forgotten[ZP_STORE_PLACES];
 } zp_control;
 
 struct zp_section {

@@ -82,7 +82,7 @@ typedef struct zp_log_span {
 /* 0 or a code of LMDB. */
 int zp_log_span_find(MDB_cursor *log, zp_log_span *span);
 
-/* Waiters who sleep through unrelated commits are woken this often within the span that is kept, to move on in it. */
+/* While keys are being deleted, waiters are woken this often within the span that is kept, to move on in it. */
 enum { ZP_STORE_PROGRESS = 4 };
 
 /* The tag of that on the bell. */

@@ -12,6 +12,7 @@
 
 #include "base/err.h"
 #include "store/handle.h"
+#include "store/write.h"
 #include "store/room.h"
 
 enum { NAME_MAX_BYTES = 255 };
@@ -110,19 +111,6 @@ static int lock_writer(pthread_mutex_t *writer) {
   return rc;
 }
 
-/* The last writer died with the lock. LMDB has all of its commit or nothing; but if it died when its meta page was written
-   and its number not yet announced, readers go on to see the revision before, until LMDB's own write lock is taken and
-   finds its owner dead. What is read under the lock must be what the commit will build upon, so that has to be now. */
-static int recover(zp_env *env) {
-  zp_section section;
-  MDB_txn *txn;
-  zp_env_enter(env, &section);
-  int rc = mdb_txn_begin(env->mdb, NULL, 0, &txn);
-  if (!rc) mdb_txn_abort(txn);
-  zp_env_leave(&section);
-  return rc == MDB_MAP_RESIZED ? 0 : rc; /* which is found out with LMDB's lock held */
-}
-
 int zp_store_lock(zp_store *store) {
   int rc = zp_store_wake(store);
   if (rc) return rc;
@@ -132,7 +120,7 @@ int zp_store_lock(zp_store *store) {
   rc = lock_writer(writer);
   if (rc == EOWNERDEAD) {
     /* First recover, then say so: if this process dies in between, the next one is told of a dead owner again. */
-    int recovered = recover(store->env);
+    int recovered = zp_write_recover(store->env);
     rc = pthread_mutex_consistent(writer);
     if (!rc && recovered) {
       pthread_mutex_unlock(writer);

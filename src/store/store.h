@@ -156,18 +156,19 @@ int zp_store_range(zp_store *store, uint64_t *oldest, uint64_t *newest);
 int zp_store_read_move(zp_store *store, uint64_t revision);
 
 /* Within a read: the first revision after `after`, up to the newest one of this read, at which the key changed. 1 and the
-   revision, 0 if there is none, ZP_EHISTORY if what is kept does not reach back far enough to tell. Costs one search,
-   however much else has happened. */
+   revision, 0 if there is none, ZP_EHISTORY if what is kept does not tell: it has changed since, and that is not kept any more; or it is
+   absent now, and so long ago that other keys of the namespace that were deleted since are forgotten. Costs one search, however much
+   else has happened. */
 int zp_store_next_change(zp_store *store, zp_bytes key, uint64_t after, uint64_t *revision);
 
-/* Within a read: the record of the first update of the namespace after `after`, even one that changed no key. 1, 0, ZP_EHISTORY.
-   Walks over the updates of other namespaces in between. */
+/* Within a read: the record of the first update of the namespace after `after`, even one that changed no key. 1, 0, or ZP_EHISTORY if
+   there was one that is not kept any more. Walks over the updates of other namespaces in between. */
 int zp_store_next_update(zp_store *store, uint64_t after, zp_log_record *record);
 
 /* ---- waiting ----
    To wait for something without missing it: arm, look, and if it is not there, wait; then again from the beginning. An alarm
-   may go off without a reason, and does so now and then while revisions pass, so that whoever looks from where he last
-   looked never falls behind what is kept. */
+   may go off without a reason. However long one sleeps, looking from where one last looked tells what has happened since, if one
+   comes in time after being woken. */
 
 enum { ZP_ALARM_KEYS = 64 };
 

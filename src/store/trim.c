@@ -11,8 +11,17 @@ enum {
   USUAL_BUDGET = 4096 /* keys a trimming commit; single-key commits trim 64 records of one key */
 };
 
+/* What is lost for good is noted before it is committed; if it is not committed in the end, no harm is done. */
+static void note_trimmed(zp_env *env, uint32_t namespace_id, uint64_t revision) {
+  atomic_store(&env->control->trimmed[namespace_id % ZP_STORE_PLACES], revision);
+}
+
+static void note_forgotten(zp_env *env, uint32_t namespace_id, uint64_t revision) {
+  atomic_store(&env->control->forgotten[namespace_id % ZP_STORE_PLACES], revision);
+}
+
 /* Clean up behind one key of revision `revision`, which is about to become the oldest. */
-static int clean_key(MDB_cursor *versions, uint32_t namespace_id, zp_bytes key, uint64_t revision) {
+static int clean_key(zp_env *env, MDB_cursor *versions, uint32_t namespace_id, zp_bytes key, uint64_t revision) {
   zp_vkey vkey;
   int rc = zp_vkey_make(&vkey, namespace_id, key);
   if (rc) return rc;
@@ -33,6 +42,7 @@ static int clean_key(MDB_cursor *versions, uint32_t namespace_id, zp_bytes key, 
     if (rc) return rc;
   }
   if (!deletion) return 0;
+  note_forgotten(env, namespace_id, revision);
   at = (MDB_val){zp_vkey_size(&vkey), vkey.bytes};
   rc = mdb_cursor_get(versions, &at, &value, MDB_SET);
   if (!rc) rc = mdb_cursor_del(versions, 0);
@@ -86,7 +96,13 @@ static int trim_span(zp_env *env, MDB_txn *txn, zp_log_span *span, const zp_trim
   int rc = mdb_cursor_open(txn, env->versions, &versions);
   if (rc) return rc;
   uint64_t budget = goal->budget;
-  while (budget > 0 && span->first < span->newest && (span->cleaning || is_over(span, goal))) {
+  if (span->first == 1) { /* the others are noted when they become the first */
+    zp_log_head head;
+    zp_bytes keys;
+    rc = fetch_record(env, txn, 1, &head, &keys);
+    if (!rc) note_trimmed(env, head.namespace_id, 1);
+  }
+  while (!rc && budget > 0 && span->first < span->newest && (span->cleaning || is_over(span, goal))) {
     zp_log_head head;
     zp_bytes keys, key;
     rc = fetch_record(env, txn, span->first + 1, &head, &keys);
@@ -95,7 +111,7 @@ static int trim_span(zp_env *env, MDB_txn *txn, zp_log_span *span, const zp_trim
     size_t offset = span->cleaning ? span->cleaned : 0;
     while (budget > 0 && zp_log_step(keys, &offset, &key)) {
       budget--;
-      rc = clean_key(versions, head.namespace_id, key, span->first + 1);
+      rc = clean_key(env, versions, head.namespace_id, key, span->first + 1);
       if (rc) goto out;
     }
     if (offset < keys.size) {
@@ -104,6 +120,7 @@ static int trim_span(zp_env *env, MDB_txn *txn, zp_log_span *span, const zp_trim
       span->cleaned = offset;
       break;
     }
+    note_trimmed(env, head.namespace_id, span->first + 1);
     if (span->cleaning) rc = drop_record(env, txn, 0);
     if (!rc) rc = drop_record(env, txn, span->first);
     if (rc) break;
@@ -166,6 +183,10 @@ int zp_trim_pass_time(zp_env *env) {
 }
 
 int zp_trim_all_but(zp_env *env, MDB_txn *txn, uint64_t revision) {
+  for (uint32_t place = 0; place < ZP_STORE_PLACES; place++) {
+    note_trimmed(env, place, revision);
+    note_forgotten(env, place, revision);
+  }
   return revision > 1 ? drop_record(env, txn, revision - 1) : 0;
 }
 

@@ -20,13 +20,15 @@
 #include "base/err.h"
 #include "sys/interrupt.h"
 
-/* So many that ten thousand waiters on as many keys seldom share one: a shared bucket is a needless wake-up. */
-enum { BUCKETS = 1 << 16, FILE_SIZE = BUCKETS * sizeof(uint32_t) };
+/* So many that ten thousand waiters on as many keys seldom share one: then a ring of one wakes the other needlessly. */
+enum { BUCKETS = 1 << 16, FILE_SIZE = BUCKETS * sizeof(uint64_t) };
 
-enum { ARMED = 1, COUNT = 2 }; /* of a bucket: the bit, and one step of the count */
+/* Of a bucket's low half: the bit, and one step of the count. */
+#define ARMED ((uint32_t)1)
+#define COUNT ((uint32_t)2)
 
 struct zp_bell {
-  _Atomic uint32_t *buckets;
+  _Atomic uint64_t *buckets;
 };
 
 static int path_of(const char *directory, char path[PATH_MAX]) {
@@ -106,11 +108,25 @@ uint64_t zp_bell_tag(const char *name, zp_bytes key) { return finish(hash(hash_n
 
 uint64_t zp_bell_tag_all(const char *name) { return finish(hash_name(name)); }
 
-static _Atomic uint32_t *bucket_of(zp_bell *bell, uint64_t tag) { return &bell->buckets[tag % BUCKETS]; }
+static _Atomic uint64_t *bucket_of(zp_bell *bell, uint64_t tag) { return &bell->buckets[tag % BUCKETS]; }
+
+/* The low half of a bucket: the machine is little-endian. */
+static uint32_t *futex_of(zp_bell *bell, uint64_t tag) { return (uint32_t *)bucket_of(bell, tag); }
+
+/* What tells the tags of a bucket apart, as the high half of it; never 0. */
+static uint64_t mark_of(uint64_t tag) { return (tag >> 32 | 1) << 32; }
 
 uint32_t zp_bell_arm(zp_bell *bell, uint64_t tag) {
+  _Atomic uint64_t *bucket = bucket_of(bell, tag);
+  uint64_t now = atomic_load(bucket), then;
+  do {
+    then = now & UINT32_MAX;
+    if (!(now & ARMED)) then |= mark_of(tag) | ARMED;
+    else if (now >> 32 << 32 == mark_of(tag)) then = now; /* written all the same: see below */
+    /* else for several */
+  } while (!atomic_compare_exchange_weak(bucket, &now, then));
   /* Sequentially consistent: what is looked at afterwards is not older than the arming. */
-  return atomic_fetch_or(bucket_of(bell, tag), ARMED) | ARMED;
+  return (uint32_t)then;
 }
 
 /* The instant of a deadline as the kernel takes it, or NULL for none. */
@@ -124,7 +140,7 @@ static struct timespec *instant(double deadline, struct timespec *until) {
 
 static bool is_void(zp_bell *bell, const uint64_t *tags, const uint32_t *tickets, size_t count) {
   for (size_t i = 0; i < count; i++)
-    if (atomic_load(bucket_of(bell, tags[i])) != tickets[i]) return true;
+    if ((uint32_t)atomic_load(bucket_of(bell, tags[i])) != tickets[i]) return true;
   return false;
 }
 
@@ -135,12 +151,12 @@ static long sleep_on(zp_bell *bell, const uint64_t *tags, const uint32_t *ticket
   uint32_t armed;
   _Atomic uint32_t *interrupt = zp_interrupt_word(&armed);
   if (count == 1 && !interrupt)
-    return syscall(SYS_futex, bucket_of(bell, tags[0]), FUTEX_WAIT_BITSET, tickets[0], instant(deadline, &until), NULL,
+    return syscall(SYS_futex, futex_of(bell, tags[0]), FUTEX_WAIT_BITSET, tickets[0], instant(deadline, &until), NULL,
                    FUTEX_BITSET_MATCH_ANY);
   struct futex_waitv waiters[ZP_BELL_TAGS_MAX + 1];
   for (size_t i = 0; i < count; i++)
     waiters[i] = (struct futex_waitv){
-        .val = tickets[i], .uaddr = (uintptr_t)bucket_of(bell, tags[i]), .flags = FUTEX_32};
+        .val = tickets[i], .uaddr = (uintptr_t)futex_of(bell, tags[i]), .flags = FUTEX_32};
   unsigned words = (unsigned)count;
   if (interrupt)
     waiters[words++] =
@@ -148,7 +164,7 @@ static long sleep_on(zp_bell *bell, const uint64_t *tags, const uint32_t *ticket
   long rc = syscall(SYS_futex_waitv, waiters, words, 0, instant(deadline, &until), CLOCK_MONOTONIC);
   if (rc >= 0 || errno != ENOSYS) return rc;
   double soon = zp_clock_now() + 0.005;
-  return syscall(SYS_futex, bucket_of(bell, tags[0]), FUTEX_WAIT_BITSET, tickets[0],
+  return syscall(SYS_futex, futex_of(bell, tags[0]), FUTEX_WAIT_BITSET, tickets[0],
                  instant(soon < deadline ? soon : deadline, &until), NULL, FUTEX_BITSET_MATCH_ANY);
 }
 
@@ -163,21 +179,24 @@ int zp_bell_wait(zp_bell *bell, const uint64_t *tags, const uint32_t *tickets, s
   }
 }
 
-static void ring_bucket(_Atomic uint32_t *bucket) {
-  uint32_t now = atomic_load(bucket);
+/* mark: of the tag that is rung; 0: of all. */
+static void ring_bucket(_Atomic uint64_t *bucket, uint64_t mark) {
+  uint64_t now = atomic_load(bucket);
   do {
     if (!(now & ARMED)) return; /* nobody waits, or another ringer has just woken them */
-  } while (!atomic_compare_exchange_weak(bucket, &now, (now + COUNT) & ~(uint32_t)ARMED));
-  syscall(SYS_futex, bucket, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    uint64_t armed_for = now >> 32 << 32;
+    if (mark && armed_for && armed_for != mark) return; /* for another tag */
+  } while (!atomic_compare_exchange_weak(bucket, &now, (uint32_t)((uint32_t)now + COUNT) & ~ARMED));
+  syscall(SYS_futex, (uint32_t *)bucket, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
 void zp_bell_ring(zp_bell *bell, uint64_t tag) {
   /* Sequentially consistent with arming: what was done before is seen by whoever arms after this load. */
   atomic_thread_fence(memory_order_seq_cst);
-  ring_bucket(bucket_of(bell, tag));
+  ring_bucket(bucket_of(bell, tag), mark_of(tag));
 }
 
 void zp_bell_ring_all(zp_bell *bell) {
   atomic_thread_fence(memory_order_seq_cst);
-  for (size_t i = 0; i < BUCKETS; i++) ring_bucket(&bell->buckets[i]);
+  for (size_t i = 0; i < BUCKETS; i++) ring_bucket(&bell->buckets[i], 0);
 }

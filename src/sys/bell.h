@@ -12,9 +12,11 @@
  * and of the one who rings: make it so (commit), then zp_bell_ring(bell, tags, n). The ring costs one load per tag where nobody
  * waits, and one futex call where somebody does.
  *
- * Invariant: a bucket is one 32-bit word, bit 0 "somebody may be waiting", the rest a count. Arming sets the bit; ringing a bucket
- * whose bit is set adds to the count, clears the bit and wakes all. So a waiter that was killed costs the next ring one
- * needless futex call and is forgotten; there is no count of waiters that could go wrong.
+ * Invariant: a bucket is a 64-bit word. Its low half, which is the futex, has in bit 0 "somebody may be waiting", and a count above
+ * it; its high half says, while bit 0 is set, for which tag (a further part of the hash; 0: for several). Arming sets the bit; ringing
+ * a bucket whose bit is set for that tag adds to the count, clears the bit and wakes all. So a waiter that was killed costs the next
+ * ring one needless futex call and is forgotten; there is no count of waiters that could go wrong. And ten thousand waiters for as
+ * many keys are hardly ever woken by other keys.
  * Between "make it so" and the load there is a full fence, as there is between arming and looking; so either the ringer sees
  * the bit or the waiter sees what was done.
  *

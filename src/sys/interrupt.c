@@ -60,29 +60,48 @@ void zp_interrupt_all(void) {
 
 /* ---- signals ---- */
 
-static _Atomic uint64_t pending; /* bit n - 1: signal n has come */
-static _Atomic(uint64_t) caught_once;
+/* What tells a thread to stop. By default it does nothing, and hardly anybody uses it. */
+enum { STOP_SIGNAL = SIGURG };
+
+static _Atomic uint64_t process_pending; /* bit n - 1: signal n has come */
+static _Atomic uint64_t caught_once;
 static void (*_Atomic notify)(void);
+
+static _Thread_local bool is_thread;
+static _Thread_local _Atomic uint64_t thread_pending;
 
 static uint64_t bit(int signal) { return (uint64_t)1 << (signal - 1); }
 
-static void on_signal(int signal) {
+static _Atomic uint64_t *pending(void) { return is_thread ? &thread_pending : &process_pending; }
+
+static void note(int signal) {
   int number = errno;
-  atomic_fetch_or(&pending, bit(signal));
+  atomic_fetch_or(pending(), bit(signal));
   void (*call)(void) = atomic_load(&notify);
   if (call) call();
   zp_interrupt_all();
   errno = number;
 }
 
+static void on_signal(int signal) { note(signal); }
+
+static void on_stop(int signal) {
+  (void)signal;
+  if (is_thread) note(SIGTERM);
+}
+
 /* A child was not there when they came. */
-static void after_fork_in_child(void) { atomic_store(&pending, 0); }
+static void after_fork_in_child(void) {
+  is_thread = false; /* whichever thread it was, it is the first one here */
+  atomic_store(&process_pending, 0);
+}
+
+static pthread_once_t forks_watched = PTHREAD_ONCE_INIT;
 
 static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork_in_child); }
 
 int zp_interrupt_catch(int signal, bool once) {
-  static pthread_once_t once_only = PTHREAD_ONCE_INIT;
-  pthread_once(&once_only, watch_forks);
+  pthread_once(&forks_watched, watch_forks);
   if (signal < 1 || signal > 64) return zp_fail(ZP_ESYS, "there is no signal %d", signal);
   /* Without SA_RESTART: what blocks in somebody else's C comes back as well. */
   struct sigaction action = {.sa_handler = on_signal, .sa_flags = once ? (int)SA_RESETHAND : 0};
@@ -95,7 +114,7 @@ int zp_interrupt_catch(int signal, bool once) {
 void zp_interrupt_release(int signal_number) {
   signal(signal_number, SIG_DFL);
   atomic_fetch_and(&caught_once, ~bit(signal_number));
-  atomic_fetch_and(&pending, ~bit(signal_number));
+  atomic_fetch_and(&process_pending, ~bit(signal_number));
 }
 
 void zp_interrupt_release_once(void) {
@@ -105,15 +124,34 @@ void zp_interrupt_release_once(void) {
 }
 
 int zp_interrupt_take(void) {
-  uint64_t now = atomic_load(&pending);
+  _Atomic uint64_t *signals = pending();
+  uint64_t now = atomic_load(signals);
   while (now) {
     int signal = __builtin_ctzll(now) + 1;
-    if (atomic_fetch_and(&pending, ~bit(signal)) & bit(signal)) return signal;
-    now = atomic_load(&pending);
+    if (atomic_fetch_and(signals, ~bit(signal)) & bit(signal)) return signal;
+    now = atomic_load(signals);
   }
   return 0;
 }
 
-bool zp_interrupt_has_signal(void) { return atomic_load_explicit(&pending, memory_order_relaxed) != 0; }
+bool zp_interrupt_has_signal(void) { return atomic_load_explicit(pending(), memory_order_relaxed) != 0; }
 
 void zp_interrupt_set_notify(void (*call)(void)) { atomic_store(&notify, call); }
+
+/* ---- threads ---- */
+
+int zp_interrupt_prepare_threads(void) {
+  pthread_once(&forks_watched, watch_forks);
+  struct sigaction action = {.sa_handler = on_stop};
+  return sigaction(STOP_SIGNAL, &action, NULL) < 0 ? zp_fail_errno("cannot start a thread: sigaction") : 0;
+}
+
+void zp_interrupt_enter_thread(void) {
+  is_thread = true;
+  sigset_t stop;
+  sigemptyset(&stop);
+  sigaddset(&stop, STOP_SIGNAL);
+  pthread_sigmask(SIG_UNBLOCK, &stop, NULL);
+}
+
+void zp_interrupt_thread(pthread_t thread) { pthread_kill(thread, STOP_SIGNAL); }

@@ -16,16 +16,16 @@
  *
  * Handlers only count, and note which signal it was; what is to be done about it is done by whoever takes it.
  *
- * Fork: a child inherits which signals are caught, and nothing that has come before it was born. Threads: arming is a thread's own;
- * signals are taken by any thread. Errors: 0 or ZP_E* with detail. Never raises.
+ * Fork: a child inherits which signals are caught, and nothing that has come before it was born. Threads: arming is a thread's own, and
+ * so is what it takes. Errors: 0 or ZP_E* with detail. Never raises.
  */
 #ifndef ZP_SYS_INTERRUPT_H
 #define ZP_SYS_INTERRUPT_H
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
-
-#include <stdatomic.h>
 
 /* Begin and end to be cut short. Arming again is how an interrupt is acknowledged. */
 void zp_interrupt_arm(void);
@@ -62,7 +62,19 @@ int zp_interrupt_take(void);
 /* Whether zp_interrupt_take would give one. */
 bool zp_interrupt_has_signal(void);
 
-/* What handlers of caught signals call besides; it must be allowed in a signal handler. */
+/* What handlers of caught signals call besides, in the thread that they run in; it must be allowed in a signal handler. */
 void zp_interrupt_set_notify(void (*notify)(void));
+
+/* ---- threads ----
+   A process's signals are for its first thread. Another one is told to stop by a signal of its own, and takes that as SIGTERM. */
+
+/* Before the first thread is started. 0 or ZP_ESYS. */
+int zp_interrupt_prepare_threads(void);
+
+/* In a new thread, which was started with all signals blocked. */
+void zp_interrupt_enter_thread(void);
+
+/* Let the thread have a SIGTERM. */
+void zp_interrupt_thread(pthread_t thread);
 
 #endif

@@ -98,6 +98,42 @@ static void a_wait_for_several_tags_ends_with_a_ring_of_any(void **unused) {
   }
 }
 
+/* The tags of a bucket are told apart by their upper half. */
+static const uint64_t ONE = (uint64_t)2 << 32 | 7, OTHER = (uint64_t)4 << 32 | 7;
+
+static void a_ring_of_another_tag_of_the_bucket_wakes_nobody(void **unused) {
+  (void)unused;
+  uint32_t ticket = zp_bell_arm(bell, ONE);
+  assert_int_equal(zp_bell_arm(bell, ONE), ticket); /* by a second waiter for the same */
+  zp_bell_ring(bell, OTHER);
+  assert_int_equal(wait_for(ONE, ticket, 0), ZP_ETIMEOUT);
+  zp_bell_ring(bell, ONE);
+  assert_int_equal(wait_for(ONE, ticket, 0), 0);
+}
+
+static void waiters_for_several_tags_of_a_bucket_are_woken_by_each(void **unused) {
+  (void)unused;
+  for (int rung = 0; rung < 2; rung++) {
+    uint32_t one = zp_bell_arm(bell, ONE), other = zp_bell_arm(bell, OTHER), again = zp_bell_arm(bell, ONE);
+    zp_bell_ring(bell, rung ? OTHER : ONE);
+    assert_int_equal(wait_for(ONE, one, 0), 0);
+    assert_int_equal(wait_for(OTHER, other, 0), 0);
+    assert_int_equal(wait_for(ONE, again, 0), 0);
+  }
+  uint32_t ticket = zp_bell_arm(bell, OTHER); /* and what was for both is forgotten */
+  zp_bell_ring(bell, ONE);
+  assert_int_equal(wait_for(OTHER, ticket, 0), ZP_ETIMEOUT);
+}
+
+static void a_ring_of_all_voids_every_ticket(void **unused) {
+  (void)unused;
+  uint64_t far = tag("far");
+  uint32_t one = zp_bell_arm(bell, ONE), ticket = zp_bell_arm(bell, far);
+  zp_bell_ring_all(bell);
+  assert_int_equal(wait_for(ONE, one, 0), 0);
+  assert_int_equal(wait_for(far, ticket, 0), 0);
+}
+
 /* A caught signal between arming and waiting, or while waiting: neither is slept through. */
 static void a_signal_cuts_a_wait_short(void **unused) {
   (void)unused;
@@ -235,6 +271,9 @@ int main(void) {
       cmocka_unit_test(a_ring_after_the_arming_voids_the_ticket),
       cmocka_unit_test(a_ring_before_the_arming_does_not_count),
       cmocka_unit_test(a_wait_for_several_tags_ends_with_a_ring_of_any),
+      cmocka_unit_test(a_ring_of_another_tag_of_the_bucket_wakes_nobody),
+      cmocka_unit_test(waiters_for_several_tags_of_a_bucket_are_woken_by_each),
+      cmocka_unit_test(a_ring_of_all_voids_every_ticket),
       cmocka_unit_test(a_signal_cuts_a_wait_short),
       cmocka_unit_test(two_processes_hand_a_turn_to_each_other_without_losing_one),
       cmocka_unit_test(every_waiter_of_a_bucket_is_woken),

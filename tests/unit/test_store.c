@@ -655,6 +655,103 @@ static void revisions_beyond_the_limit_are_given_up(void **unused) {
   zp_store_close(&store);
 }
 
+/* ---- what is known of a time that is not kept: of 100 revisions ---- */
+
+/* As zp_store_next_change: 1, 0, ZP_EHISTORY. */
+static int next_change(zp_store *store, const char *key, uint64_t after) {
+  must(zp_store_read_begin(store));
+  uint64_t revision;
+  int rc = zp_store_next_change(store, bytes(key), after, &revision);
+  zp_store_read_end(store);
+  return rc;
+}
+
+static int next_update(zp_store *store, uint64_t after) {
+  must(zp_store_read_begin(store));
+  zp_log_record record;
+  int rc = zp_store_next_update(store, after, &record);
+  zp_store_read_end(store);
+  return rc;
+}
+
+/* Make a thousand revisions that change one key. */
+static void pass_time(zp_store *store, const char *key) {
+  char text[16];
+  for (int i = 0; i < 1000; i++) {
+    snprintf(text, sizeof text, "%d", i);
+    set(store, key, text);
+  }
+}
+
+static void a_key_that_nobody_changed_is_known_to_be_unchanged_however_long_ago(void **unused) {
+  (void)unused;
+  zp_store *store = open_store("main");
+  uint64_t then = set(store, "present", "x");
+  pass_time(store, "busy");
+  assert_int_equal(next_change(store, "present", then), 0);
+  assert_int_equal(next_change(store, "absent", then), 0);
+  assert_int_equal(next_change(store, "busy", then), ZP_EHISTORY);
+  set(store, "absent", "y");
+  assert_int_equal(next_change(store, "absent", then), 1);
+  set(store, "present", "y");
+  assert_int_equal(next_change(store, "present", then), 1);
+  zp_store_close(&store);
+}
+
+static void a_deletion_that_is_forgotten_leaves_absent_keys_unknown(void **unused) {
+  (void)unused;
+  zp_store *store = open_store("main"), *other = open_store("other");
+  uint64_t then = set(other, "x", "1");
+  set(store, "gone", "1");
+  uint64_t deleted = set(store, "gone", NULL);
+  pass_time(store, "busy");
+  assert_int_equal(next_change(store, "gone", then), ZP_EHISTORY);
+  assert_int_equal(next_change(store, "never", then), ZP_EHISTORY); /* for all that is known it was another of those */
+  assert_int_equal(next_change(store, "gone", deleted), 0);
+  assert_int_equal(next_change(other, "never", then), 0);
+  assert_int_equal(next_change(other, "x", then), 0);
+  zp_store_close(&other);
+  zp_store_close(&store);
+}
+
+static void a_namespace_without_updates_is_known_to_be_unchanged(void **unused) {
+  (void)unused;
+  zp_store *store = open_store("main"), *idle = open_store("idle"), *none = open_store("none");
+  uint64_t then = set(idle, "x", "1");
+  assert_int_equal(then, 1);
+  pass_time(store, "busy");
+  assert_int_equal(next_update(idle, then), 0);
+  assert_int_equal(next_update(idle, 0), ZP_EHISTORY); /* the first record of all is gone, and it was one of these */
+  assert_int_equal(next_update(none, 0), 0);
+  assert_int_equal(next_update(store, then), ZP_EHISTORY);
+  set(idle, "x", "2");
+  assert_int_equal(next_update(idle, then), 1);
+  zp_store_close(&none);
+  zp_store_close(&idle);
+  zp_store_close(&store);
+}
+
+/* Only deletions are forgotten without a trace, so nothing else needs to wake who waits for another key. */
+static void a_waiter_is_woken_to_move_on_only_while_keys_are_deleted(void **unused) {
+  (void)unused;
+  zp_store *store = open_store("main");
+  zp_bytes key = bytes("absent");
+  zp_alarm alarm = {0};
+  set(store, "gone", "1");
+  must(zp_alarm_set(store, &alarm, &key, 1));
+  pass_time(store, "busy");
+  assert_int_equal(zp_alarm_wait(store, &alarm, 0), ZP_ETIMEOUT);
+  set(store, "gone", NULL);
+  pass_time(store, "busy");
+  must(zp_alarm_set(store, &alarm, &key, 1));
+  pass_time(store, "busy");
+  assert_int_equal(zp_alarm_wait(store, &alarm, 0), ZP_ETIMEOUT);
+  set(store, "busy", NULL);
+  pass_time(store, "busy");
+  assert_int_equal(zp_alarm_wait(store, &alarm, 0), 0);
+  zp_store_close(&store);
+}
+
 static void history_bytes_beyond_the_limit_are_given_up(void **unused) {
   (void)unused;
   zp_store *store = open_store("main");
@@ -1118,6 +1215,14 @@ int main(void) {
       IN_STORE(every_revision_can_be_read_as_it_was),
       cmocka_unit_test_setup_teardown(every_kept_revision_can_be_read_after_trimming, set_up_few_revisions, tear_down),
       cmocka_unit_test_setup_teardown(revisions_beyond_the_limit_are_given_up, set_up_few_revisions, tear_down),
+      cmocka_unit_test_setup_teardown(a_key_that_nobody_changed_is_known_to_be_unchanged_however_long_ago,
+                                      set_up_few_revisions, tear_down),
+      cmocka_unit_test_setup_teardown(a_deletion_that_is_forgotten_leaves_absent_keys_unknown, set_up_few_revisions,
+                                      tear_down),
+      cmocka_unit_test_setup_teardown(a_namespace_without_updates_is_known_to_be_unchanged, set_up_few_revisions,
+                                      tear_down),
+      cmocka_unit_test_setup_teardown(a_waiter_is_woken_to_move_on_only_while_keys_are_deleted, set_up_few_revisions,
+                                      tear_down),
       cmocka_unit_test_setup_teardown(a_big_revision_is_given_up_in_portions, set_up_few_revisions, tear_down),
       cmocka_unit_test_setup_teardown(history_bytes_beyond_the_limit_are_given_up, set_up_few_bytes, tear_down),
       cmocka_unit_test_setup_teardown(without_history_a_deleted_key_leaves_nothing, set_up_no_history, tear_down),
