@@ -74,8 +74,7 @@ local function run(suffix, wanted)
   end
   measure.report("watched" .. suffix, measure.median(took))
 
-  -- Unwatched keys are many, because some share a bucket of the bell with a watched one, whose watcher they wake in vain:
-  -- the median is of those that do not, the mean is of all.
+  -- Unwatched keys are many, because some share a bucket of the bell with a watched one; the mean shows what those cost.
   local sum = 0
   for i = 1, 20000 do
     took[i] = update("other", 1000)
@@ -84,7 +83,7 @@ local function run(suffix, wanted)
   measure.report("unwatched" .. suffix, measure.median(took))
   measure.report("unwatched_mean" .. suffix, sum / #took)
 
-  -- Long enough for history to be full: now and then all watchers are woken to move on in it.
+  -- Long enough for history to be full, and to have given up all that was there when the watchers began.
   local begin = core.clock()
   for _ = 1, UPDATES do update("other", 1000) end
   measure.report("sustained" .. suffix, UPDATES / (core.clock() - begin))
