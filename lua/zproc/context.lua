@@ -15,7 +15,11 @@ local state = require "zproc.state"
 ---@field server_address string
 ---@field server_process zproc.Server? the server, if the Context has started it
 ---@field namespace string
-local Context = { __name = "Context" }
+local Context = {
+  __name = "Context",
+  __unsendable = "a Context, which belongs to the process that made it: use pass_context = true, or make one there with "
+    .. "zproc.context(server_address)",
+}
 Context.__index = Context
 
 local OPTIONS = {
@@ -23,6 +27,7 @@ local OPTIONS = {
   wait = "boolean",
   cleanup = "boolean",
   namespace = "string",
+  server_backend = "backend",
   process = "table",
 }
 
@@ -42,7 +47,7 @@ end
 
 --- zproc.context([server_address,] [options])
 ---@param server_address? string|table
----@param opts? { server_address: string?, wait: boolean?, cleanup: boolean?, namespace: string?, process: table? }
+---@param opts? { server_address: string?, wait: boolean?, cleanup: boolean?, namespace: string?, server_backend: string?, process: table? }
 ---@return zproc.Context
 function context.new(server_address, opts)
   if type(server_address) == "table" and opts == nil then
@@ -56,7 +61,7 @@ function context.new(server_address, opts)
   if server_address then
     directory = address.directory("zproc.context", server_address)
   else
-    own = server.start "zproc.context"
+    own = server.start("zproc.context", nil, opts.server_backend)
     server_address, directory = own.server_address, own.directory
   end
   local self = setmetatable({

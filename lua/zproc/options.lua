@@ -22,6 +22,9 @@ local kinds = {
   retries = {
     function(value) return math.type(value) == "integer" and value >= 0 end, "a number of retries, an integer of at least 0",
   },
+  backend = {
+    function(value) return value == "process" or value == "thread" end, "'process' or 'thread'",
+  },
   count = {
     function(value) return math.type(value) == "integer" and value >= 1 end, "an integer of at least 1",
   },

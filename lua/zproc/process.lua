@@ -1,4 +1,4 @@
---- Process: one forked process that runs one target.
+--- Process: one forked process, or one thread, that runs one target.
 
 local core = require "zproc.core"
 local address = require "zproc.address"
@@ -7,8 +7,8 @@ local options = require "zproc.options"
 local retry = require "zproc.retry"
 local runtime = require "zproc.runtime"
 local state = require "zproc.state"
+local thread = require "zproc.thread"
 
-local SIGKILL <const> = 9
 local GRACE <const> = 2 -- seconds that a process has between SIGTERM and SIGKILL
 
 ---@class zproc.Process
@@ -16,7 +16,7 @@ local GRACE <const> = 2 -- seconds that a process has between SIGTERM and SIGKIL
 ---@field target function
 ---@field namespace string
 ---@field server_address string
----@field pid integer? nil before the start
+---@field pid integer? nil before the start; of a thread that of the process that it is in
 ---@field exitcode integer? nil while it runs; -N after signal N
 ---@field is_alive boolean
 local Process = {}
@@ -29,6 +29,7 @@ local OPTIONS = {
   start = "boolean",
   namespace = "string",
   name = "string",
+  backend = "backend",
   cleanup = "boolean", -- set by the Context
 }
 for name, kind in pairs(retry.OPTIONS) do OPTIONS[name] = kind end
@@ -41,9 +42,19 @@ function getters.pid(self)
   return self._child and self._child:pid()
 end
 
-function getters.exitcode(self)
-  if not self._exitcode and self._child then self._exitcode = self._child:wait(0) end
+--- Wait for the end, and take note of it.
+---@param timeout number?
+---@return integer? exitcode
+local function await(self, timeout)
+  if not self._exitcode then
+    self._exitcode = self._child:wait(timeout)
+    if self._exitcode then runtime.remove(self) end
+  end
   return self._exitcode
+end
+
+function getters.exitcode(self)
+  return self._child and await(self, 0)
 end
 
 function getters.is_alive(self)
@@ -67,10 +78,13 @@ function Process.__tostring(self)
   else
     now = "exited with " .. self.exitcode
   end
-  return ("Process %s (%s%s)"):format(self.name, self._child and "pid " .. self._child:pid() .. ", " or "", now)
+  local where = ""
+  if self._child then where = ("%spid %d, "):format(self._is_thread and "a thread of " or "", self.pid) end
+  return ("Process %s (%s%s)"):format(self.name, where, now)
 end
 
 Process.__name = "Process"
+Process.__unsendable = "a Process, which belongs to the process that started it: let that one wait for it"
 
 --- What a function is called in messages: where it is defined.
 ---@return string
@@ -78,6 +92,18 @@ function process.name_of(target)
   if type(target) ~= "function" then target = getmetatable(target).__call end
   local info = debug.getinfo(target, "S")
   return info.what == "C" and "a C function" or ("%s:%d"):format(info.short_src, info.linedefined)
+end
+
+--- Threads have no signals of their own, and none outlives its process.
+local function check_thread(call, self)
+  local one = self._retry and next(self._retry.signals)
+  if one then
+    errors.usage("%s: option 'retry_for': %s comes to the first thread of a process, not to one with backend = 'thread'", call,
+      one.name)
+  end
+  if self._options.cleanup == false then
+    errors.usage("%s: a thread ends with its process: it cannot have both backend = 'thread' and cleanup = false", call)
+  end
 end
 
 --- Make a process and, unless told otherwise, start it.
@@ -99,7 +125,10 @@ function process.new(call, target, server_address, opts, state_for)
     namespace = opts.namespace or "default",
     _options = opts,
     _retry = retry.plan(call, opts),
+    _is_thread = opts.backend == "thread",
+    _is_alone = state_for == nil, -- no Context will stop it
   }, Process)
+  if self._is_thread then check_thread(call, self) end
   if not state_for then
     local directory = address.directory(call, server_address)
     state_for = function(namespace) return state.attach(directory, namespace, server_address) end
@@ -123,8 +152,7 @@ local function arguments_of(first, args, kwargs)
   return arguments
 end
 
---- What the child will run: a coroutine of the target, and its packed arguments. Made before the fork, because what a child
---- makes after it costs a page fault for every page that it touches.
+--- What is to be run: the target with all that is around it, and its packed arguments.
 local function prepare(self)
   local opts, target = self._options, self.target
   if type(target) ~= "function" then
@@ -144,8 +172,59 @@ local function prepare(self)
       return table.unpack(arguments, 1, arguments.n)
     end)
   end
+  return target, arguments_of(first, opts.args, opts.kwargs)
+end
+
+--- Fork. All is made before that, because what a child makes costs a page fault for every page that it touches.
+local function start_process(self)
+  local target, arguments = prepare(self)
   -- In a coroutine of its own, so that a traceback ends where the target was called, not in the parent's history.
-  return coroutine.create(target), arguments_of(first, opts.args, opts.kwargs)
+  self._child = core.start(self._options.cleanup ~= false, coroutine.create(target), self.name, runtime.finish,
+    table.unpack(arguments, 1, arguments.n))
+end
+
+--- What a thread needs to know of the options.
+local TRAVELLING <const> = {
+  "args", "kwargs", "stateful", "pass_context", "retry_for", "retry_delay", "max_retries", "retry_args", "retry_kwargs",
+}
+
+local function start_thread(self)
+  local opts = {}
+  for _, name in ipairs(TRAVELLING) do opts[name] = self._options[name] end
+  self._child = core.start_thread(thread.pack {
+    name = self.name,
+    target = self.target,
+    server_address = self.server_address,
+    namespace = self.namespace,
+    options = opts,
+    revision = self._state_for(self.namespace):revision(),
+  })
+  if self._is_alone then
+    self._pid = core.getpid()
+    runtime.add(self)
+  end
+end
+
+--- In a thread: run the target of a process.
+---@param job table of start_thread
+---@return any ... what it returned
+function process.run_job(job)
+  local directory = address.directory(job.name, job.server_address)
+  local self = {
+    target = job.target,
+    name = job.name,
+    server_address = job.server_address,
+    namespace = job.namespace,
+    _options = job.options,
+    _retry = retry.plan(job.name, job.options),
+    _state_for = function(namespace)
+      local own = state.attach(directory, namespace, job.server_address)
+      core.set_cursor(own, job.revision)
+      return own
+    end,
+  }
+  local target, arguments = prepare(self)
+  return target(table.unpack(arguments, 1, arguments.n))
 end
 
 --- Start the process; a second start is an error.
@@ -153,9 +232,7 @@ end
 function Process:start()
   if self._child then errors.usage("process %s was started already (pid %d)", self.name, self.pid) end
   core.check_fork()
-  local thread, arguments = prepare(self)
-  self._child = core.start(self._options.cleanup ~= false, thread, self.name, runtime.finish,
-    table.unpack(arguments, 1, arguments.n))
+  if self._is_thread then start_thread(self) else start_process(self) end
   return self._child:pid()
 end
 
@@ -169,14 +246,19 @@ function Process:stop()
   need_start(self, "stop")
   if self.exitcode == nil then
     self._child:stop()
-    self._exitcode = self._child:wait(GRACE)
-    if not self._exitcode then
-      self._child:signal(SIGKILL)
-      self._exitcode = self._child:wait()
+    if not await(self, GRACE) then
+      self._child:kill()
+      -- Nothing but a C function that does not return keeps a thread from ending now, and nothing can end that.
+      if not await(self, self._is_thread and GRACE or nil) then
+        error(errors.new("SystemError", ("process %s, a thread, does not end: it is in a C function"):format(self.name)))
+      end
     end
   end
   return self._exitcode
 end
+
+--- So that what is open may be a process.
+Process.close = Process.stop
 
 --- Ask it to end without waiting; for ending many at once.
 function Process:_terminate()
@@ -207,9 +289,8 @@ end
 function Process:wait(timeout)
   options.check_timeout("process:wait", timeout)
   need_start(self, "wait")
-  local exitcode = self._exitcode or self._child:wait(timeout)
+  local exitcode = await(self, timeout)
   if not exitcode then return errors.timeout("waiting for process " .. self.name, timeout) end
-  self._exitcode = exitcode
   if not self._outcome then
     local ok, values = runtime.read_outcome(self._child)
     self._outcome = { ok = ok, values = values }

@@ -88,6 +88,7 @@ end
 os.exit = function(status, close)
   local failure = runtime.shutdown()
   if failure ~= nil then say(to_words(failure)) end
+  if core.is_thread() then error(errors.new("ProcessExit", "os.exit", { status = exit_status(status) })) end
   if core.is_child() then core.child_exit(exit_status(status)) end
   exit_host(status, close)
 end
@@ -143,6 +144,7 @@ local function leave_outcome(child, name, ended, thread, ...)
   if errors.is(raised, "ProcessExit") then return exit_status(raised.status) end
   if errors.is(raised, "SignalError") and core.is_to_stop() then -- as its parent wished
     runtime.shutdown()
+    if core.is_thread() then return -raised.signal.number end
     core.die_of(raised.signal.number)
   end
   local err = leave_error(child, raised, traceback)

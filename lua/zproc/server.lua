@@ -13,7 +13,10 @@ local runtime = require "zproc.runtime"
 ---@field pid integer? nil while it is being started again, and once it was stopped
 ---@field is_alive boolean
 ---@field exitcode integer? nil until it was stopped; -N after signal N
-local Server = { __name = "Server" }
+local Server = {
+  __name = "Server",
+  __unsendable = "a Server, which belongs to the process that started it: send its server_address",
+}
 
 local server = {}
 
@@ -50,11 +53,12 @@ end
 --- Start a server with an empty state, owned by this process.
 ---@param call string the function's name, for messages
 ---@param server_address string? nil: a random one
+---@param backend? "process"|"thread"
 ---@return zproc.Server
-function server.start(call, server_address)
+function server.start(call, server_address, backend)
   local alias = server_address and address.path(call, server_address)
   local store = create_store()
-  local ok, handle = pcall(core.start_server, store:path(), alias)
+  local ok, handle = pcall(core.start_server, store:path(), alias, backend == "thread")
   if not ok then
     store:remove()
     error(handle)
@@ -103,15 +107,15 @@ end
 
 --- zproc.start_server([server_address,] [options]): start a server that runs until it is stopped, or this process ends.
 ---@param server_address? string
----@param opts? table
+---@param opts? { backend: string? }
 ---@return zproc.Server server_process
 ---@return string server_address
 function server.start_server(server_address, opts)
   if type(server_address) == "table" and opts == nil then
     server_address, opts = nil, server_address
   end
-  options.check("zproc.start_server", opts, {})
-  local fresh = server.start("zproc.start_server", server_address)
+  opts = options.check("zproc.start_server", opts, { backend = "backend" })
+  local fresh = server.start("zproc.start_server", server_address, opts.backend)
   runtime.add(fresh)
   return fresh, fresh.server_address
 end

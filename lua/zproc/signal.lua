@@ -39,6 +39,7 @@ local impossible = {
   SIGSTOP = "cannot be caught by any program",
   SIGCHLD = "is used by zproc itself",
   SIGIO = "is used by zproc itself",
+  SIGURG = "is used by zproc itself",
   SIGSEGV = "says that the program is damaged",
   SIGBUS = "says that the program is damaged",
   SIGILL = "says that the program is damaged",
@@ -85,6 +86,9 @@ end
 function signal.to_error(value)
   local one = signal.find("zproc.signal_to_error", value)
   signal.check("zproc.signal_to_error", one)
+  if core.is_thread() then
+    errors.usage 'zproc.signal_to_error: signals come to the first thread of a process, and this is another one (backend = "thread")'
+  end
   core.catch_signal(one.number, false)
   wanted[one] = true
 end

@@ -87,6 +87,9 @@ function core.state_metamethods.__eq(a, b)
   return same(content(a), content(b), {})
 end
 
+core.state_metamethods.__unsendable = "a State: a stateful target gets one as its first argument, and zproc.state(server_address) "
+  .. "makes another"
+
 function core.state_metamethods.__tostring(self)
   return inspect(self:copy())
 end

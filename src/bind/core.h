@@ -18,6 +18,7 @@ void zp_lchild_open(lua_State *L);
 void zp_lserver_open(lua_State *L);
 void zp_lsignal_open(lua_State *L);
 void zp_lsys_open(lua_State *L);
+void zp_lthread_open(lua_State *L);
 void zp_lwatch_open(lua_State *L);
 
 /* True while an atomic function runs in this thread. */

@@ -1,6 +1,7 @@
 /*
  * lchild -- forked processes for Lua: core.start and the Child that it gives.
  */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@
 #include "bind/lsignal.h"
 #include "sys/child.h"
 #include "sys/interrupt.h"
+#include "sys/thread.h"
 
 #define CHILD "zproc.Child"
 
@@ -29,15 +31,16 @@ static int core_check_fork(lua_State *L) {
   return 0;
 }
 
-/* Whether this process was started by core.start, and whether something was made in it that wants to be closed. */
-static bool is_child, has_closables;
+/* Whether this process was started by core.start, and whether something was made in this thread of it that wants to be closed. */
+static bool is_child;
+static _Thread_local bool has_closables;
 
 /* In a process that was started by core.start: its own handle. */
 static zp_child *own_child;
 
-/* core.is_child(): whether this process was started by another one of zproc. */
+/* core.is_child(): whether this process, or thread, was started by another one of zproc. */
 static int core_is_child(lua_State *L) {
-  lua_pushboolean(L, is_child);
+  lua_pushboolean(L, is_child || zp_interrupt_is_in_thread());
   return 1;
 }
 
@@ -155,10 +158,9 @@ static int child_message(lua_State *L) {
   return rc;
 }
 
-/* child:signal(number) */
-static int child_signal(lua_State *L) {
-  zp_child *child = check_child(L);
-  int rc = zp_child_signal(child, (int)luaL_checkinteger(L, 2));
+/* child:kill(): end it, whatever it does. */
+static int child_kill(lua_State *L) {
+  int rc = zp_child_signal(check_child(L), SIGKILL);
   return rc ? zp_lua_raise(L, rc) : 0;
 }
 
@@ -168,9 +170,9 @@ static int child_stop(lua_State *L) {
   return rc ? zp_lua_raise(L, rc) : 0;
 }
 
-/* In the child: core.is_to_stop(): whether the parent has asked this process to end. */
+/* core.is_to_stop(): whether whoever has started this process, or thread, has asked it to end. */
 static int core_is_to_stop(lua_State *L) {
-  lua_pushboolean(L, own_child && zp_child_is_to_stop(own_child));
+  lua_pushboolean(L, zp_interrupt_is_in_thread() ? zp_thread_is_to_stop() : own_child && zp_child_is_to_stop(own_child));
   return 1;
 }
 
@@ -190,7 +192,7 @@ static int core_child_exit(lua_State *L) { zp_child_exit((int)luaL_checkinteger(
 
 static const luaL_Reg child_methods[] = {
     {"leave", child_leave}, {"wait", child_wait}, {"message", child_message},
-    {"signal", child_signal}, {"stop", child_stop}, {"pid", child_pid}, {NULL, NULL},
+    {"kill", child_kill}, {"stop", child_stop}, {"pid", child_pid}, {NULL, NULL},
 };
 
 static const luaL_Reg functions[] = {

@@ -22,14 +22,14 @@
 
 #define SERVER "zproc.ServerHandle"
 
-/* core.start_server(directory, alias or nil) -> ServerHandle. It runs until stop(), or the end of this process. */
+/* core.start_server(directory, alias or nil, is_thread) -> ServerHandle. It runs until stop(), or the end of this process. */
 static int core_start_server(lua_State *L) {
   const char *directory = luaL_checkstring(L, 1);
   const char *alias = luaL_optstring(L, 2, NULL);
   zp_server **server = lua_newuserdatauv(L, sizeof *server, 0);
   *server = NULL;
   luaL_setmetatable(L, SERVER);
-  int rc = zp_server_start(directory, alias, server);
+  int rc = zp_server_start(directory, alias, lua_toboolean(L, 3) ? ZP_SERVER_THREAD : ZP_SERVER_PROCESS, server);
   return rc ? zp_lua_raise(L, rc) : 1;
 }
 

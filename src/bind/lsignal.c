@@ -13,6 +13,7 @@
 #include "bind/core.h"
 #include "bind/lerror.h"
 #include "sys/interrupt.h"
+#include "sys/thread.h"
 
 /* The coroutine that runs in this thread, and the hook that ours has taken the place of. */
 static _Thread_local struct {
@@ -35,13 +36,22 @@ static void set_hook(void) {
   lua_sethook(L, on_hook, LUA_MASKCOUNT, 1);
 }
 
+/* Whether there is something to raise. */
+static bool is_wanted(void) { return zp_interrupt_has_signal() || zp_thread_must_stop(); }
+
+/* What is to be raised now, or 0. Whoever does not listen to the wish that his thread stops hears it again and again. */
+static int take(void) {
+  int signal = zp_interrupt_take();
+  return zp_thread_must_stop() ? SIGTERM : signal;
+}
+
 static void on_hook(lua_State *L, lua_Debug *ar) {
-  if (zp_interrupt_has_signal()) {
+  if (is_wanted()) {
     lua_getinfo(L, "S", ar);
     if (zp_lua_is_own(ar)) return;
   }
-  lua_sethook(L, running.hook, running.mask, running.count);
-  int signal = zp_interrupt_take();
+  if (!zp_thread_must_stop()) lua_sethook(L, running.hook, running.mask, running.count);
+  int signal = take();
   if (signal) zp_lua_raise_signal(L, signal);
 }
 
@@ -49,7 +59,7 @@ static void on_hook(lua_State *L, lua_Debug *ar) {
 
 void zp_lsignal_begin_wait(lua_State *L) {
   zp_interrupt_arm();
-  int signal = zp_interrupt_take();
+  int signal = take();
   if (!signal) return;
   zp_interrupt_disarm();
   zp_lua_raise_signal(L, signal);
@@ -62,10 +72,10 @@ void zp_lsignal_end_wait(void) { zp_interrupt_disarm(); }
 int zp_lsignal_resume(lua_State *L, lua_State *coroutine, int arguments, int *results) {
   lua_State *from = running.coroutine;
   running.coroutine = coroutine;
-  if (zp_interrupt_has_signal()) set_hook();
+  if (is_wanted()) set_hook();
   int status = lua_resume(coroutine, L, arguments, results);
   running.coroutine = from;
-  if (zp_interrupt_has_signal()) set_hook();
+  if (is_wanted()) set_hook();
   return status;
 }
 
@@ -173,5 +183,7 @@ void zp_lsignal_install(lua_State *L) {
   if (lua_getglobal(L, LUA_COLIBNAME) == LUA_TTABLE) luaL_setfuncs(L, coroutine_functions, 0);
   lua_pop(L, 1);
 }
+
+void zp_lsignal_leave(void) { running.coroutine = NULL; }
 
 void zp_lsignal_open(lua_State *L) { luaL_setfuncs(L, functions, 0); }

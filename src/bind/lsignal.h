@@ -18,6 +18,9 @@
 /* Prepare a VM that belongs to the calling thread. Before anything learns what is in its library of coroutines. May raise. */
 void zp_lsignal_install(lua_State *L);
 
+/* Before the VM of the calling thread is closed: it is not interrupted any more. */
+void zp_lsignal_leave(void);
+
 /* Around a wait that ends with ZP_EINTR when there is an interrupt:
        do {
          zp_lsignal_begin_wait(L);

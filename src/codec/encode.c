@@ -359,6 +359,15 @@ static int put_pairs(zp_encoder *e, size_t first) {
   return 0;
 }
 
+/* A type may say in its metatable that its objects do not travel, and what to do instead: __unsendable = "words". With the metatable on
+   top of the stack. */
+static int check_sendable(lua_State *L) {
+  lua_pushliteral(L, "__unsendable");
+  int rc = lua_rawget(L, -2) == LUA_TSTRING ? zp_fail(ZP_EENCODE, "cannot send %s", lua_tostring(L, -1)) : 0;
+  lua_pop(L, 1);
+  return rc;
+}
+
 /* Write the table on top of the stack, which has its number. */
 static int put_table(zp_encoder *e) {
   lua_State *L = e->L;
@@ -366,6 +375,7 @@ static int put_table(zp_encoder *e) {
   if (rc) return rc;
   bool has_metatable = lua_getmetatable(L, table);
   if (has_metatable && !e->graph) return ENCODE_GRAPH;
+  if (has_metatable && (rc = check_sendable(L)) != 0) return rc;
   lua_settop(L, table);
 
   lua_Integer guess = (lua_Integer)lua_rawlen(L, table);
@@ -447,6 +457,8 @@ static __attribute__((noinline)) int fail_type(lua_State *L) {
   case LUA_TLIGHTUSERDATA:
     return zp_fail(ZP_EENCODE, "cannot send a light userdata");
   default:
+    if (luaL_getmetafield(L, -1, "__unsendable") == LUA_TSTRING)
+      return zp_fail(ZP_EENCODE, "cannot send %s", lua_tostring(L, -1));
     if (luaL_getmetafield(L, -1, "__name") == LUA_TSTRING)
       return zp_fail(ZP_EENCODE, "cannot send a userdata (%s)", lua_tostring(L, -1));
     return zp_fail(ZP_EENCODE, "cannot send a %s", lua_typename(L, type));

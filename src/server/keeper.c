@@ -6,9 +6,11 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -19,7 +21,9 @@
 #include "server/loop.h"
 #include "server/protocol.h"
 #include "sys/alias.h"
+#include "sys/interrupt.h"
 #include "sys/sock.h"
+#include "sys/thread.h"
 
 /* A server that lived shorter than SHORT_LIFE has died young; after QUICK_STARTS of these in a row, the next one has to wait. */
 static const double SHORT_LIFE = 1, RETRY_AFTER = 1; /* seconds */
@@ -27,7 +31,9 @@ enum { QUICK_STARTS = 5, STOP_MILLISECONDS = 2000 };
 
 struct zp_server {
   pid_t owner;
-  volatile pid_t pid; /* 0: dead, and to be started again at `due` */
+  zp_thread *thread;    /* NULL: a process */
+  int stop_fd;          /* of a thread: readable when it is to end */
+  _Atomic pid_t pid;    /* 0: dead, and to be started again at `due` */
   int listener;
   int owner_fd; /* pidfd of this process */
   int lifeline; /* reading end */
@@ -36,15 +42,19 @@ struct zp_server {
   double started, due;
   char *arguments[6]; /* of the program, NULL-terminated; the last one is left out the first time */
   int argument_count;
+  const char *directory; /* among the arguments */
   char *socket, *alias;
   zp_server *next;
 };
 
-/* Invariant: the list and what hangs on it is changed only with SIGIO blocked, or in its handler, which blocks it too. In a forked child
-   the list is empty. */
+/* Invariant: the list of the servers of this process, and what hangs on it, is used only by whoever holds `busy`: a thread, or the
+   handler of SIGIO, in whichever thread it runs. The handler cannot wait for it; it leaves word in `missed`, and whoever gives `busy`
+   back looks there afterwards. In a forked child the list is empty. */
 static zp_server *servers;
+static atomic_flag busy = ATOMIC_FLAG_INIT;
+static _Atomic bool missed;
 
-static bool prepared; /* handler and timer of this process are there */
+static bool prepared; /* handler and timer of this process are there; under `busy` */
 static timer_t retry_timer;
 
 /* ---- allowed in a signal handler: from here ... ---- */
@@ -79,7 +89,7 @@ static _Noreturn void execute(const zp_server *server, int lifeline, bool again)
   _exit(127);
 }
 
-/* With SIGIO blocked. 0, or -1 with errno. */
+/* While busy. 0, or -1 with errno. */
 static int spawn(zp_server *server, bool again) {
   int lifeline[2];
   if (pipe2(lifeline, O_CLOEXEC | O_NONBLOCK) < 0) return -1;
@@ -125,6 +135,7 @@ static int bury(zp_server *server) {
 }
 
 static void look_after(zp_server *server) {
+  if (server->thread) return;
   double now = zp_clock_now();
   if (server->pid > 0 && has_died(server)) {
     bury(server);
@@ -135,32 +146,45 @@ static void look_after(zp_server *server) {
   if (server->pid == 0) set_alarm(server->due);
 }
 
+/* Do what is to be done, unless somebody is busy, who will. */
+static void settle(void) {
+  while (atomic_load(&missed) && !atomic_flag_test_and_set(&busy)) {
+    atomic_store(&missed, false);
+    for (zp_server *server = servers; server; server = server->next) look_after(server);
+    atomic_flag_clear(&busy);
+  }
+}
+
 static void on_sigio(int signal) {
   (void)signal;
   int number = errno;
-  pid_t self = getpid();
-  for (zp_server *server = servers; server; server = server->next)
-    if (server->owner == self) look_after(server);
+  atomic_store(&missed, true);
+  settle();
   errno = number;
 }
 
 /* ---- ... to here ---- */
 
-static void block(sigset_t *before) {
-  sigset_t io;
-  sigemptyset(&io);
-  sigaddset(&io, SIGIO);
-  pthread_sigmask(SIG_BLOCK, &io, before);
+static void take(void) {
+  static const struct timespec instant = {.tv_nsec = 100000};
+  while (atomic_flag_test_and_set(&busy)) nanosleep(&instant, NULL);
 }
 
-static void unblock(const sigset_t *before) { pthread_sigmask(SIG_SETMASK, before, NULL); }
+static void give(void) {
+  atomic_flag_clear(&busy);
+  settle();
+}
 
-/* A child must not keep a socket open at which nobody answers any more. */
+/* A child must not keep a socket open at which nobody answers any more. The list is whole at every instant, even if another thread is
+   busy with it. */
 static void after_fork_in_child(void) {
+  atomic_flag_clear(&busy);
+  atomic_store(&missed, false);
   for (zp_server *server = servers; server; server = server->next) {
     close(server->listener);
-    close(server->owner_fd);
+    if (server->owner_fd >= 0) close(server->owner_fd);
     if (server->lifeline >= 0) close(server->lifeline);
+    if (server->stop_fd >= 0) close(server->stop_fd);
   }
   servers = NULL;
   prepared = false; /* timers are not inherited */
@@ -168,9 +192,8 @@ static void after_fork_in_child(void) {
 
 static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork_in_child); }
 
+/* The handler and the timer. While busy. */
 static int prepare(void) {
-  static pthread_once_t once = PTHREAD_ONCE_INIT;
-  pthread_once(&once, watch_forks);
   if (prepared) return 0;
   struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGIO};
   if (timer_create(CLOCK_MONOTONIC, &event, &retry_timer) < 0) return zp_fail_errno("cannot start a server: timer_create");
@@ -185,6 +208,7 @@ static void free_server(zp_server *server) {
   if (server->listener >= 0) close(server->listener);
   if (server->owner_fd >= 0) close(server->owner_fd);
   if (server->null_fd >= 0) close(server->null_fd);
+  if (server->stop_fd >= 0) close(server->stop_fd);
   for (int i = 0; i < server->argument_count; i++) free(server->arguments[i]);
   free(server->socket);
   free(server->alias);
@@ -199,6 +223,7 @@ static int set_arguments(zp_server *server, const char *directory, const char *a
     if (!copy) return zp_fail(ZP_ENOMEM, "out of memory: cannot start a server");
     server->arguments[server->argument_count++] = copy;
   }
+  server->directory = server->arguments[2];
   size_t size = strlen(directory) + sizeof "/" ZP_SERVER_SOCKET;
   server->socket = malloc(size);
   if (server->socket) snprintf(server->socket, size, "%s/%s", directory, ZP_SERVER_SOCKET);
@@ -207,44 +232,68 @@ static int set_arguments(zp_server *server, const char *directory, const char *a
   return 0;
 }
 
-int zp_server_start(const char *directory, const char *alias, zp_server **out) {
-  *out = NULL;
+/* While busy. */
+static void enlist(zp_server *server) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, watch_forks);
+  server->next = servers;
+  servers = server;
+}
+
+static int start_process(zp_server *server) {
+  server->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+  server->owner_fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+  if (server->null_fd < 0 || server->owner_fd < 0) return zp_fail_errno("cannot start a server");
+  take();
   int rc = prepare();
+  if (!rc && spawn(server, false) < 0) rc = zp_fail_errno("cannot start a server: fork");
+  if (!rc) enlist(server);
+  give();
+  return rc;
+}
+
+static int thread_main(void *context, zp_buf *message) {
+  (void)message;
+  const zp_server *server = context;
+  return zp_serve_in_thread(server->directory, server->listener, server->stop_fd);
+}
+
+static int start_thread(zp_server *server) {
+  server->stop_fd = eventfd(0, EFD_CLOEXEC);
+  if (server->stop_fd < 0) return zp_fail_errno("cannot start a server: eventfd");
+  server->pid = getpid();
+  int rc = zp_thread_start(thread_main, server, &server->thread);
   if (rc) return rc;
+  take();
+  enlist(server);
+  give();
+  return 0;
+}
+
+int zp_server_start(const char *directory, const char *alias, zp_server_kind kind, zp_server **out) {
+  *out = NULL;
   zp_server *server = calloc(1, sizeof *server);
   if (!server) return zp_fail(ZP_ENOMEM, "out of memory: cannot start a server");
   server->owner = getpid();
-  server->listener = server->owner_fd = server->null_fd = server->lifeline = -1;
-  rc = set_arguments(server, directory, alias);
+  server->listener = server->owner_fd = server->null_fd = server->lifeline = server->stop_fd = -1;
+  int rc = set_arguments(server, directory, alias);
   if (!rc) rc = zp_sock_listen(server->socket, &server->listener);
-  if (!rc) {
-    server->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-    server->owner_fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
-    if (server->null_fd < 0 || server->owner_fd < 0) rc = zp_fail_errno("cannot start a server");
-  }
   if (!rc && alias) rc = zp_alias_create(alias, server->socket);
   if (rc) {
     free_server(server);
     return rc;
   }
-  sigset_t before;
-  block(&before);
-  if (spawn(server, false) < 0) {
-    rc = zp_fail_errno("cannot start a server: fork");
-  } else {
-    server->next = servers;
-    servers = server;
+  rc = kind == ZP_SERVER_THREAD ? start_thread(server) : start_process(server);
+  if (!rc) {
     *out = server;
+    return 0;
   }
-  unblock(&before);
-  if (rc) {
-    if (alias) zp_alias_remove(alias, server->socket);
-    free_server(server);
-  }
+  if (alias) zp_alias_remove(alias, server->socket);
+  free_server(server);
   return rc;
 }
 
-/* End the server's process. With SIGIO blocked. */
+/* End the server's process, while busy. */
 static int end(zp_server *server) {
   if (server->pid == 0) return 0;
   kill(server->pid, SIGTERM);
@@ -257,17 +306,26 @@ static int end(zp_server *server) {
   return bury(server);
 }
 
+static int stop_thread(zp_server *server) {
+  static const uint64_t one = 1;
+  int status = EXIT_FAILURE;
+  (void)!write(server->stop_fd, &one, sizeof one); /* of an eventfd that counts to 1, so it cannot fail */
+  while (zp_thread_wait(server->thread, ZP_FOREVER) == ZP_EINTR) zp_interrupt_arm(); /* it will not take long */
+  zp_thread_ended(server->thread, &status);
+  zp_thread_close(&server->thread);
+  return status;
+}
+
 int zp_server_stop(zp_server **handle) {
   zp_server *server = *handle;
   *handle = NULL;
   if (!server || server->owner != getpid()) return 0; /* an inherited one is part of the parent's image */
-  sigset_t before;
-  block(&before);
+  take();
   zp_server **link = &servers;
   while (*link != server) link = &(*link)->next;
   *link = server->next;
-  int status = end(server);
-  unblock(&before);
+  int status = server->thread ? stop_thread(server) : end(server);
+  give();
   if (server->alias) zp_alias_remove(server->alias, server->socket);
   free_server(server);
   return status;

@@ -12,8 +12,11 @@
  *
  * A server watches its owner in turn (loop.h): it survives it only for as long as it takes to clean up.
  *
- * Fork: a child inherits none of it; the servers are its parent's. Threads: call from one thread; other threads must block
- * SIGIO. Errors: 0 or ZP_E* with detail. Never raises.
+ * Or a server is a thread of its owner: it cannot die alone, and cannot clean up if the owner is killed; what is left then is removed by
+ * the next one who makes a directory (zp_dir_sweep).
+ *
+ * Fork: a child inherits none of it; the servers are its parent's. Threads: a server is used by one thread at a time; several
+ * threads may have theirs. Errors: 0 or ZP_E* with detail. Never raises.
  */
 #ifndef ZP_SERVER_KEEPER_H
 #define ZP_SERVER_KEEPER_H
@@ -23,15 +26,17 @@
 
 typedef struct zp_server zp_server;
 
+typedef enum zp_server_kind { ZP_SERVER_PROCESS, ZP_SERVER_THREAD } zp_server_kind;
+
 /* Start a server for the store in the directory, which this process owns (dir.h), listening at <directory>/server. `alias` (NULL: none)
    is a further name for that socket, see alias.h. On return the socket listens. The handle stays until zp_server_stop. */
-int zp_server_start(const char *directory, const char *alias, zp_server **server);
+int zp_server_start(const char *directory, const char *alias, zp_server_kind kind, zp_server **server);
 
 /* End the server, and wait for that: the exit status, or -N if signal N killed it. Frees the handle and nulls it. If the process is not
    the owner, nothing but that. May be called twice: 0. */
 int zp_server_stop(zp_server **server);
 
-/* The server's process at present; 0 if it is about to be started again. */
+/* The server's process at present, which of a thread is this one; 0 if it is about to be started again. */
 pid_t zp_server_pid(const zp_server *server);
 
 #endif

@@ -195,27 +195,42 @@ static void on_owner_died(evutil_socket_t fd, short events, void *context) {
 
 /* ---- the loop ---- */
 
-static size_t raise_descriptor_limit(void) {
+static void raise_descriptor_limit(void) {
   struct rlimit limit;
-  if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return 64;
-  if (limit.rlim_cur < limit.rlim_max) {
-    struct rlimit more = {.rlim_cur = limit.rlim_max, .rlim_max = limit.rlim_max};
-    if (setrlimit(RLIMIT_NOFILE, &more) == 0) limit = more;
-  }
-  size_t spare = limit.rlim_cur > 2 * DESCRIPTORS_SPARE ? (size_t)limit.rlim_cur - DESCRIPTORS_SPARE : DESCRIPTORS_SPARE;
+  if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit); /* if it is refused, what there is has to do */
+}
+
+/* How many connections there may be, where other things in this process take `others` descriptors. */
+static size_t limit_connections(size_t others) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return DESCRIPTORS_SPARE;
+  size_t spare = limit.rlim_cur > others + DESCRIPTORS_SPARE ? (size_t)limit.rlim_cur - others : DESCRIPTORS_SPARE;
   return spare < CONNECTIONS_MAX ? spare : CONNECTIONS_MAX;
 }
 
-static bool set_up(loop *self) {
+static bool set_up(loop *self, int listener) {
+  TAILQ_INIT(&self->connections);
   self->base = event_base_new();
   if (!self->base) return false;
+  self->probe = evtimer_new(self->base, on_probe, self);
+  self->listener = evconnlistener_new(self->base, on_connect, self, LEV_OPT_CLOSE_ON_EXEC, 0, listener);
+  if (!self->probe || !self->listener) return false;
+  evconnlistener_set_error_cb(self->listener, on_accept_error);
+  return true;
+}
+
+/* What ends the loop of a process: a signal, or the death of its owner. */
+static bool watch_process(loop *self) {
   self->terminate = evsignal_new(self->base, SIGTERM, on_terminate, self);
   self->owner_died = event_new(self->base, ZP_SERVE_OWNER, EV_READ, on_owner_died, self);
-  self->probe = evtimer_new(self->base, on_probe, self);
-  self->listener = evconnlistener_new(self->base, on_connect, self, LEV_OPT_CLOSE_ON_EXEC, 0, ZP_SERVE_LISTENER);
-  if (!self->terminate || !self->owner_died || !self->probe || !self->listener) return false;
-  evconnlistener_set_error_cb(self->listener, on_accept_error);
-  return evsignal_add(self->terminate, NULL) == 0 && event_add(self->owner_died, NULL) == 0;
+  return self->terminate && self->owner_died && event_add(self->terminate, NULL) == 0 && event_add(self->owner_died, NULL) == 0;
+}
+
+static bool watch_stop(loop *self, int stop) {
+  self->terminate = event_new(self->base, stop, EV_READ, on_terminate, self);
+  return self->terminate && event_add(self->terminate, NULL) == 0;
 }
 
 static void tear_down(loop *self) {
@@ -227,10 +242,18 @@ static void tear_down(loop *self) {
   if (self->base) event_base_free(self->base);
 }
 
+/* Run and tear down: the exit status. */
+static int dispatch(loop *self, bool is_set_up) {
+  bool ok = is_set_up && event_base_dispatch(self->base) >= 0;
+  if (!ok) fprintf(stderr, "zproc: the state server (pid %d) cannot run its event loop\n", (int)getpid());
+  tear_down(self);
+  return ok ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 int zp_serve(const char *directory, const char *alias, bool again) {
   loop self = {.directory = directory, .alias = alias};
-  TAILQ_INIT(&self.connections);
-  self.connection_limit = raise_descriptor_limit();
+  raise_descriptor_limit();
+  self.connection_limit = limit_connections(DESCRIPTORS_SPARE);
   signal(SIGPIPE, SIG_IGN);
   for (int fd = ZP_SERVE_LISTENER; fd < ZP_SERVE_FIRST_FREE; fd++)
     if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
@@ -238,8 +261,16 @@ int zp_serve(const char *directory, const char *alias, bool again) {
       return EXIT_FAILURE;
     }
   if (again) fprintf(stderr, "zproc: the state server died; it is running again (pid %d)\n", (int)getpid());
-  bool ok = set_up(&self) && event_base_dispatch(self.base) >= 0;
-  if (!ok) fprintf(stderr, "zproc: the state server (pid %d) cannot run its event loop\n", (int)getpid());
-  tear_down(&self);
-  return ok ? EXIT_SUCCESS : EXIT_FAILURE;
+  return dispatch(&self, set_up(&self, ZP_SERVE_LISTENER) && watch_process(&self));
+}
+
+int zp_serve_in_thread(const char *directory, int listener, int stop) {
+  loop self = {.directory = directory};
+  struct rlimit limit;
+  self.connection_limit = limit_connections(getrlimit(RLIMIT_NOFILE, &limit) == 0 ? (size_t)limit.rlim_cur / 2 : DESCRIPTORS_SPARE);
+  sigset_t pipe;
+  sigemptyset(&pipe);
+  sigaddset(&pipe, SIGPIPE); /* which comes to the thread that writes */
+  pthread_sigmask(SIG_BLOCK, &pipe, NULL);
+  return dispatch(&self, set_up(&self, listener) && watch_stop(&self, stop));
 }

@@ -1,5 +1,5 @@
 /*
- * loop -- the server's process: it answers its clients, and cleans up after its owner.
+ * loop -- what a server does: it answers its clients and, in a process of its own, cleans up after its owner.
  *
  * One libevent loop, one thread. Clients are strangers until they have said something sensible: what they send is bounded
  * (protocol.h), so is what is kept for one that does not read its answers, and of too many connections the one that has been silent
@@ -25,5 +25,8 @@ enum {
 /* Serve the store in the directory until it is time to end; alias: see zp_server_start, NULL for none. `again`: an earlier server
    died, which is told on stderr. Returns the exit status. */
 int zp_serve(const char *directory, const char *alias, bool again);
+
+/* The same in a thread of the owner, until the descriptor `stop` can be read. With the owner it ends and leaves all as it is. */
+int zp_serve_in_thread(const char *directory, int listener, int stop);
 
 #endif

@@ -9,7 +9,7 @@
  * inherited by further forks is inert. A child that ends is reaped at once, by a handler of SIGCHLD, whether anybody waits for it or
  * not, and whether or not there still is a handle; no pid is signalled after that, so a reused pid is never hit.
  *
- * Threads: each zp_child is used by one thread at a time. A thread other than the first one should block all signals.
+ * Threads: each zp_child is used by one thread at a time.
  *
  * Errors: 0 or ZP_E* with detail. No Lua, never raises.
  */

@@ -67,6 +67,7 @@ static _Atomic uint64_t process_pending; /* bit n - 1: signal n has come */
 static _Atomic uint64_t caught_once;
 static void (*_Atomic notify)(void);
 
+static pthread_t first_thread; /* set before there is another one */
 static _Thread_local bool is_thread;
 static _Thread_local _Atomic uint64_t thread_pending;
 
@@ -74,25 +75,33 @@ static uint64_t bit(int signal) { return (uint64_t)1 << (signal - 1); }
 
 static _Atomic uint64_t *pending(void) { return is_thread ? &thread_pending : &process_pending; }
 
-static void note(int signal) {
-  int number = errno;
-  atomic_fetch_or(pending(), bit(signal));
+static void tell(void) {
   void (*call)(void) = atomic_load(&notify);
   if (call) call();
   zp_interrupt_all();
+}
+
+/* The kernel prefers the first thread, but takes another one while that blocks the signal. */
+static void on_signal(int signal) {
+  int number = errno;
+  atomic_fetch_or(&process_pending, bit(signal));
+  if (is_thread) pthread_kill(first_thread, STOP_SIGNAL);
+  else tell();
   errno = number;
 }
 
-static void on_signal(int signal) { note(signal); }
-
 static void on_stop(int signal) {
   (void)signal;
-  if (is_thread) note(SIGTERM);
+  int number = errno;
+  if (is_thread) atomic_fetch_or(&thread_pending, bit(SIGTERM));
+  tell();
+  errno = number;
 }
 
-/* A child was not there when they came. */
+/* A child was not there when they came. Whichever thread has forked it, it is the first one there. */
 static void after_fork_in_child(void) {
-  is_thread = false; /* whichever thread it was, it is the first one here */
+  is_thread = false;
+  first_thread = pthread_self();
   atomic_store(&process_pending, 0);
 }
 
@@ -140,18 +149,22 @@ void zp_interrupt_set_notify(void (*call)(void)) { atomic_store(&notify, call); 
 
 /* ---- threads ---- */
 
-int zp_interrupt_prepare_threads(void) {
-  pthread_once(&forks_watched, watch_forks);
-  struct sigaction action = {.sa_handler = on_stop};
-  return sigaction(STOP_SIGNAL, &action, NULL) < 0 ? zp_fail_errno("cannot start a thread: sigaction") : 0;
+static pthread_once_t threads_prepared = PTHREAD_ONCE_INIT;
+
+static void prepare_threads(void) {
+  first_thread = pthread_self();
+  /* With SA_RESTART: most of those that come are for somebody else. */
+  struct sigaction action = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
+  sigaction(STOP_SIGNAL, &action, NULL);
 }
 
-void zp_interrupt_enter_thread(void) {
-  is_thread = true;
-  sigset_t stop;
-  sigemptyset(&stop);
-  sigaddset(&stop, STOP_SIGNAL);
-  pthread_sigmask(SIG_UNBLOCK, &stop, NULL);
+void zp_interrupt_prepare_threads(void) {
+  pthread_once(&forks_watched, watch_forks);
+  pthread_once(&threads_prepared, prepare_threads);
 }
+
+void zp_interrupt_enter_thread(void) { is_thread = true; }
+
+bool zp_interrupt_is_in_thread(void) { return is_thread; }
 
 void zp_interrupt_thread(pthread_t thread) { pthread_kill(thread, STOP_SIGNAL); }

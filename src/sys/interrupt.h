@@ -66,13 +66,17 @@ bool zp_interrupt_has_signal(void);
 void zp_interrupt_set_notify(void (*notify)(void));
 
 /* ---- threads ----
-   A process's signals are for its first thread. Another one is told to stop by a signal of its own, and takes that as SIGTERM. */
+   The signals of a process are for its first thread, whichever thread they come to. Another thread is told to stop by a signal of its
+   own, and takes that as SIGTERM. */
 
-/* Before the first thread is started. 0 or ZP_ESYS. */
-int zp_interrupt_prepare_threads(void);
+/* Called by the first thread before it starts another one. */
+void zp_interrupt_prepare_threads(void);
 
-/* In a new thread, which was started with all signals blocked. */
+/* In a new thread, while it has all signals blocked. */
 void zp_interrupt_enter_thread(void);
+
+/* Whether this is another thread than the first one. */
+bool zp_interrupt_is_in_thread(void);
 
 /* Let the thread have a SIGTERM. */
 void zp_interrupt_thread(pthread_t thread);

@@ -16,7 +16,8 @@ struct zp_thread {
   pthread_t id;
   zp_thread_main *run;
   void *context;
-  zp_buf message;   /* the thread's until it has ended */
+  sigset_t mask;  /* of signals, as the starting thread has it */
+  zp_buf message; /* the thread's until it has ended */
   int exitcode;
   _Atomic bool ended;
   _Atomic bool to_stop, must_stop;
@@ -36,6 +37,7 @@ static void *run(void *argument) {
   zp_thread *thread = argument;
   own = thread;
   zp_interrupt_enter_thread();
+  pthread_sigmask(SIG_SETMASK, &thread->mask, NULL);
   thread->exitcode = thread->run(thread->context, &thread->message);
   atomic_store(&thread->ended, true);
   zp_interrupt_all();
@@ -43,20 +45,27 @@ static void *run(void *argument) {
   return NULL;
 }
 
+/* What a thread has forked is a process, and no thread of this one. */
+static void after_fork_in_child(void) { own = NULL; }
+
+static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork_in_child); }
+
 int zp_thread_start(zp_thread_main *function, void *context, zp_thread **out) {
   *out = NULL;
-  int rc = zp_interrupt_prepare_threads();
-  if (rc) return rc;
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, watch_forks);
+  zp_interrupt_prepare_threads();
   zp_thread *thread = calloc(1, sizeof *thread);
   if (!thread) return zp_fail(ZP_ENOMEM, "out of memory: cannot start a thread");
   thread->process = getpid();
   thread->run = function;
   thread->context = context;
   thread->references = 2;
-  /* It begins with everything blocked, and so misses nothing of what it lets in itself. */
-  sigset_t all, before;
+  /* It begins with everything blocked, so that no signal comes before it knows that it is a thread. */
+  sigset_t all;
   sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_sigmask(SIG_SETMASK, &all, &thread->mask);
+  sigset_t before = thread->mask;
   int code = pthread_create(&thread->id, NULL, run, thread);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   if (code) {
@@ -99,6 +108,8 @@ out:
 }
 
 zp_bytes zp_thread_message(const zp_thread *thread) { return (zp_bytes){thread->message.data, thread->message.size}; }
+
+pid_t zp_thread_process(const zp_thread *thread) { return thread->process; }
 
 void zp_thread_stop(zp_thread *thread, bool insist) {
   if (check_owner(thread) || thread->joined) return;

@@ -1,8 +1,8 @@
 /*
  * thread -- a thread that is used like a process: it runs one function, leaves an exit code and a message, and can be asked to stop.
  *
- * All signals are blocked in it but the one that carries the wish to stop, which its function sees as SIGTERM by interrupt.h. The
- * end of a thread is an interrupt for all the others.
+ * The signals of the process are not for it (interrupt.h); the wish that it stops, its function sees as SIGTERM. The end of a thread is
+ * an interrupt for all the others.
  *
  * A zp_thread is used by the thread that started it. In a forked child there is no such thread: there the handle is inert.
  *
@@ -12,6 +12,7 @@
 #define ZP_SYS_THREAD_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "base/buf.h"
 
@@ -31,6 +32,9 @@ bool zp_thread_ended(const zp_thread *thread, int *exitcode);
 
 /* After the end: the message, borrowed until the handle is closed; empty if there is none. */
 zp_bytes zp_thread_message(const zp_thread *thread);
+
+/* The process that it is one of. */
+pid_t zp_thread_process(const zp_thread *thread);
 
 /* Ask it to stop; insist: again and again, wherever it looks. */
 void zp_thread_stop(zp_thread *thread, bool insist);

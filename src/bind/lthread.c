@@ -1,0 +1,158 @@
+/*
+ * lthread -- threads for Lua: core.start_thread and the Thread that it gives.
+ *
+ * A thread has a Lua VM of its own, in which the module zproc.thread runs what it is given as bytes. It is used like a Child: it has an
+ * exit code, leaves a message, and can be asked to stop.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <lauxlib.h>
+#include <lualib.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "bind/core.h"
+#include "bind/lerror.h"
+#include "bind/lsignal.h"
+#include "sys/interrupt.h"
+#include "sys/thread.h"
+
+#define THREAD "zproc.Thread"
+
+static zp_thread *check_thread(lua_State *L) { return *(zp_thread **)luaL_checkudata(L, 1, THREAD); }
+
+/* Under protection, in the thread. Argument 1: the job, a zp_buf, as a light userdata. Returns the exit code, and the message or nil. */
+static int run_job(lua_State *L) {
+  const zp_buf *job = lua_touserdata(L, 1);
+  luaL_openlibs(L);
+  zp_core_install(L);
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "zproc.thread");
+  lua_call(L, 1, 1);
+  lua_getfield(L, -1, "run");
+  lua_pushlstring(L, (const char *)job->data, job->size);
+  lua_call(L, 1, 2);
+  return 2;
+}
+
+/* What the thread runs; the context is the job, which is freed. */
+static int thread_main(void *context, zp_buf *message) {
+  zp_buf *job = context;
+  int exitcode = EXIT_FAILURE;
+  lua_State *L = luaL_newstate();
+  if (!L) {
+    fputs("zproc: out of memory: cannot run a thread\n", stderr);
+    goto out;
+  }
+  lua_pushcfunction(L, run_job);
+  lua_pushlightuserdata(L, job);
+  if (lua_pcall(L, 1, 2, 0) == LUA_OK) {
+    exitcode = (int)lua_tointeger(L, -2);
+    size_t size;
+    const char *data = lua_tolstring(L, -1, &size);
+    if (data && zp_buf_append(message, data, size)) exitcode = EXIT_FAILURE;
+  } else {
+    const char *words = lua_tostring(L, -1);
+    fprintf(stderr, "zproc: a thread could not run: %s\n", words ? words : "an error without words");
+  }
+  zp_lsignal_leave();
+  lua_close(L);
+out:
+  zp_buf_free(job);
+  free(job);
+  return exitcode;
+}
+
+/* core.start_thread(bytes) -> Thread. */
+static int core_start_thread(lua_State *L) {
+  size_t size;
+  const char *bytes = luaL_checklstring(L, 1, &size);
+  zp_thread **thread = lua_newuserdatauv(L, sizeof *thread, 0);
+  *thread = NULL;
+  luaL_setmetatable(L, THREAD);
+  zp_buf *job = calloc(1, sizeof *job);
+  int rc = job ? zp_buf_append(job, bytes, size) : zp_fail(ZP_ENOMEM, "out of memory: cannot start a thread");
+  if (!rc) rc = zp_thread_start(thread_main, job, thread);
+  if (!rc) return 1;
+  if (job) zp_buf_free(job);
+  free(job);
+  return zp_lua_raise(L, rc);
+}
+
+/* core.is_thread(): whether this VM is that of a thread. */
+static int core_is_thread(lua_State *L) {
+  lua_pushboolean(L, zp_interrupt_is_in_thread());
+  return 1;
+}
+
+/* thread:wait([seconds]) -> exit code, or nil when the time is up. */
+static int thread_wait(lua_State *L) {
+  zp_thread *thread = check_thread(L);
+  double deadline = lua_isnoneornil(L, 2) ? ZP_FOREVER : zp_clock_now() + luaL_checknumber(L, 2);
+  int rc;
+  do {
+    zp_lsignal_begin_wait(L);
+    rc = zp_thread_wait(thread, deadline);
+  } while (rc == ZP_EINTR);
+  zp_lsignal_end_wait();
+  if (rc == ZP_ETIMEOUT) return 0;
+  if (rc) return zp_lua_raise(L, rc);
+  int exitcode = 0;
+  zp_thread_ended(thread, &exitcode);
+  lua_pushinteger(L, exitcode);
+  return 1;
+}
+
+/* After the end: thread:message() -> bytes, or nil if it left none. */
+static int thread_message(lua_State *L) {
+  zp_bytes message = zp_thread_message(check_thread(L));
+  if (message.size == 0) return 0;
+  lua_pushlstring(L, message.data, message.size);
+  return 1;
+}
+
+/* thread:stop(): ask it to end. */
+static int thread_stop(lua_State *L) {
+  zp_thread_stop(check_thread(L), false);
+  return 0;
+}
+
+/* thread:kill(): ask it again and again, wherever it runs Lua code of the script. */
+static int thread_kill(lua_State *L) {
+  zp_thread_stop(check_thread(L), true);
+  return 0;
+}
+
+/* thread:pid(): that of its process. */
+static int thread_pid(lua_State *L) {
+  lua_pushinteger(L, zp_thread_process(check_thread(L)));
+  return 1;
+}
+
+static int thread_gc(lua_State *L) {
+  zp_thread_close((zp_thread **)luaL_checkudata(L, 1, THREAD));
+  return 0;
+}
+
+static const luaL_Reg methods[] = {
+    {"wait", thread_wait}, {"message", thread_message}, {"stop", thread_stop},
+    {"kill", thread_kill}, {"pid", thread_pid},         {NULL, NULL},
+};
+
+static const luaL_Reg functions[] = {
+    {"start_thread", core_start_thread},
+    {"is_thread", core_is_thread},
+    {NULL, NULL},
+};
+
+void zp_lthread_open(lua_State *L) {
+  luaL_setfuncs(L, functions, 0);
+  luaL_newmetatable(L, THREAD);
+  luaL_newlib(L, methods);
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, thread_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
+}
