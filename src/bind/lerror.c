@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "codec/names.h"
+#include "sys/interrupt.h"
 
 static const char metatable_key, signals_key; /* registry keys: their addresses */
 
@@ -85,6 +86,7 @@ int zp_lua_set_signals(lua_State *L) {
 }
 
 int zp_lua_raise_from(lua_State *L, int code, const char *traceback) {
+  if (code == ZP_EINTR) return zp_lua_raise_signal(L, zp_interrupt_take());
   luaL_checkstack(L, 8, NULL);
   lua_pushstring(L, zp_error_detail());
   return raise_named(L, zp_lua_error_name(code), traceback);

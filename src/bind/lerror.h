@@ -14,7 +14,8 @@
 
 #include <lua.h>
 
-/* Raise the error that stands for a ZP_E* code, with zp_error_detail() as its message. Does not return. */
+/* Raise the error that stands for a ZP_E* code, with zp_error_detail() as its message; for ZP_EINTR the signal that has come. Does not
+   return. */
 int zp_lua_raise(lua_State *L, int code);
 
 /* The same, with the traceback of where it happened. */

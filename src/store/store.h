@@ -124,9 +124,10 @@ typedef struct zp_change {
 int zp_store_commit(zp_store *store, const zp_change *changes, size_t count, uint64_t *revision, size_t *changed);
 
 /* Become the only writer of the store, in all namespaces, until zp_store_unlock: what is read in between is still so at
-   the commit. Ends a read of this handle. Waits for the present writer; one that died is no obstacle. ZP_EATOMIC if a handle of this thread holds the
-   lock already (it would wait for itself). While a handle holds it, every other call on another handle of the same store
-   by the same thread answers ZP_EATOMIC as well. */
+   the commit. Ends a read of this handle. Waits for the present writer, if there is one and until a signal has come that this thread
+   should take (ZP_EINTR, interrupt.h); one that died is no obstacle. ZP_EATOMIC if a handle of this thread holds the lock already (it
+   would wait for itself). While a handle holds it, every other call on another handle of the same store by the same thread answers
+   ZP_EATOMIC as well. */
 int zp_store_lock(zp_store *store);
 void zp_store_unlock(zp_store *store);
 bool zp_store_is_locked(const zp_store *store); /* by this handle */

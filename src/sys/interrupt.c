@@ -63,17 +63,17 @@ void zp_interrupt_all(void) {
 /* What tells a thread to stop. By default it does nothing, and hardly anybody uses it. */
 enum { STOP_SIGNAL = SIGURG };
 
-static _Atomic uint64_t process_pending; /* bit n - 1: signal n has come */
+static zp_interrupt_signals process_pending; /* bit n - 1: signal n has come */
 static _Atomic uint64_t caught_once;
 static void (*_Atomic notify)(void);
 
 static pthread_t first_thread; /* set before there is another one */
 static _Thread_local bool is_thread;
-static _Thread_local _Atomic uint64_t thread_pending;
+static _Thread_local zp_interrupt_signals *thread_pending;
 
 static uint64_t bit(int signal) { return (uint64_t)1 << (signal - 1); }
 
-static _Atomic uint64_t *pending(void) { return is_thread ? &thread_pending : &process_pending; }
+static zp_interrupt_signals *pending(void) { return is_thread ? thread_pending : &process_pending; }
 
 static void tell(void) {
   void (*call)(void) = atomic_load(&notify);
@@ -93,7 +93,6 @@ static void on_signal(int signal) {
 static void on_stop(int signal) {
   (void)signal;
   int number = errno;
-  if (is_thread) atomic_fetch_or(&thread_pending, bit(SIGTERM));
   tell();
   errno = number;
 }
@@ -133,7 +132,7 @@ void zp_interrupt_release_once(void) {
 }
 
 int zp_interrupt_take(void) {
-  _Atomic uint64_t *signals = pending();
+  zp_interrupt_signals *signals = pending();
   uint64_t now = atomic_load(signals);
   while (now) {
     int signal = __builtin_ctzll(now) + 1;
@@ -163,8 +162,15 @@ void zp_interrupt_prepare_threads(void) {
   pthread_once(&threads_prepared, prepare_threads);
 }
 
-void zp_interrupt_enter_thread(void) { is_thread = true; }
+void zp_interrupt_enter_thread(zp_interrupt_signals *signals) {
+  thread_pending = signals;
+  is_thread = true;
+}
 
 bool zp_interrupt_is_in_thread(void) { return is_thread; }
 
-void zp_interrupt_thread(pthread_t thread) { pthread_kill(thread, STOP_SIGNAL); }
+void zp_interrupt_thread(pthread_t thread, zp_interrupt_signals *signals) {
+  atomic_fetch_or(signals, bit(SIGTERM));
+  pthread_kill(thread, STOP_SIGNAL); /* so that it is interrupted while it computes, too */
+  zp_interrupt_all();
+}

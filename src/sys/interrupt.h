@@ -72,13 +72,16 @@ void zp_interrupt_set_notify(void (*notify)(void));
 /* Called by the first thread before it starts another one. */
 void zp_interrupt_prepare_threads(void);
 
+/* What a thread that is not the first one has to take: all zero at first, and there for as long as it runs. */
+typedef _Atomic uint64_t zp_interrupt_signals;
+
 /* In a new thread, while it has all signals blocked. */
-void zp_interrupt_enter_thread(void);
+void zp_interrupt_enter_thread(zp_interrupt_signals *signals);
 
 /* Whether this is another thread than the first one. */
 bool zp_interrupt_is_in_thread(void);
 
-/* Let the thread have a SIGTERM. */
-void zp_interrupt_thread(pthread_t thread);
+/* Let the thread, which has entered with these, have a SIGTERM. It need not have entered yet, but must not be joined. */
+void zp_interrupt_thread(pthread_t thread, zp_interrupt_signals *signals);
 
 #endif

@@ -17,6 +17,7 @@ struct zp_thread {
   zp_thread_main *run;
   void *context;
   sigset_t mask;  /* of signals, as the starting thread has it */
+  zp_interrupt_signals signals;
   zp_buf message; /* the thread's until it has ended */
   int exitcode;
   _Atomic bool ended;
@@ -36,7 +37,7 @@ static void release(zp_thread *thread) {
 static void *run(void *argument) {
   zp_thread *thread = argument;
   own = thread;
-  zp_interrupt_enter_thread();
+  zp_interrupt_enter_thread(&thread->signals);
   pthread_sigmask(SIG_SETMASK, &thread->mask, NULL);
   thread->exitcode = thread->run(thread->context, &thread->message);
   atomic_store(&thread->ended, true);
@@ -115,7 +116,7 @@ void zp_thread_stop(zp_thread *thread, bool insist) {
   if (check_owner(thread) || thread->joined) return;
   atomic_store(&thread->to_stop, true);
   if (insist) atomic_store(&thread->must_stop, true);
-  zp_interrupt_thread(thread->id); /* not joined, so the id is still its own */
+  zp_interrupt_thread(thread->id, &thread->signals); /* not joined, so the id is still its own */
 }
 
 bool zp_thread_is_to_stop(void) { return own && atomic_load(&own->to_stop); }

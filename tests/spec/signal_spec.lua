@@ -54,6 +54,35 @@ describe("a signal that was made an error", function()
     end)
   end
 
+  it("interrupts who waits for a writer that was stopped", function()
+    local held, waiting = os.tmpname(), os.tmpname()
+    os.remove(held)
+    os.remove(waiting)
+    local holder = ctx:process(function(state)
+      zproc.atomic(function()
+        assert(io.open(held, "w")):close()
+        while true do end
+      end)(state)
+    end)
+    eventually("the lock to be held", function() return io.open(held) end):close()
+    kill(holder.pid, "STOP")
+    local p = ctx:process(function(state)
+      zproc.signal_to_error(zproc.signal.SIGUSR1)
+      local ok, err = pcall(function()
+        assert(io.open(waiting, "w")):close()
+        state.x = 1
+      end)
+      return ok, err.name
+    end)
+    eventually("the wait for the lock", function() return io.open(waiting) end):close()
+    kill(p.pid, "USR1")
+    assert.same({ false, "SignalError" }, { p:wait(support.GENEROUS) })
+    kill(holder.pid)
+    assert.is_nil(ctx.state.x)
+    os.remove(held)
+    os.remove(waiting)
+  end)
+
   it("interrupts an atomic function, which then has changed nothing, and holds nothing up", function()
     local spin = zproc.atomic(function(snapshot)
       snapshot.touched = true

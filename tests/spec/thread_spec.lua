@@ -89,7 +89,7 @@ describe("a thread", function()
     end
   end)
 
-  it("is stopped while it computes, sleeps, or waits for the state", function()
+  it("is stopped while it computes, sleeps, or waits for the state #computes", function()
     local targets = {
       function(own)
         own.ready = true
@@ -115,7 +115,7 @@ describe("a thread", function()
     end
   end)
 
-  it("is stopped although it catches all errors", function()
+  it("is stopped although it catches all errors #computes", function()
     local p = ctx:process(function(own)
       own.ready = true
       while true do
@@ -237,7 +237,7 @@ describe("a thread", function()
       local ctx = zproc.context()
       zproc.process(function(own)
         own.ready = true
-        while true do pcall(zproc.sleep, 1000) end
+        zproc.sleep(1000)
       end, ctx.server_address, { backend = "thread" })
       ctx.state:get_when_available "ready"
       print "the end"
