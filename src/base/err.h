@@ -26,7 +26,8 @@ enum {
   ZP_EDECODE = -12,  /* bytes that are no encoded value, or name something unknown here */
   ZP_EINTR = -13,    /* cut short by a signal */
   ZP_EBUDGET = -14,  /* a predicate took more time or memory than it may */
-  ZP_EPREDICATE = -15 /* a predicate raised; the detail is its message */
+  ZP_EPREDICATE = -15, /* a predicate raised; the detail is its message */
+  ZP_ENOTASK = -16   /* there is no such task (any more) */
 };
 
 /* Record a printf-style sentence for this thread and return code, so that `return zp_fail(...)` reads as one step.

@@ -23,6 +23,7 @@ const char *zp_lua_error_name(int code) {
     case ZP_EBUDGET:
     case ZP_EPREDICATE: return "RemoteError";
     case ZP_EHISTORY: return "HistoryLost";
+    case ZP_ENOTASK: return "TaskLost";
     case ZP_ETIMEOUT: return "TimeoutError";
     default: return "SystemError";
   }

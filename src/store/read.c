@@ -255,6 +255,17 @@ int zp_store_first(zp_store *store, zp_bytes *key, zp_bytes *value) {
   return settle(store, rc, &at, &found, key, value);
 }
 
+int zp_store_seek(zp_store *store, zp_bytes from, zp_bytes *key, zp_bytes *value) {
+  int rc = open_walk(store);
+  if (rc != 1) return rc;
+  rc = zp_vkey_make(&store->walk, store->namespace_id, from);
+  if (rc) return rc;
+  zp_vkey_at(&store->walk, ZP_NEWEST);
+  MDB_val at = {zp_vkey_size(&store->walk), store->walk.bytes}, found;
+  rc = mdb_cursor_get(store->reader->walk, &at, &found, MDB_SET_RANGE);
+  return settle(store, rc, &at, &found, key, value);
+}
+
 int zp_store_next(zp_store *store, zp_bytes *key, zp_bytes *value) {
   assert(store->reading);
   if (!store->walking) return 0;

@@ -37,7 +37,7 @@ static zp_control *map_control(const char *directory) {
   return NULL;
 }
 
-void zp_store_retire(const char *directory) {
+static void retire(const char *directory) {
   zp_control *control = map_control(directory);
   if (!control) return;
   atomic_store(&control->retired, 1);
@@ -46,4 +46,11 @@ void zp_store_retire(const char *directory) {
   if (zp_bell_open(directory, &bell)) return;
   zp_bell_ring_all(bell);
   zp_bell_close(&bell);
+}
+
+void zp_store_retire(const char *directory) {
+  char *tasks = zp_env_path(directory, ZP_STORE_TASKS);
+  if (tasks) retire(tasks);
+  free(tasks);
+  retire(directory);
 }

@@ -44,6 +44,9 @@
 
 typedef struct zp_store zp_store;
 
+/* The directory of a further store may be this one within that of a store: the two are retired together. */
+#define ZP_STORE_TASKS "tasks"
+
 /* A key fits if its size, each zero byte counted twice, is at most this; else every call answers ZP_EKEY. An empty key is a key.
    (LMDB's limit is 511 with what is put around a key.) */
 #define ZP_KEY_MAX 496
@@ -101,10 +104,11 @@ int zp_store_get(zp_store *store, zp_bytes key, zp_bytes *value);
 int zp_store_count(zp_store *store, uint64_t *count);
 
 /* Within a read: walk the live keys in byte order. zp_store_first goes to the first key, zp_store_next to the following
-   one, zp_store_last to the last: 1 and the pair, 0 at the end, or an error. `key` is unescaped into memory of the handle,
+   one, zp_store_last to the last, zp_store_seek to a place in between: 1 and the pair, 0 at the end, or an error. `key` is unescaped into memory of the handle,
    borrowed until the next step. Superseded versions cost O(log n) per key, not O(versions). */
 int zp_store_first(zp_store *store, zp_bytes *key, zp_bytes *value);
 int zp_store_next(zp_store *store, zp_bytes *key, zp_bytes *value);
+int zp_store_seek(zp_store *store, zp_bytes from, zp_bytes *key, zp_bytes *value); /* to the first one that is not before `from` */
 int zp_store_last(zp_store *store, zp_bytes *key, zp_bytes *value);
 
 /* ---- writing ---- */

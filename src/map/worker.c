@@ -1,0 +1,299 @@
+/*
+ * worker -- the workers' side of the queue: slots, claims, and what becomes of the claims of the dead.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "map/records.h"
+#include "sys/alive.h"
+
+/* A chunk is to take about so long: claiming costs some microseconds, and a chunk that is lost is worked on again. */
+static const double CHUNK_SECONDS = 0.004;
+static const double RESULT_BYTES = 1 << 20; /* that a chunk's result should have at most */
+static const double WEIGHT = 0.4;           /* of the newest measurement */
+enum {
+  GROWTH = 8,   /* chunks become so many times as large at most: the first measurement is of one item alone */
+  PER_WORKER = 2 /* chunks that are left for each worker, at least */
+};
+
+/* ---- slots ---- */
+
+static bool has_slot(const zp_queue *queue) { return queue->slot >= 0 && queue->slot_process == getpid(); }
+
+int zp_queue_enlist(zp_queue *queue, uint64_t pool) {
+  zp_worker worker = {.process = {.pid = getpid(), .start = zp_alive_start(getpid())}, .pool = pool};
+  int rc = zp_queue_begin(queue);
+  if (rc) return rc;
+  uint64_t slot = 0, taken;
+  zp_bytes value;
+  for (rc = zp_queue_seek(queue, ZP_KEY_WORKER, 1, 0, 0, &taken, &value); rc == 1 && taken == slot;
+       rc = zp_queue_step(queue, ZP_KEY_WORKER, 1, 0, &taken, &value))
+    slot++;
+  if (rc >= 0 && slot >= ZP_QUEUE_SLOTS) rc = zp_fail(ZP_ESYS, "there are %d workers already", (int)ZP_QUEUE_SLOTS);
+  if (rc >= 0) {
+    rc = 0;
+    atomic_store(&queue->progress[slot].item, UINT64_MAX);
+    zp_queue_set(queue, ZP_KEY_WORKER, 1, slot, 0, ZP_BYTES_OF(worker));
+  }
+  rc = zp_queue_end(queue, rc);
+  if (rc) return rc;
+  queue->slot = (int64_t)slot;
+  queue->slot_process = getpid();
+  queue->pool = pool;
+  return 0;
+}
+
+void zp_queue_close(zp_queue **handle) {
+  zp_queue *queue = *handle;
+  if (!queue) return;
+  *handle = NULL;
+  /* What it has claimed is given back by whoever finds that the worker is gone; here nothing may be left to claim. */
+  if (has_slot(queue) && queue->store && zp_queue_begin(queue) == 0) {
+    zp_worker worker;
+    int rc = zp_queue_get(queue, ZP_KEY_WORKER, 1, (uint64_t)queue->slot, 0, &worker, sizeof worker);
+    if (rc == 1 && worker.task == 0) zp_queue_delete(queue, ZP_KEY_WORKER, 1, (uint64_t)queue->slot, 0);
+    zp_queue_end(queue, rc < 0 ? rc : 0);
+  }
+  zp_store_close(&queue->store);
+  if (queue->progress) munmap((void *)queue->progress, ZP_QUEUE_SLOTS * sizeof(zp_progress));
+  zp_buf_free(&queue->entries);
+  zp_buf_free(&queue->changes);
+  zp_buf_free(&queue->value);
+  free(queue);
+}
+
+void zp_queue_note(zp_queue *queue, uint64_t item, uint64_t span) {
+  zp_progress *progress = &queue->progress[queue->slot];
+  atomic_store_explicit(&progress->span, span, memory_order_relaxed);
+  atomic_store_explicit(&progress->item, item, memory_order_release);
+}
+
+/* ---- claiming ---- */
+
+/* How many items the next chunk has; there are `available`. */
+static uint64_t choose_size(const zp_task *task, uint64_t available) {
+  if (task->chunk) return task->chunk < available ? task->chunk : available;
+  double size = task->item_seconds > 0 ? CHUNK_SECONDS / task->item_seconds : 1;
+  double most = task->last_chunk ? (double)task->last_chunk * GROWTH : 1;
+  if (size > most) size = most;
+  if (task->item_bytes > 0 && size > RESULT_BYTES / task->item_bytes) size = RESULT_BYTES / task->item_bytes;
+  double share = (double)available / (PER_WORKER * task->workers);
+  if (size > share) size = ceil(share);
+  return size < 1 ? 1 : (uint64_t)size;
+}
+
+static double mix(double old, double fresh) { return old > 0 ? old * (1 - WEIGHT) + fresh * WEIGHT : fresh; }
+
+/* Take the claim from the worker, and leave its result. 1 with the task as it is now, which is not recorded yet; 0 if there is no task
+   any more. */
+static int finish(zp_queue *queue, zp_worker *worker, const zp_done *done, zp_task *task) {
+  int rc = zp_queue_get(queue, ZP_KEY_TASK, 1, worker->task, 0, task, sizeof *task);
+  if (rc < 0) return rc;
+  if (rc == 1 && !task->dropped) {
+    zp_result_head head = {.to = worker->to, .attempts = (uint32_t)worker->attempts};
+    zp_buf_clear(&queue->value, 1 << 16);
+    rc = zp_buf_append(&queue->value, &head, sizeof head);
+    if (!rc) rc = zp_buf_append(&queue->value, done->bytes.data, done->bytes.size);
+    if (rc) return rc;
+    uint64_t items = worker->to - worker->from;
+    zp_queue_set(queue, ZP_KEY_RESULT, 2, worker->task, worker->from, zp_bytes_of(queue->value.data, queue->value.size));
+    task->finished += items;
+    task->pending_bytes += queue->value.size;
+    task->active--;
+    task->item_seconds = mix(task->item_seconds, done->seconds / (double)items);
+    task->item_bytes = mix(task->item_bytes, (double)done->bytes.size / (double)items);
+    rc = 1;
+  } else {
+    rc = 0;
+  }
+  return rc;
+}
+
+/* Claim something of the task, if there is anything. 1, 0, or an error; the task is not recorded yet. */
+static int claim_of(zp_queue *queue, uint64_t id, zp_task *task, zp_worker *worker) {
+  if (task->dropped || task->active >= task->workers || zp_task_is_blocked(task)) return 0;
+  if (task->returned > 0) {
+    zp_returned returned;
+    uint64_t from;
+    zp_bytes value;
+    int rc = zp_queue_seek(queue, ZP_KEY_RETURNED, 2, id, 0, &from, &value);
+    if (rc < 0) return rc;
+    if (rc == 0 || value.size != sizeof returned) return zp_fail(ZP_ESTORE, "the queue of tasks is damaged");
+    memcpy(&returned, value.data, sizeof returned);
+    zp_queue_delete(queue, ZP_KEY_RETURNED, 2, id, from);
+    task->returned--;
+    worker->from = from;
+    worker->to = returned.to;
+    worker->attempts = returned.attempts;
+  } else {
+    if (task->next == task->put) return 0;
+    uint64_t size = choose_size(task, task->put - task->next);
+    worker->from = task->next;
+    worker->to = task->next += size;
+    worker->attempts = 0;
+    task->last_chunk = size < UINT32_MAX / GROWTH ? (uint32_t)size : UINT32_MAX / GROWTH;
+  }
+  worker->task = id;
+  task->active++;
+  return 1;
+}
+
+static bool has_work(const zp_task *task) { return !zp_task_is_blocked(task) && (task->returned > 0 || task->next < task->put); }
+
+static void forget_if_complete(zp_queue *queue, uint64_t id, const zp_task *task) {
+  if (!zp_task_is_complete(task)) return;
+  for (int i = 0; i < ZP_TASK_POOLS; i++)
+    if (task->pools[i]) zp_queue_delete(queue, ZP_KEY_WORK, 2, task->pools[i], id);
+}
+
+int zp_queue_claim(zp_queue *queue, const zp_done *done, zp_claim *claim) {
+  if (!has_slot(queue)) return zp_fail(ZP_ESYS, "this is no worker");
+  uint64_t slot = (uint64_t)queue->slot, finished_id = 0, id;
+  zp_worker worker;
+  zp_task finished, fresh, *task = NULL;
+  uint64_t counters[ZP_TASK_POOLS];
+  zp_bytes value;
+  int rc = zp_queue_begin(queue);
+  if (rc) return rc;
+  rc = zp_queue_get(queue, ZP_KEY_WORKER, 1, slot, 0, &worker, sizeof worker);
+  if (rc == 0) rc = zp_fail(ZP_ESTORE, "the queue of tasks is damaged: a worker is not there");
+  if (rc < 0) goto out;
+  if (done) {
+    rc = finish(queue, &worker, done, &finished);
+    if (rc < 0) goto out;
+    if (rc == 1) finished_id = worker.task;
+    worker.task = 0;
+    atomic_store_explicit(&queue->progress[slot].item, UINT64_MAX, memory_order_release);
+  }
+
+  bool found = false;
+  for (rc = zp_queue_seek(queue, ZP_KEY_WORK, 2, worker.pool, 0, &id, &value); rc == 1 && !found;) {
+    uint64_t at = id;
+    task = &fresh;
+    if (at == finished_id) task = &finished; /* rc is 1 */
+    else rc = zp_queue_get(queue, ZP_KEY_TASK, 1, at, 0, task, sizeof *task);
+    if (rc == 0) zp_queue_delete(queue, ZP_KEY_WORK, 2, worker.pool, at); /* what one who died while he dropped it has left */
+    if (rc == 1) rc = claim_of(queue, at, task, &worker);
+    if (rc < 0) goto out;
+    found = rc == 1;
+    if (!found) rc = zp_queue_seek(queue, ZP_KEY_WORK, 2, worker.pool, at + 1, &id, &value);
+  }
+  if (rc < 0) goto out;
+  if (finished_id) {
+    zp_queue_set(queue, ZP_KEY_TASK, 1, finished_id, 0, ZP_BYTES_OF(finished));
+    forget_if_complete(queue, finished_id, &finished);
+    /* This worker goes elsewhere; somebody else may be waiting for it to do so. */
+    if (!(found && task == &finished) && has_work(&finished)) rc = zp_queue_wake_task(queue, &finished, counters);
+    if (rc < 0) goto out;
+  }
+  if (found && task == &fresh) zp_queue_set(queue, ZP_KEY_TASK, 1, worker.task, 0, ZP_BYTES_OF(fresh));
+  if (done || found) zp_queue_set(queue, ZP_KEY_WORKER, 1, slot, 0, ZP_BYTES_OF(worker));
+  rc = found;
+  if (found)
+    *claim = (zp_claim){.task = worker.task, .from = worker.from, .to = worker.to,
+                        .is_suspect = worker.attempts > 0 || task->max_attempts == 1};
+out:
+  return zp_queue_end(queue, rc);
+}
+
+/* ---- the dead ---- */
+
+static bool is_dead(const zp_worker *worker) { return !zp_alive_is(worker->process.pid, worker->process.start); }
+
+/* What becomes of one worker's claim: some items are given back, and some may have had their last attempt. */
+typedef struct legacy {
+  zp_task task;
+  zp_returned returned[3];
+  zp_result_head verdict;
+  uint64_t counters[ZP_TASK_POOLS];
+} legacy;
+
+static void give_back(zp_queue *queue, legacy *left, int n, uint64_t task, uint64_t from, uint64_t to, uint64_t attempts) {
+  if (from == to) return;
+  left->returned[n] = (zp_returned){.to = to, .attempts = attempts};
+  zp_queue_set(queue, ZP_KEY_RETURNED, 2, task, from, ZP_BYTES_OF(left->returned[n]));
+  left->task.returned++;
+}
+
+/* The items at which the worker died have had one attempt more, the others have not. */
+static int settle(zp_queue *queue, const zp_worker *worker, uint64_t slot, legacy *left) {
+  zp_task *task = &left->task;
+  int rc = zp_queue_get(queue, ZP_KEY_TASK, 1, worker->task, 0, task, sizeof *task);
+  if (rc != 1 || task->dropped) return rc < 0 ? rc : 0;
+  task->active--;
+  uint64_t item = atomic_load_explicit(&queue->progress[slot].item, memory_order_acquire);
+  uint64_t span = atomic_load_explicit(&queue->progress[slot].span, memory_order_relaxed);
+  uint64_t from = worker->from, to = worker->to, attempts = worker->attempts + 1;
+  if (item < from || item >= to) { /* it had not begun, or was about to finish */
+    give_back(queue, left, 0, worker->task, from, to, worker->attempts);
+  } else {
+    uint64_t end = span < to - item ? item + span : to;
+    give_back(queue, left, 0, worker->task, from, item, worker->attempts);
+    if (end == item + 1 && attempts >= task->max_attempts) {
+      left->verdict = (zp_result_head){.to = end, .is_dead = 1, .attempts = (uint32_t)attempts};
+      zp_queue_set(queue, ZP_KEY_RESULT, 2, worker->task, item, ZP_BYTES_OF(left->verdict));
+      task->finished++;
+      task->pending_bytes += sizeof left->verdict;
+    } else {
+      give_back(queue, left, 1, worker->task, item, end, attempts);
+    }
+    give_back(queue, left, 2, worker->task, end, to, worker->attempts);
+  }
+  zp_queue_set(queue, ZP_KEY_TASK, 1, worker->task, 0, ZP_BYTES_OF(*task));
+  forget_if_complete(queue, worker->task, task);
+  return zp_queue_wake_task(queue, task, left->counters);
+}
+
+/* Bury the worker of a slot, if it is dead: 1 or 0. */
+static int bury(zp_queue *queue, uint64_t slot) {
+  zp_worker worker;
+  legacy left = {.task = {.total = 0}};
+  int rc = zp_queue_begin(queue);
+  if (rc) return rc;
+  rc = zp_queue_get(queue, ZP_KEY_WORKER, 1, slot, 0, &worker, sizeof worker);
+  bool found = rc == 1 && is_dead(&worker);
+  if (rc < 0 || !found) return zp_queue_end(queue, rc < 0 ? rc : 0);
+  rc = worker.task ? settle(queue, &worker, slot, &left) : 0;
+  zp_queue_delete(queue, ZP_KEY_WORKER, 1, slot, 0);
+  rc = zp_queue_end(queue, rc);
+  return rc ? rc : 1;
+}
+
+int zp_queue_recover(zp_queue *queue) {
+  int count = 0;
+  for (uint64_t slot = 0;; slot++) {
+    zp_worker worker = {.pool = 0};
+    zp_bytes value;
+    int rc = zp_store_read_begin(queue->store);
+    if (rc) return rc;
+    rc = zp_queue_seek(queue, ZP_KEY_WORKER, 1, 0, slot, &slot, &value);
+    if (rc == 1) memcpy(&worker, value.data, value.size < sizeof worker ? value.size : sizeof worker);
+    zp_store_read_end(queue->store);
+    if (rc != 1) return rc < 0 ? rc : count;
+    if (!is_dead(&worker)) continue;
+    rc = bury(queue, slot);
+    if (rc < 0) return rc;
+    count += rc;
+  }
+}
+
+int zp_queue_workers(zp_queue *queue, uint64_t pool, uint32_t *count) {
+  *count = 0;
+  int rc = zp_store_read_begin(queue->store);
+  if (rc) return rc;
+  uint64_t slot;
+  zp_bytes value;
+  for (rc = zp_queue_seek(queue, ZP_KEY_WORKER, 1, 0, 0, &slot, &value); rc == 1;
+       rc = zp_queue_step(queue, ZP_KEY_WORKER, 1, 0, &slot, &value)) {
+    zp_worker worker;
+    if (value.size != sizeof worker) continue;
+    memcpy(&worker, value.data, sizeof worker);
+    if (worker.pool == pool && !is_dead(&worker)) ++*count;
+  }
+  zp_store_read_end(queue->store);
+  return rc < 0 ? rc : 0;
+}
