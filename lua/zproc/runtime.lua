@@ -114,8 +114,12 @@ end
 local function leave_error(child, raised, traceback)
   local err = runtime.describe(raised, traceback)
   local sent, bytes = pcall(encode_outcome, false, err)
-  if not sent then -- what was raised cannot travel; its words can
-    err = errors.new(err.name, err.message, { traceback = err.traceback, where = err.where })
+  if not sent then -- what was raised cannot travel as a whole; its words can, and what else of it can (an exit code, say)
+    local fields = {}
+    for name, value in next, err do
+      if pcall(core.encode, { [name] = value }) then fields[name] = value end
+    end
+    err = errors.new(err.name, err.message, fields)
     bytes = encode_outcome(false, err)
   end
   child:leave(bytes)
