@@ -38,18 +38,6 @@ function Server.__tostring(self)
     pid and "pid " .. pid or self.exitcode and "stopped" or "being started again")
 end
 
---- A new directory with an empty store in it.
-local function create_store()
-  core.sweep_directories() -- what processes that were killed have left
-  local directory = core.create_directory()
-  local ok, err = pcall(core.create_store, directory:path())
-  if not ok then
-    directory:remove()
-    error(err)
-  end
-  return directory
-end
-
 --- Start a server with an empty state, owned by this process.
 ---@param call string the function's name, for messages
 ---@param server_address string? nil: a random one
@@ -57,11 +45,19 @@ end
 ---@return zproc.Server
 function server.start(call, server_address, backend)
   local alias = server_address and address.path(call, server_address)
-  local store = create_store()
-  local ok, handle = pcall(core.start_server, store:path(), alias, backend == "thread")
+  core.sweep_directories() -- what processes that were killed have left
+  local store = core.plan_directory()
+  -- First of all the server: should this process be killed, it removes what there is by then.
+  local handle = core.start_server(store:path(), alias, backend == "thread")
+  local ok, err = pcall(function()
+    store:make()
+    core.create_store(store:path())
+    handle:listen()
+  end)
   if not ok then
     store:remove()
-    error(handle)
+    handle:stop()
+    error(err)
   end
   return setmetatable({
     server_address = server_address or address.of_directory(store:path()),

@@ -22,7 +22,8 @@
 
 #define SERVER "zproc.ServerHandle"
 
-/* core.start_server(directory, alias or nil, is_thread) -> ServerHandle. It runs until stop(), or the end of this process. */
+/* core.start_server(directory, alias or nil, is_thread) -> ServerHandle, for a directory that is planned. It runs until stop(), or the
+   end of this process. */
 static int core_start_server(lua_State *L) {
   const char *directory = luaL_checkstring(L, 1);
   const char *alias = luaL_optstring(L, 2, NULL);
@@ -31,6 +32,14 @@ static int core_start_server(lua_State *L) {
   luaL_setmetatable(L, SERVER);
   int rc = zp_server_start(directory, alias, lua_toboolean(L, 3) ? ZP_SERVER_THREAD : ZP_SERVER_PROCESS, server);
   return rc ? zp_lua_raise(L, rc) : 1;
+}
+
+/* server:listen(): the directory and the store are there. */
+static int server_listen(lua_State *L) {
+  zp_server *server = *(zp_server **)luaL_checkudata(L, 1, SERVER);
+  if (!server) return zp_lua_usage(L, "the server was stopped");
+  int rc = zp_server_listen(server);
+  return rc ? zp_lua_raise(L, rc) : 0;
 }
 
 /* server:pid() -> the pid at present; nil while it is being started again, and once it was stopped. */
@@ -116,6 +125,7 @@ static const luaL_Reg functions[] = {
 };
 
 static const luaL_Reg methods[] = {
+    {"listen", server_listen},
     {"pid", server_pid},
     {"stop", server_stop},
     {NULL, NULL},

@@ -66,12 +66,13 @@ static int core_signal_name(lua_State *L) {
   return 1;
 }
 
-/* core.create_directory() -> Directory: private, on a tmpfs, removed by its remove() in the process that made it. */
-static int core_create_directory(lua_State *L) {
+/* core.plan_directory() -> Directory: where one will be that is private, on a tmpfs, and removed by its remove() in the process that
+   made it. */
+static int core_plan_directory(lua_State *L) {
   zp_dir **dir = lua_newuserdatauv(L, sizeof *dir, 0);
   *dir = NULL;
   luaL_setmetatable(L, DIR_TYPE);
-  int rc = zp_dir_create(dir);
+  int rc = zp_dir_plan(dir);
   return rc ? zp_lua_raise(L, rc) : 1;
 }
 
@@ -86,6 +87,14 @@ static int directory_path(lua_State *L) {
   if (!dir) return zp_lua_usage(L, "the directory was removed");
   lua_pushstring(L, zp_dir_path(dir));
   return 1;
+}
+
+/* directory:make() */
+static int directory_make(lua_State *L) {
+  zp_dir *dir = *(zp_dir **)luaL_checkudata(L, 1, DIR_TYPE);
+  if (!dir) return zp_lua_usage(L, "the directory was removed");
+  int rc = zp_dir_make(dir);
+  return rc ? zp_lua_raise(L, rc) : 0;
 }
 
 static int directory_remove(lua_State *L) {
@@ -112,13 +121,14 @@ static const luaL_Reg functions[] = {
     {"getpid", core_getpid},
     {"cpu_count", core_cpu_count},
     {"signal_name", core_signal_name},
-    {"create_directory", core_create_directory},
+    {"plan_directory", core_plan_directory},
     {"sweep_directories", core_sweep_directories},
     {"create_store", core_create_store},
     {NULL, NULL},
 };
 
 static const luaL_Reg directory_methods[] = {
+    {"make", directory_make},
     {"path", directory_path},
     {"remove", directory_remove},
     {NULL, NULL},

@@ -277,8 +277,7 @@ int zp_server_start(const char *directory, const char *alias, zp_server_kind kin
   server->owner = getpid();
   server->listener = server->owner_fd = server->null_fd = server->lifeline = server->stop_fd = -1;
   int rc = set_arguments(server, directory, alias);
-  if (!rc) rc = zp_sock_listen(server->socket, &server->listener);
-  if (!rc && alias) rc = zp_alias_create(alias, server->socket);
+  if (!rc) rc = zp_sock_make(&server->listener);
   if (rc) {
     free_server(server);
     return rc;
@@ -288,9 +287,13 @@ int zp_server_start(const char *directory, const char *alias, zp_server_kind kin
     *out = server;
     return 0;
   }
-  if (alias) zp_alias_remove(alias, server->socket);
   free_server(server);
   return rc;
+}
+
+int zp_server_listen(zp_server *server) {
+  int rc = zp_sock_bind(server->listener, server->socket);
+  return rc || !server->alias ? rc : zp_alias_create(server->alias, server->socket);
 }
 
 /* End the server's process, while busy. */
@@ -320,13 +323,13 @@ int zp_server_stop(zp_server **handle) {
   zp_server *server = *handle;
   *handle = NULL;
   if (!server || server->owner != getpid()) return 0; /* an inherited one is part of the parent's image */
+  if (server->alias) zp_alias_remove(server->alias, server->socket); /* as long as there is somebody to do it in our place */
   take();
   zp_server **link = &servers;
   while (*link != server) link = &(*link)->next;
   *link = server->next;
   int status = server->thread ? stop_thread(server) : end(server);
   give();
-  if (server->alias) zp_alias_remove(server->alias, server->socket);
   free_server(server);
   return status;
 }

@@ -28,9 +28,14 @@ typedef struct zp_server zp_server;
 
 typedef enum zp_server_kind { ZP_SERVER_PROCESS, ZP_SERVER_THREAD } zp_server_kind;
 
-/* Start a server for the store in the directory, which this process owns (dir.h), listening at <directory>/server. `alias` (NULL: none)
-   is a further name for that socket, see alias.h. On return the socket listens. The handle stays until zp_server_stop. */
+/* Start a server for the store that will be in the directory. The directory (dir.h) is planned but not yet made: so there is no
+   instant at which this process could be killed and nobody would be there to remove it. `alias` (NULL: none) is a further name for
+   the server's socket, see alias.h. The handle stays until zp_server_stop. */
 int zp_server_start(const char *directory, const char *alias, zp_server_kind kind, zp_server **server);
+
+/* When the directory and the store are there: let the server listen at <directory>/server, and give that its further name. On an
+   error the server is still to be stopped. */
+int zp_server_listen(zp_server *server);
 
 /* End the server, and wait for that: the exit status, or -N if signal N killed it. Frees the handle and nulls it. If the process is not
    the owner, nothing but that. May be called twice: 0. */

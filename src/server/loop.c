@@ -21,13 +21,15 @@
 #include "store/store.h"
 #include "sys/alias.h"
 #include "sys/dir.h"
+#include "sys/sock.h"
 
 enum {
   CONNECTIONS_MAX = 4096,
   DESCRIPTORS_SPARE = 32,      /* not for connections */
   ANSWERS_MAX = 256 << 10,     /* bytes that wait to be read by a client before no more is taken from it */
   PROBE_FIRST = 2,             /* milliseconds; between looks whether anybody still uses the directory */
-  PROBE_LAST = 100
+  PROBE_LAST = 100,
+  LISTEN_PROBE = 1             /* milliseconds; between looks whether the owner has made the socket listen */
 };
 
 typedef struct connection {
@@ -40,7 +42,7 @@ typedef struct loop {
   const char *directory, *alias;
   struct event_base *base;
   struct evconnlistener *listener;
-  struct event *terminate, *owner_died, *probe;
+  struct event *terminate, *owner_died, *probe, *listens;
   int probe_milliseconds;
   TAILQ_HEAD(connections, connection) connections; /* the one that has been silent longest is first */
   size_t connection_count, connection_limit;
@@ -151,6 +153,17 @@ static void on_accept_error(struct evconnlistener *listener, void *context) {
   if (!TAILQ_EMPTY(&self->connections)) close_connection(TAILQ_FIRST(&self->connections));
 }
 
+/* The owner starts us before it makes the directory, and the socket gets its name after that. A moment, and only for the first
+   server. */
+static void await_listening(evutil_socket_t fd, short events, void *context) {
+  (void)fd;
+  (void)events;
+  loop *self = context;
+  struct timeval wait = {.tv_usec = LISTEN_PROBE * 1000};
+  if (zp_sock_listens(evconnlistener_get_fd(self->listener))) evconnlistener_enable(self->listener);
+  else evtimer_add(self->listens, &wait);
+}
+
 /* ---- the end ---- */
 
 static void on_terminate(evutil_socket_t signal, short events, void *context) {
@@ -164,6 +177,12 @@ static void set_probe(loop *self) {
   evtimer_add(self->probe, &wait);
 }
 
+static void remove_alias(const loop *self) {
+  char socket[PATH_MAX];
+  snprintf(socket, sizeof socket, "%s/%s", self->directory, ZP_SERVER_SOCKET);
+  if (self->alias) zp_alias_remove(self->alias, socket);
+}
+
 /* The owner is dead. Its processes may outlive it for an instant, or, if it wished so, for as long as they like. */
 static void on_probe(evutil_socket_t fd, short events, void *context) {
   (void)fd;
@@ -172,15 +191,12 @@ static void on_probe(evutil_socket_t fd, short events, void *context) {
   zp_dir *dir;
   if (zp_dir_adopt(self->directory, &dir)) {
     zp_store_retire(self->directory);
-    if (self->alias) {
-      char socket[PATH_MAX];
-      snprintf(socket, sizeof socket, "%s/%s", self->directory, ZP_SERVER_SOCKET);
-      zp_alias_remove(self->alias, socket);
-    }
+    remove_alias(self);
     zp_dir_remove(&dir);
     event_base_loopbreak(self->base);
-  } else if (access(self->directory, F_OK) < 0) {
-    event_base_loopbreak(self->base); /* the owner's last deed */
+  } else if (access(self->directory, F_OK) < 0) { /* that was the owner's last deed, or it had yet to make it */
+    remove_alias(self);
+    event_base_loopbreak(self->base);
   } else {
     self->probe_milliseconds = self->probe_milliseconds * 2 < PROBE_LAST ? self->probe_milliseconds * 2 : PROBE_LAST;
     set_probe(self);
@@ -215,9 +231,11 @@ static bool set_up(loop *self, int listener) {
   self->base = event_base_new();
   if (!self->base) return false;
   self->probe = evtimer_new(self->base, on_probe, self);
-  self->listener = evconnlistener_new(self->base, on_connect, self, LEV_OPT_CLOSE_ON_EXEC, 0, listener);
-  if (!self->probe || !self->listener) return false;
+  self->listener = evconnlistener_new(self->base, on_connect, self, LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_DISABLED, 0, listener);
+  self->listens = evtimer_new(self->base, await_listening, self);
+  if (!self->probe || !self->listener || !self->listens) return false;
   evconnlistener_set_error_cb(self->listener, on_accept_error);
+  await_listening(listener, 0, self);
   return true;
 }
 
@@ -236,6 +254,7 @@ static bool watch_stop(loop *self, int stop) {
 static void tear_down(loop *self) {
   while (!TAILQ_EMPTY(&self->connections)) close_connection(TAILQ_FIRST(&self->connections));
   if (self->listener) evconnlistener_free(self->listener);
+  if (self->listens) event_free(self->listens);
   if (self->probe) event_free(self->probe);
   if (self->owner_died) event_free(self->owner_died);
   if (self->terminate) event_free(self->terminate);

@@ -16,7 +16,7 @@
 
 /* Descriptors that a server is executed with. */
 enum {
-  ZP_SERVE_LISTENER = 3, /* a listening socket */
+  ZP_SERVE_LISTENER = 3, /* a socket that listens, or soon will */
   ZP_SERVE_OWNER = 4,    /* a pidfd of the owner */
   ZP_SERVE_LIFELINE = 5, /* a pipe's end, which tells the owner by closing that the server is gone */
   ZP_SERVE_FIRST_FREE = 6

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -62,6 +63,14 @@ static int check_free(const char *path) {
   return zp_fail(ZP_ESYS, "the address %s is in use: there is a file that is no socket", path);
 }
 
+/* What the link is called before it has its name: a name that follows from its target, so that whoever cleans up after us knows it. */
+static int name_fresh(const char *path, const char *target, char *out, size_t max) {
+  uint64_t hash = 14695981039346656037u; /* FNV-1a */
+  for (const char *c = target; *c; c++) hash = (hash ^ (unsigned char)*c) * 1099511628211u;
+  if (snprintf(out, max, "%s.%016llx", path, (unsigned long long)hash) < (int)max) return 0;
+  return zp_fail(ZP_ESYS, "the address %.100s... is too long", path);
+}
+
 int zp_alias_create(const char *path, const char *target) {
   char fresh[PATH_MAX];
   int lock;
@@ -69,11 +78,8 @@ int zp_alias_create(const char *path, const char *target) {
   if (rc) return rc;
   rc = check_free(path);
   if (rc) goto out;
-  if (snprintf(fresh, sizeof fresh, "%s.%d", path, (int)getpid()) >= (int)sizeof fresh) {
-    rc = zp_fail(ZP_ESYS, "the address %.100s... is too long", path);
-    goto out;
-  }
-  unlink(fresh); /* of a process with this number that was killed right here */
+  rc = name_fresh(path, target, fresh, sizeof fresh);
+  if (rc) goto out;
   if (symlink(target, fresh) < 0 || rename(fresh, path) < 0) {
     rc = zp_fail_errno("cannot use the address %s", path);
     unlink(fresh);
@@ -84,8 +90,11 @@ out:
 }
 
 void zp_alias_remove(const char *path, const char *target) {
+  char fresh[PATH_MAX];
   int lock;
-  if (!leads_to(path, target) || lock_directory(path, &lock)) return;
+  if (name_fresh(path, target, fresh, sizeof fresh)) return;
+  if ((!leads_to(path, target) && !leads_to(fresh, target)) || lock_directory(path, &lock)) return;
   if (leads_to(path, target)) unlink(path);
+  if (leads_to(fresh, target)) unlink(fresh);
   close(lock);
 }

@@ -14,7 +14,7 @@
    process), if something else is there, or if it cannot be made. */
 int zp_alias_create(const char *path, const char *target);
 
-/* Remove it, if it still leads to the target. */
+/* Remove it, if it still leads to the target; and what a maker that was killed has left of it. */
 void zp_alias_remove(const char *path, const char *target);
 
 #endif

@@ -24,7 +24,6 @@ struct zp_dir {
 };
 
 enum {
-  ATTEMPTS = 100,
   HALF_MADE_AGE = 60, /* seconds after which a directory without `owner` will not get one any more */
   DEPTH_MAX = 64      /* of what is removed; a store has one level */
 };
@@ -49,7 +48,8 @@ static const char *find_root(void) {
 
 /* ---- removing ---- */
 
-/* Everything below a directory, which is closed; symbolic links are removed, not followed. 0, or -1 with errno. */
+/* Everything below a directory, which is closed; symbolic links are removed, not followed. `owner` goes last: if we are killed
+   before, whoever comes after us finds an abandoned directory. 0, or -1 with errno. */
 static int remove_contents(int fd, int depth) {
   DIR *stream = depth < DEPTH_MAX ? fdopendir(fd) : NULL;
   if (!stream) {
@@ -63,7 +63,7 @@ static int remove_contents(int fd, int depth) {
   struct dirent *entry;
   while ((errno = 0, entry = readdir(stream))) {
     const char *name = entry->d_name;
-    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) continue;
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || (depth == 0 && strcmp(name, "owner") == 0)) continue;
     if (unlinkat(fd, name, 0) == 0 || errno == ENOENT) continue;
     int child = openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (child < 0 || remove_contents(child, depth + 1) < 0 || unlinkat(fd, name, AT_REMOVEDIR) < 0) {
@@ -71,8 +71,9 @@ static int remove_contents(int fd, int depth) {
       break;
     }
   }
+  if (!entry && errno) rc = -1;
+  if (!rc && depth == 0 && unlinkat(fd, "owner", 0) < 0 && errno != ENOENT) rc = -1;
   int number = errno;
-  if (!entry && number) rc = -1;
   closedir(stream);
   errno = number;
   return rc;
@@ -92,57 +93,53 @@ static bool remove_tree(int root_fd, const char *name) {
 
 /* ---- making ---- */
 
-enum { AGAIN = 1 };
-
-/* Make the directory and hold its `owner`. 0; AGAIN with another name if this one is in use, or if a sweep took the new
-   directory for an abandoned one; or an error. */
-static int make(zp_dir *dir) {
-  char owner[PATH_MAX + 8];
-  struct stat status;
-  if (mkdir(dir->path, 0700) < 0)
-    return errno == EEXIST ? AGAIN : zp_fail_errno("cannot make the directory %s", dir->path);
+/* `owner` is locked before it has its name, so whoever finds it unlocked knows that nobody owns the directory. */
+static int own(zp_dir *dir) {
+  char making[PATH_MAX + 8], owner[PATH_MAX + 8];
+  snprintf(making, sizeof making, "%s/making", dir->path);
   snprintf(owner, sizeof owner, "%s/owner", dir->path);
-  dir->owner_fd = open(owner, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (dir->owner_fd < 0) {
-    if (errno == ENOENT) return AGAIN;
+  int fd = open(making, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (fd < 0) return zp_fail_errno("cannot make %s", owner);
+  if (flock(fd, LOCK_EX | LOCK_NB) < 0 || rename(making, owner) < 0) {
     int rc = zp_fail_errno("cannot make %s", owner);
-    rmdir(dir->path);
+    unlink(making);
+    close(fd);
     return rc;
   }
-  if (flock(dir->owner_fd, LOCK_EX | LOCK_NB) == 0 && fstat(dir->owner_fd, &status) == 0 && status.st_nlink > 0)
-    return 0;
-  close(dir->owner_fd);
-  dir->owner_fd = -1;
-  return AGAIN;
+  dir->owner_fd = fd;
+  return 0;
 }
 
-int zp_dir_create(zp_dir **out) {
+int zp_dir_plan(zp_dir **out) {
   *out = NULL;
   const char *root = find_root();
   const char *wish = getenv("ZPROC_RUNTIME_DIR");
   if (!root && wish && *wish)
     return zp_fail(ZP_ESYS, "ZPROC_RUNTIME_DIR is %s: that is no writable directory with an absolute path", wish);
   if (!root) return zp_fail(ZP_ESYS, "there is no directory to keep the state in: set ZPROC_RUNTIME_DIR to a writable one");
+  uint64_t random; /* of so many numbers none comes twice */
+  if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random) return zp_fail_errno("cannot make a directory: getrandom");
   zp_dir *dir = calloc(1, sizeof *dir);
   if (!dir) return zp_fail(ZP_ENOMEM, "out of memory: cannot make a directory");
   dir->maker = getpid();
   dir->owner_fd = -1;
-  for (int i = 0; i < ATTEMPTS; i++) {
-    uint64_t random;
-    if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random) continue;
-    snprintf(dir->path, sizeof dir->path, "%s/zproc-%u-%016llx", root, (unsigned)geteuid(), (unsigned long long)random);
-    int rc = make(dir);
-    if (rc == 0) {
-      *out = dir;
-      return 0;
-    }
-    if (rc != AGAIN) {
-      free(dir);
-      return rc;
-    }
-  }
-  free(dir);
-  return zp_fail(ZP_ESYS, "cannot make a directory in %s: it is removed again and again", root);
+  snprintf(dir->path, sizeof dir->path, "%s/zproc-%u-%016llx", root, (unsigned)geteuid(), (unsigned long long)random);
+  *out = dir;
+  return 0;
+}
+
+int zp_dir_make(zp_dir *dir) {
+  if (mkdir(dir->path, 0700) < 0) return zp_fail_errno("cannot make the directory %s", dir->path);
+  int rc = own(dir);
+  if (rc) rmdir(dir->path);
+  return rc;
+}
+
+int zp_dir_create(zp_dir **out) {
+  int rc = zp_dir_plan(out);
+  if (!rc) rc = zp_dir_make(*out);
+  if (rc) zp_dir_release(out);
+  return rc;
 }
 
 const char *zp_dir_path(const zp_dir *dir) { return dir->path; }
@@ -162,9 +159,9 @@ void zp_dir_release(zp_dir **handle) {
 
 /* ---- what was left behind ---- */
 
-/* A directory of this user that nobody owns. The descriptor of its `owner`, locked, is left in *owner_fd (-1: it has none),
-   so that nobody comes to own it before it is gone. */
-static bool is_abandoned(int root_fd, const char *name, int *owner_fd) {
+/* A directory of this user that nobody owns; one without `owner` only if it has been so for `age` seconds. The descriptor of its
+   `owner`, locked, is left in *owner_fd (-1: it has none), so that nobody comes to own it before it is gone. */
+static bool is_abandoned(int root_fd, const char *name, int age, int *owner_fd) {
   *owner_fd = -1;
   struct stat status;
   int fd = openat(root_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -173,7 +170,7 @@ static bool is_abandoned(int root_fd, const char *name, int *owner_fd) {
   if (fstat(fd, &status) == 0 && status.st_uid == geteuid()) {
     *owner_fd = openat(fd, "owner", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (*owner_fd >= 0) abandoned = flock(*owner_fd, LOCK_EX | LOCK_NB) == 0;
-    else abandoned = errno == ENOENT && time(NULL) - status.st_ctime > HALF_MADE_AGE;
+    else abandoned = errno == ENOENT && (age == 0 || time(NULL) - status.st_ctime > age);
   }
   close(fd);
   return abandoned;
@@ -181,7 +178,7 @@ static bool is_abandoned(int root_fd, const char *name, int *owner_fd) {
 
 int zp_dir_adopt(const char *path, zp_dir **out) {
   int owner_fd;
-  bool abandoned = is_abandoned(AT_FDCWD, path, &owner_fd);
+  bool abandoned = is_abandoned(AT_FDCWD, path, 0, &owner_fd);
   zp_dir *dir = abandoned && strlen(path) < sizeof dir->path ? calloc(1, sizeof *dir) : NULL;
   if (!dir) {
     if (owner_fd >= 0) close(owner_fd);
@@ -196,7 +193,7 @@ int zp_dir_adopt(const char *path, zp_dir **out) {
 
 bool zp_dir_is_abandoned(const char *path) {
   int owner_fd;
-  bool abandoned = is_abandoned(AT_FDCWD, path, &owner_fd);
+  bool abandoned = is_abandoned(AT_FDCWD, path, HALF_MADE_AGE, &owner_fd);
   if (owner_fd >= 0) close(owner_fd);
   return abandoned;
 }
@@ -216,7 +213,7 @@ int zp_dir_sweep(void (*farewell)(const char *path)) {
   while ((entry = readdir(stream))) {
     if (strncmp(entry->d_name, prefix, (size_t)prefix_size) != 0) continue;
     int owner_fd;
-    if (is_abandoned(root_fd, entry->d_name, &owner_fd)) {
+    if (is_abandoned(root_fd, entry->d_name, HALF_MADE_AGE, &owner_fd)) {
       int size = snprintf(path, sizeof path, "%s/%s", root, entry->d_name);
       if (farewell && size < (int)sizeof path) farewell(path);
       if (remove_tree(root_fd, entry->d_name)) removed++;

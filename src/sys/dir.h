@@ -16,7 +16,14 @@
 
 typedef struct zp_dir zp_dir;
 
-/* Make a runtime directory and own it. */
+/* Choose where a runtime directory is to be, without making it: so somebody can be told who will clean it up should this process die
+   right after. */
+int zp_dir_plan(zp_dir **dir);
+
+/* Make it, and own it. On an error nothing is left of it but the handle. */
+int zp_dir_make(zp_dir *dir);
+
+/* Both. */
 int zp_dir_create(zp_dir **dir);
 
 const char *zp_dir_path(const zp_dir *dir);
@@ -30,7 +37,8 @@ void zp_dir_remove(zp_dir **dir);
 void zp_dir_release(zp_dir **dir);
 
 /* Become the owner of a runtime directory that nobody owns any more, as if this process had made it: 1 and the handle; 0 if it is in
-   use, is gone, or is no directory of this user. */
+   use, is gone, or is no directory of this user. Its maker must have died: what he had just begun to make, or had nearly removed,
+   counts as well. */
 int zp_dir_adopt(const char *path, zp_dir **dir);
 
 /* Whether nobody owns the runtime directory at path any more. */

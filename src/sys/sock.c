@@ -56,22 +56,37 @@ static void leave(place *where) {
   errno = number;
 }
 
-int zp_sock_listen(const char *path, int *out) {
+int zp_sock_make(int *out) {
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return zp_fail_errno("cannot make a socket");
+  *out = fd;
+  return 0;
+}
+
+int zp_sock_bind(int fd, const char *path) {
   place where;
   if (find(&where, path) < 0) return zp_fail_errno("cannot listen at %s", path);
-  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  int rc = fd;
-  if (rc >= 0) rc = fchmod(fd, 0600); /* before it has a name */
+  int rc = fchmod(fd, 0600); /* before it has a name */
   if (rc >= 0) rc = bind(fd, (struct sockaddr *)&where.address, sizeof where.address);
   if (rc >= 0) rc = listen(fd, BACKLOG);
   leave(&where);
-  if (rc < 0) {
-    rc = zp_fail_errno("cannot listen at %s", path);
-    if (fd >= 0) close(fd);
-    return rc;
-  }
-  *out = fd;
-  return 0;
+  return rc < 0 ? zp_fail_errno("cannot listen at %s", path) : 0;
+}
+
+int zp_sock_listen(const char *path, int *out) {
+  int fd = -1;
+  int rc = zp_sock_make(&fd);
+  if (rc) return rc;
+  rc = zp_sock_bind(fd, path);
+  if (rc) close(fd);
+  else *out = fd;
+  return rc;
+}
+
+bool zp_sock_listens(int fd) {
+  int yes = 0;
+  socklen_t size = sizeof yes;
+  return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &yes, &size) == 0 && yes;
 }
 
 /* EAGAIN of a Unix socket says that the queue of the listener is full, and poll cannot wait for that to change. */

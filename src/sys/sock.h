@@ -9,10 +9,18 @@
 #ifndef ZP_SYS_SOCK_H
 #define ZP_SYS_SOCK_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 /* Listen at path, where nothing is yet; only this user may connect. The caller owns *fd. ZP_ESYS. */
 int zp_sock_listen(const char *path, int *fd);
+
+/* The same in two steps: a socket that does not listen yet, which can be handed to another process; and the rest. */
+int zp_sock_make(int *fd);
+int zp_sock_bind(int fd, const char *path);
+
+/* Whether it listens. */
+bool zp_sock_listens(int fd);
 
 /* Connect to whoever listens at path; symbolic links are followed. Waits while too many others are waiting to be let in. The
    caller owns *fd. ZP_ENOSTORE if nobody listens there, ZP_ETIMEOUT at the deadline (zp_clock_now seconds, ZP_FOREVER),

@@ -210,6 +210,39 @@ static void of_many_at_once_one_gets_the_place(void **unused) {
   }
 }
 
+/* What is left without a name of its own would make tear_down fail. */
+static void of_a_maker_that_is_killed_nothing_is_left(void **unused) {
+  (void)unused;
+  enum { ROUNDS = 200 };
+  for (int i = 0; i < ROUNDS; i++) {
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+      for (;;)
+        if (zp_alias_create(place, target)) _exit(1);
+    }
+    usleep((useconds_t)(i * 20 % 1500));
+    kill(pid, SIGKILL);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status));
+    zp_alias_remove(place, target);
+    assert_int_equal(access(place, F_OK), -1);
+  }
+}
+
+static void a_socket_listens_from_when_it_is_bound(void **unused) {
+  (void)unused;
+  int listener = -1;
+  must(zp_sock_make(&listener));
+  assert_false(zp_sock_listens(listener));
+  must(zp_sock_bind(listener, target));
+  assert_true(zp_sock_listens(listener));
+  must(try_connect(target));
+  assert_int_equal(zp_sock_bind(listener, target), ZP_ESYS);
+  close(listener);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void) {
@@ -224,6 +257,8 @@ int main(void) {
       TEST(a_file_that_is_no_socket_is_not_touched),
       TEST(a_place_in_no_directory_is_refused),
       TEST(of_many_at_once_one_gets_the_place),
+      TEST(of_a_maker_that_is_killed_nothing_is_left),
+      TEST(a_socket_listens_from_when_it_is_bound),
   };
   return cmocka_run_group_tests_name("alias", tests, NULL, NULL);
 }

@@ -81,6 +81,33 @@ static void removing_takes_everything_within_and_nothing_else(void **unused) {
   assert_int_equal(rmdir(outside), 0);
 }
 
+static void a_planned_directory_is_not_there_until_it_is_made(void **unused) {
+  (void)unused;
+  zp_dir *dir = NULL;
+  assert_int_equal(zp_dir_plan(&dir), 0);
+  assert_int_equal(access(zp_dir_path(dir), F_OK), -1);
+  assert_int_equal(zp_dir_make(dir), 0);
+  assert_int_equal(access(zp_dir_path(dir), F_OK), 0);
+  assert_int_equal(zp_dir_make(dir), ZP_ESYS); /* somebody was there before */
+  zp_dir_remove(&dir);
+  assert_int_equal(zp_dir_plan(&dir), 0);
+  zp_dir_remove(&dir);
+}
+
+static void one_without_an_owner_file_is_left_to_its_maker_but_can_be_adopted_when_he_is_dead(void **unused) {
+  (void)unused;
+  char path[256];
+  snprintf(path, sizeof path, "%s/zproc-%u-half", root, (unsigned)geteuid());
+  assert_int_equal(mkdir(path, 0700), 0);
+  touch(path, "making");
+  assert_false(zp_dir_is_abandoned(path));
+  assert_int_equal(zp_dir_sweep(NULL), 0);
+  zp_dir *dir = NULL;
+  assert_int_equal(zp_dir_adopt(path, &dir), 1);
+  zp_dir_remove(&dir);
+  assert_int_equal(access(path, F_OK), -1);
+}
+
 static void a_root_that_was_asked_for_and_is_unusable_is_an_error_that_names_it(void **unused) {
   (void)unused;
   setenv("ZPROC_RUNTIME_DIR", "/nowhere/at/all", 1);
@@ -200,6 +227,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       IN_ROOT(a_directory_is_private_and_below_the_root),
       IN_ROOT(removing_takes_everything_within_and_nothing_else),
+      IN_ROOT(a_planned_directory_is_not_there_until_it_is_made),
+      IN_ROOT(one_without_an_owner_file_is_left_to_its_maker_but_can_be_adopted_when_he_is_dead),
       IN_ROOT(a_root_that_was_asked_for_and_is_unusable_is_an_error_that_names_it),
       IN_ROOT(without_a_wish_there_is_a_root),
       IN_ROOT(a_sweep_leaves_what_is_owned_and_what_is_foreign),

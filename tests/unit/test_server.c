@@ -358,6 +358,17 @@ static void when_the_owner_is_killed_the_store_is_retired_and_removed_and_who_wa
   server = 0;
 }
 
+static void what_an_owner_that_is_killed_has_removed_by_half_is_removed_altogether(void **unused) {
+  (void)unused;
+  char file[160];
+  snprintf(file, sizeof file, "%s/owner", directory);
+  assert_int_equal(unlink(file), 0); /* which goes last */
+  end_owner();
+  assert_int_equal(end_of(server), 0);
+  assert_int_equal(access(directory, F_OK), -1);
+  server = 0;
+}
+
 static void while_a_process_of_a_dead_owner_lives_the_server_stays(void **unused) {
   (void)unused;
   /* The lock on `owner` is what a child inherits; here one is taken in its place, when the owner has let go. */
@@ -413,6 +424,7 @@ int main(void) {
       TEST(a_client_waits_for_a_server_that_is_stopped_until_its_time_is_up),
       TEST(a_termination_signal_ends_it_and_leaves_everything_as_it_is),
       TEST(when_the_owner_is_killed_the_store_is_retired_and_removed_and_who_waits_is_told),
+      TEST(what_an_owner_that_is_killed_has_removed_by_half_is_removed_altogether),
       TEST(while_a_process_of_a_dead_owner_lives_the_server_stays),
       TEST(an_alias_leads_to_the_server_and_goes_with_it),
   };
