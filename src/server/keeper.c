@@ -21,6 +21,7 @@
 #include "server/loop.h"
 #include "server/protocol.h"
 #include "sys/alias.h"
+#include "sys/child.h"
 #include "sys/interrupt.h"
 #include "sys/sock.h"
 #include "sys/thread.h"
@@ -59,12 +60,37 @@ static timer_t retry_timer;
 
 /* ---- allowed in a signal handler: from here ... ---- */
 
+static _Noreturn void give_up(void) {
+  static const char words[] = "zproc: cannot execute the state server\n";
+  (void)!write(STDERR_FILENO, words, sizeof words - 1);
+  _exit(127);
+}
+
 static void put_in_place(int from, int to) {
-  if (dup2(from, to) < 0) _exit(127);
+  if (dup2(from, to) < 0) give_up();
+}
+
+/* Close all but these and stdio: the script may have left no descriptor free. */
+static void keep_only(int *kept, int count) {
+  for (int i = 1; i < count; i++)
+    for (int k = i; k > 0 && kept[k - 1] > kept[k]; k--) {
+      int other = kept[k];
+      kept[k] = kept[k - 1];
+      kept[k - 1] = other;
+    }
+  unsigned first = STDERR_FILENO + 1;
+  for (int i = 0; i < count; i++) {
+    unsigned fd = (unsigned)kept[i];
+    if (fd > first) syscall(SYS_close_range, first, fd - 1, 0);
+    if (fd >= first) first = fd + 1;
+  }
+  syscall(SYS_close_range, first, ~0u, 0);
 }
 
 /* In the child: nothing but system calls, until the program is another. */
 static _Noreturn void execute(const zp_server *server, int lifeline, bool again) {
+  int kept[] = {server->listener, server->owner_fd, server->null_fd, lifeline};
+  keep_only(kept, sizeof kept / sizeof *kept);
   /* First out of the way of the numbers that they are to have. */
   int listener = fcntl(server->listener, F_DUPFD, ZP_SERVE_FIRST_FREE);
   int owner_fd = fcntl(server->owner_fd, F_DUPFD, ZP_SERVE_FIRST_FREE);
@@ -84,9 +110,7 @@ static _Noreturn void execute(const zp_server *server, int lifeline, bool again)
   memcpy(arguments, server->arguments, sizeof arguments);
   if (!again) arguments[server->argument_count - 1] = NULL;
   execve("/proc/self/exe", arguments, environ);
-  static const char words[] = "zproc: cannot execute the state server\n";
-  (void)!write(STDERR_FILENO, words, sizeof words - 1);
-  _exit(127);
+  give_up();
 }
 
 /* While busy. 0, or -1 with errno. */
@@ -246,7 +270,7 @@ static int start_process(zp_server *server) {
   if (server->null_fd < 0 || server->owner_fd < 0) return zp_fail_errno("cannot start a server");
   take();
   int rc = prepare();
-  if (!rc && spawn(server, false) < 0) rc = zp_fail_errno("cannot start a server: fork");
+  if (!rc && spawn(server, false) < 0) rc = zp_child_fail_fork("a server");
   if (!rc) enlist(server);
   give();
   return rc;
@@ -258,11 +282,23 @@ static int thread_main(void *context, zp_buf *message) {
   return zp_serve_in_thread(server->directory, server->listener, server->stop_fd);
 }
 
+/* libevent ends the process when it does not get the descriptors that its loop needs, so see to it before that there are enough. */
+static int check_descriptors(void) {
+  enum { NEEDED = 8 };
+  int taken[NEEDED], count = 0, rc = 0;
+  while (count < NEEDED && (taken[count] = eventfd(0, EFD_CLOEXEC)) >= 0) count++;
+  if (count < NEEDED) rc = zp_fail_errno("cannot start a server");
+  while (count > 0) close(taken[--count]);
+  return rc;
+}
+
 static int start_thread(zp_server *server) {
+  int rc = check_descriptors();
+  if (rc) return rc;
   server->stop_fd = eventfd(0, EFD_CLOEXEC);
   if (server->stop_fd < 0) return zp_fail_errno("cannot start a server: eventfd");
   server->pid = getpid();
-  int rc = zp_thread_start(thread_main, server, &server->thread);
+  rc = zp_thread_start(thread_main, server, &server->thread);
   if (rc) return rc;
   take();
   enlist(server);

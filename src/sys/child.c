@@ -130,6 +130,11 @@ static void free_graves(birth *entry) {
 
 /* ---- starting ---- */
 
+int zp_child_fail_fork(const char *what) {
+  if (errno != EAGAIN) return zp_fail_errno("cannot start %s", what);
+  return zp_fail(ZP_ESYS, "cannot start %s: there are as many processes as this user, or this container, may have (ulimit -u)", what);
+}
+
 int zp_child_fork(bool die_with_parent, zp_child **out, pid_t *out_pid) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   pthread_once(&once, prepare_process);
@@ -166,7 +171,7 @@ int zp_child_fork(bool die_with_parent, zp_child **out, pid_t *out_pid) {
   free_graves(forgotten);
   if (pid < 0) {
     errno = number;
-    int rc = zp_fail_errno("cannot start a process: fork");
+    int rc = zp_child_fail_fork("a process");
     free(entry);
     child->birth = NULL;
     zp_child_close(&child);

@@ -28,6 +28,9 @@ typedef struct zp_child zp_child;
    child when the thread that forked it ends, however it ends. */
 int zp_child_fork(bool die_with_parent, zp_child **child, pid_t *pid);
 
+/* After a fork that has failed with errno: ZP_ESYS, and words that say why `what` could not be started. */
+int zp_child_fail_fork(const char *what);
+
 /* In the child: leave the message, replacing an earlier one. */
 int zp_child_leave(zp_child *child, zp_bytes message);
 

@@ -145,7 +145,13 @@ int zp_dir_create(zp_dir **out) {
 const char *zp_dir_path(const zp_dir *dir) { return dir->path; }
 
 void zp_dir_remove(zp_dir **handle) {
-  if (*handle && (*handle)->maker == getpid()) remove_tree(AT_FDCWD, (*handle)->path);
+  zp_dir *dir = *handle;
+  if (dir && dir->maker == getpid() && !remove_tree(AT_FDCWD, dir->path) && (errno == EMFILE || errno == ENFILE)) {
+    /* Removing takes a descriptor. We have one. */
+    if (dir->owner_fd >= 0) close(dir->owner_fd);
+    dir->owner_fd = -1;
+    remove_tree(AT_FDCWD, dir->path);
+  }
   zp_dir_release(handle);
 }
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -80,6 +81,22 @@ static void removing_takes_everything_within_and_nothing_else(void **unused) {
   assert_int_equal(unlink(path), 0);
   assert_int_equal(rmdir(outside), 0);
 }
+
+static void removing_needs_no_free_descriptor(void **unused) {
+  (void)unused;
+  enum { FEW = 40 };
+  struct rlimit limit, low;
+  assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+  low = (struct rlimit){FEW, limit.rlim_max};
+  int taken[FEW], count = 0;
+  zp_dir *dir = create();
+  touch(zp_dir_path(dir), "file");
+  assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+  while (count < FEW && (taken[count] = dup(STDIN_FILENO)) >= 0) count++;
+  zp_dir_remove(&dir);
+  while (count > 0) close(taken[--count]);
+  assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+} /* tear_down finds what is left */
 
 static void a_planned_directory_is_not_there_until_it_is_made(void **unused) {
   (void)unused;
@@ -227,6 +244,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       IN_ROOT(a_directory_is_private_and_below_the_root),
       IN_ROOT(removing_takes_everything_within_and_nothing_else),
+      IN_ROOT(removing_needs_no_free_descriptor),
       IN_ROOT(a_planned_directory_is_not_there_until_it_is_made),
       IN_ROOT(one_without_an_owner_file_is_left_to_its_maker_but_can_be_adopted_when_he_is_dead),
       IN_ROOT(a_root_that_was_asked_for_and_is_unusable_is_an_error_that_names_it),
