@@ -139,6 +139,29 @@ LUA
   [[ "$output" == *"exited with code 4"* ]]
 }
 
+@test "with cleanup = false, processes outlive their script, and the state ends with the last of them" {
+  for code in '' 'ctx:close()' 'error "end"' 'os.exit(3)' 'require "zproc".exit(3)'; do
+    cat > "$script" <<LUA
+local zproc = require "zproc"
+local ctx = zproc.context { cleanup = false }
+ctx:process(function(state)
+  state:get_when_equal("go", true)
+  io.open("$dir/outlived", "w"):write("it has"):close()
+end)
+print(ctx.server_address)
+io.stdout:flush()
+$code
+LUA
+    "$ZPROC" run "$script" >"$dir/out" 2>/dev/null || true
+    [ ! -e "$dir/outlived" ]
+    echo 'local state = require "zproc".state(...) state:ping() state.go = true' > "$script"
+    "$ZPROC" run "$script" "$(cat "$dir/out")"
+    timeout 60 sh -c 'while [ -n "$(ls -A "$ZPROC_RUNTIME_DIR")" ]; do sleep 0.01; done'
+    [ "$(cat "$dir/outlived")" = "it has" ]
+    rm "$dir/outlived"
+  done
+}
+
 @test "output that cannot be written is a failure" {
   [ -e /dev/full ] || skip "no /dev/full"
   echo 'print "lost"' > "$script"
