@@ -88,13 +88,16 @@ function context.new(server_address, opts)
   return self
 end
 
-local function check_open(self, call)
+---@param call string the function's name, for messages
+function context.check_open(self, call)
   if self._closed then errors.usage("%s: this Context is closed", call) end
   if self._pid ~= core.getpid() then
     errors.usage("%s: this Context belongs to process %d; start with pass_context = true, or make a new one with "
       .. "zproc.context(server_address)", call, self._pid)
   end
 end
+
+local check_open = context.check_open
 
 --- The options of a process: those of the call over those of the Context.
 local function process_options(self, call, opts)
@@ -196,6 +199,14 @@ function Context:ping(opts)
   return server.ping("ctx:ping", self.server_address, opts)
 end
 
+--- Workers have nothing to lose: what they have claimed is given back.
+local function stop_workers(self)
+  for _, one in ipairs(self.worker_list) do one:_terminate() end
+  for _, one in ipairs(self.worker_list) do one:stop() end
+  self.worker_list = {}
+  if self._queue then self._queue:close() end
+end
+
 --- Wait for the processes if the Context was made with `wait`, stop them unless with `cleanup = false`, and let go of the
 --- state. Afterwards the Context is not to be used. May be called twice.
 function Context:close()
@@ -212,6 +223,7 @@ function Context:close()
   end
   local stopped, stop_error = true, nil
   if self._options.cleanup ~= false then stopped, stop_error = pcall(self.stop_all, self) end
+  stop_workers(self)
   self._closed = true
   runtime.remove(self)
   self.state:close()

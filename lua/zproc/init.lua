@@ -9,7 +9,9 @@ local runtime = require "zproc.runtime"
 local server = require "zproc.server"
 local signal = require "zproc.signal"
 local state = require "zproc.state"
+local range = require "zproc.range"
 require "zproc.watch" -- adds the watchers to State and Context
+require "zproc.map" -- adds process_map to Context
 
 local zproc = {}
 
@@ -28,6 +30,7 @@ zproc.signal_to_error = signal.to_error
 zproc.time = core.time
 zproc.getpid = core.getpid
 zproc.cpu_count = core.cpu_count
+zproc.range = range.new
 
 --- zproc.process(target, server_address, [options])
 ---@param target function

@@ -22,6 +22,15 @@ local kinds = {
   retries = {
     function(value) return math.type(value) == "integer" and value >= 0 end, "a number of retries, an integer of at least 0",
   },
+  sequence = {
+    function(value) return options.is_sequence(value) end, "an array, a zproc.range or an iterator function",
+  },
+  on_error = {
+    function(value) return value == "raise" or value == "return" end, "'raise' or 'return'",
+  },
+  progress = {
+    function(value) return type(value) == "boolean" or type(value) == "function" end, "true, false or a function",
+  },
   backend = {
     function(value) return value == "process" or value == "thread" end, "'process' or 'thread'",
   },
@@ -84,6 +93,13 @@ function options.check(call, given, spec)
     end
   end
   return given
+end
+
+--- Whether a value can be gone through: an array (an empty table is one), a zproc.range, or something to call.
+function options.is_sequence(value)
+  if options.is_callable(value) then return true end
+  if type(value) ~= "table" then return false end
+  return require "zproc.range".is(value) or next(value) == nil or rawget(value, 1) ~= nil or math.type(rawget(value, "n")) == "integer"
 end
 
 --- Check one optional timeout.

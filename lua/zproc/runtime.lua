@@ -83,12 +83,18 @@ function runtime.exit(status)
   exit_host(status, true)
 end
 
+--- Whether os.exit is to raise ProcessExit, as zproc.exit does.
+local unwinds = core.is_thread()
+
+--- This process has something to do when a target wants to end it: from now on it finds a ProcessExit.
+function runtime.unwind_on_exit() unwinds = true end
+
 --- os.exit as scripts see it: as before, but nothing of ours is left behind.
 ---@diagnostic disable-next-line: duplicate-set-field
 os.exit = function(status, close)
+  if unwinds then error(errors.new("ProcessExit", "os.exit", { status = exit_status(status) })) end
   local failure = runtime.shutdown()
   if failure ~= nil then say(to_words(failure)) end
-  if core.is_thread() then error(errors.new("ProcessExit", "os.exit", { status = exit_status(status) })) end
   if core.is_child() then core.child_exit(exit_status(status)) end
   exit_host(status, close)
 end
@@ -106,23 +112,26 @@ function runtime.describe(raised, traceback)
   return errors.new("RemoteError", message, { traceback = traceback, cause = raised, where = false })
 end
 
+--- An error object that can travel: the same, or if it cannot travel as a whole its words, and what else of it can (an exit code, say).
+---@param err zproc.Error
+---@return zproc.Error
+function runtime.sendable(err)
+  if pcall(core.encode, err) then return err end
+  local fields = {}
+  for name, value in next, err do
+    if pcall(core.encode, { [name] = value }) then fields[name] = value end
+  end
+  return errors.new(err.name, err.message, fields)
+end
+
 --- The bytes of what a process leaves for its parent: { true, values } or { false, error }.
 local function encode_outcome(ok, values)
   return core.encode { ok, values }
 end
 
 local function leave_error(child, raised, traceback)
-  local err = runtime.describe(raised, traceback)
-  local sent, bytes = pcall(encode_outcome, false, err)
-  if not sent then -- what was raised cannot travel as a whole; its words can, and what else of it can (an exit code, say)
-    local fields = {}
-    for name, value in next, err do
-      if pcall(core.encode, { [name] = value }) then fields[name] = value end
-    end
-    err = errors.new(err.name, err.message, fields)
-    bytes = encode_outcome(false, err)
-  end
-  child:leave(bytes)
+  local err = runtime.sendable(runtime.describe(raised, traceback))
+  child:leave(encode_outcome(false, err))
   return err
 end
 

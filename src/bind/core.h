@@ -15,6 +15,7 @@ void zp_core_install(lua_State *L);
 /* The parts of zproc.core; each sets its functions in the table on top of the stack. May raise. */
 void zp_lstate_open(lua_State *L);
 void zp_lchild_open(lua_State *L);
+void zp_lqueue_open(lua_State *L);
 void zp_lserver_open(lua_State *L);
 void zp_lsignal_open(lua_State *L);
 void zp_lsys_open(lua_State *L);

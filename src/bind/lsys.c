@@ -50,6 +50,12 @@ static int core_getpid(lua_State *L) {
   return 1;
 }
 
+/* core.is_terminal(fd) */
+static int core_is_terminal(lua_State *L) {
+  lua_pushboolean(L, isatty((int)luaL_checkinteger(L, 1)));
+  return 1;
+}
+
 /* core.cpu_count(): processors that this process may use. */
 static int core_cpu_count(lua_State *L) {
   cpu_set_t set;
@@ -120,6 +126,7 @@ static const luaL_Reg functions[] = {
     {"clock", core_clock},
     {"getpid", core_getpid},
     {"cpu_count", core_cpu_count},
+    {"is_terminal", core_is_terminal},
     {"signal_name", core_signal_name},
     {"plan_directory", core_plan_directory},
     {"sweep_directories", core_sweep_directories},

@@ -408,6 +408,7 @@ int zp_queue_acknowledge(zp_queue *queue, uint64_t id, uint64_t position) {
     forget_work(queue, id, &task);
     zp_queue_delete(queue, ZP_KEY_SPEC, 1, id, 0);
     zp_queue_delete(queue, ZP_KEY_TASK, 1, id, 0);
+    rc = 1;
   } else {
     zp_queue_set(queue, ZP_KEY_TASK, 1, id, 0, ZP_BYTES_OF(task));
     if (was_blocked && !zp_task_is_blocked(&task)) rc = zp_queue_wake_task(queue, &task, counters);

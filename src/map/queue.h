@@ -91,7 +91,7 @@ typedef struct zp_result {
 /* Append the bytes of the result that begins at the item: 1, or 0 if it is not there yet. It stays until it is acknowledged. */
 int zp_queue_take(zp_queue *queue, uint64_t task, uint64_t from, zp_result *result, zp_buf *out);
 
-/* Everything below `position` was taken for good. A task of which all was taken is removed. */
+/* Everything below `position` was taken for good. A task of which all was taken is removed: 1, else 0. */
 int zp_queue_acknowledge(zp_queue *queue, uint64_t task, uint64_t position);
 
 /* ---- workers ---- */
@@ -118,9 +118,6 @@ void zp_queue_note(zp_queue *queue, uint64_t item, uint64_t span);
 
 /* Give back what dead workers had claimed: how many there were, or an error. */
 int zp_queue_recover(zp_queue *queue);
-
-/* How many live workers a pool has. */
-int zp_queue_workers(zp_queue *queue, uint64_t pool, uint32_t *count);
 
 /* ---- waiting: arm, look, and wait if there is nothing; a wait may end without a reason ---- */
 

@@ -280,20 +280,3 @@ int zp_queue_recover(zp_queue *queue) {
     count += rc;
   }
 }
-
-int zp_queue_workers(zp_queue *queue, uint64_t pool, uint32_t *count) {
-  *count = 0;
-  int rc = zp_store_read_begin(queue->store);
-  if (rc) return rc;
-  uint64_t slot;
-  zp_bytes value;
-  for (rc = zp_queue_seek(queue, ZP_KEY_WORKER, 1, 0, 0, &slot, &value); rc == 1;
-       rc = zp_queue_step(queue, ZP_KEY_WORKER, 1, 0, &slot, &value)) {
-    zp_worker worker;
-    if (value.size != sizeof worker) continue;
-    memcpy(&worker, value.data, sizeof worker);
-    if (worker.pool == pool && !is_dead(&worker)) ++*count;
-  }
-  zp_store_read_end(queue->store);
-  return rc < 0 ? rc : 0;
-}

@@ -117,7 +117,7 @@ static void a_task_is_worked_on_in_chunks_and_taken_in_order(void **unused) {
   assert_int_equal(info.active, 0);
   assert_int_equal(expect_result(task, 2, "two"), 4);
   assert_int_equal(expect_result(task, 4, "three"), 5);
-  must(zp_queue_acknowledge(queue, task, 5));
+  assert_int_equal(zp_queue_acknowledge(queue, task, 5), 1);
   assert_false(is_there(task));
   assert_int_equal(zp_queue_acknowledge(queue, task, 5), ZP_ENOTASK);
 }
@@ -152,7 +152,7 @@ static void items_come_in_blocks_which_go_when_they_are_taken(void **unused) {
   assert_int_equal(first, 2);
   must(zp_queue_put(queue, task, 0, text(""), true));
   assert_int_equal(describe(task).total, 5);
-  must(zp_queue_acknowledge(queue, task, 5));
+  assert_int_equal(zp_queue_acknowledge(queue, task, 5), 1);
   assert_false(is_there(task));
   assert_int_equal(zp_queue_put(queue, task, 1, text("f"), false), ZP_ENOTASK);
   zp_buf_free(&bytes);
@@ -209,11 +209,6 @@ static void no_more_workers_than_allowed_work_on_a_task(void **unused) {
   zp_done done = {text("x"), 0.001};
   assert_int_equal(zp_queue_claim(workers[0], &done, &claim), 1);
   assert_int_equal(zp_queue_claim(workers[2], NULL, &claim), 0);
-  uint32_t count;
-  must(zp_queue_workers(queue, POOL, &count));
-  assert_int_equal(count, 3);
-  must(zp_queue_workers(queue, POOL + 1, &count));
-  assert_int_equal(count, 0);
   for (int i = 0; i < 3; i++) zp_queue_close(&workers[i]);
 }
 

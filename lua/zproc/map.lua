@@ -1,0 +1,451 @@
+--- process_map: a function over the items of a sequence, by worker processes, lazily and in order.
+---
+--- The items go into the server's queue of tasks, workers claim them in chunks (zproc.worker), and a MapResult takes the results one
+--- after the other. Arrays and ranges are there as a whole from the beginning, so the work goes on whatever this process does
+--- meanwhile; iterators are read ahead while results are asked for, and only so far.
+
+local core = require "zproc.core"
+local context = require "zproc.context"
+local errors = require "zproc.errors"
+local options = require "zproc.options"
+local process = require "zproc.process"
+local progress = require "zproc.progress"
+local range = require "zproc.range"
+local worker = require "zproc.worker"
+
+local Context = context.Context
+
+local BLOCK_ITEMS <const>, BLOCK_BYTES <const> = 4096, 64 << 10 -- of items that travel together, at most about
+local BLOCK_FIRST <const> = 64 -- items of the first block, which tells how large they are
+local AHEAD_ITEMS <const>, AHEAD_BYTES <const> = 1 << 20, 4 << 20 -- that an iterator is read ahead of the workers
+local AHEAD_SECONDS <const> = 0.005 -- at a time
+local LOOK <const> = 0.1 -- seconds between looks whether workers have died
+local MAX_ATTEMPTS <const> = 3
+
+local OPTIONS <const> = {
+  map_iter = "sequence",
+  map_args = "sequence",
+  map_kwargs = "sequence",
+  args = "list",
+  kwargs = "table",
+  count = "count",
+  stateful = "boolean",
+  new = "boolean",
+  return_task = "boolean",
+  chunk_size = "count",
+  max_attempts = "count",
+  on_error = "on_error",
+  progress = "progress",
+  namespace = "string",
+}
+
+-- ---- sequences ----
+
+--- What can be taken out of a sequence one by one: next() gives an item, or nil at the end. `n` is how many there are, if that is
+--- known without looking.
+---@class zproc.Source
+---@field n integer?
+---@field next fun(): any
+
+---@param sequence table|function
+---@return zproc.Source
+local function source_of(sequence)
+  if range.is(sequence) then
+    local i = 0
+    return {
+      n = #sequence,
+      next = function()
+        i = i + 1
+        return sequence[i]
+      end,
+    }
+  elseif options.is_callable(sequence) then
+    return { next = function() return (sequence()) end }
+  end
+  local i, n = 0, sequence.n or #sequence
+  return {
+    n = n,
+    next = function()
+      i = i + 1
+      if i > n then return nil end
+      if sequence[i] == nil then errors.usage("ctx:process_map: item %d of the sequence is nil", i) end
+      return sequence[i]
+    end,
+  }
+end
+
+--- Several sequences side by side, cut off at the shortest: an item is { item, args, kwargs }.
+local function join(sources)
+  local n
+  for _, part in pairs(sources) do
+    if part.n and (not n or part.n < n) then n = part.n end
+  end
+  for _, part in pairs(sources) do
+    if not part.n then n = nil end -- an iterator may be shorter
+  end
+  local taken = 0
+  return {
+    n = n,
+    next = function()
+      local item = {}
+      for place, part in pairs(sources) do
+        local value = part.next()
+        if value == nil then return nil end
+        if place > 1 and type(value) ~= "table" then
+          errors.usage("ctx:process_map: item %d of %s must be a table, not %s", taken + 1, place == 2 and "map_args" or "map_kwargs",
+            options.describe(value))
+        end
+        item[place] = value
+      end
+      taken = taken + 1
+      return item
+    end,
+  }
+end
+
+-- ---- putting items into the queue ----
+
+--- The bytes of some items, as a table of them; an error names the item.
+local function encode_items(items, first)
+  local ok, bytes = pcall(core.encode, items)
+  if ok then return bytes end
+  for i, item in ipairs(items) do core.encode(item, ("item %d"):format(first + i)) end
+  error(bytes, 0)
+end
+
+--- Put one block of the source's next items into the queue, within the time if one is given. When there are no more the task is told
+--- so, also if the iterator raises: the error comes where the sequence ends by that.
+local function put_block(self, seconds)
+  local items, deadline = {}, seconds and core.clock() + seconds
+  local size = self._block_items
+  while #items < size do
+    local ok, item = pcall(self._source.next)
+    if not ok then self._source_error = item end
+    if not ok or item == nil then
+      self._source = nil
+      break
+    end
+    items[#items + 1] = item
+    if deadline and core.clock() > deadline then break end
+  end
+  local bytes = ""
+  if #items > 0 then
+    bytes = encode_items(items, self._put)
+    self._block_items = math.max(1, math.min(BLOCK_ITEMS, BLOCK_BYTES * #items // #bytes))
+  end
+  self._queue:put(self._task, #items, bytes, self._source == nil)
+  self._put = self._put + #items
+end
+
+--- Read an iterator ahead, for a moment, unless the workers have enough.
+---@return boolean whether it was any use
+local function read_ahead(self)
+  if not self._source then return false end
+  local info = self._queue:describe(self._task)
+  if not info then return false end
+  if info.put - info.next > AHEAD_ITEMS or info.block_bytes > AHEAD_BYTES or self._put - self._position > AHEAD_ITEMS then return false end
+  put_block(self, AHEAD_SECONDS)
+  return true
+end
+
+-- ---- workers ----
+
+--- Start workers until so many are alive.
+local function ensure_workers(self, count, pool, only)
+  local alive = 0
+  for i = #self.worker_list, 1, -1 do
+    local one = self.worker_list[i]
+    if not one.is_alive then
+      table.remove(self.worker_list, i)
+    elseif one.pool == pool then
+      alive = alive + 1
+    end
+  end
+  for _ = alive + 1, count do
+    local one = process.new("ctx:process_map", worker.main, self.server_address, {
+      name = "worker",
+      stateful = false,
+      args = { n = 4, self._directory, self.server_address, pool, only },
+    }, self._state_for)
+    one.pool = pool
+    self.worker_list[#self.worker_list + 1] = one
+  end
+end
+
+--- The queue of a Context's server, opened once.
+local function queue_of(self)
+  if not self._queue then
+    self._queue = core.queue(self._directory)
+    self._pool = core.new_pool()
+  end
+  return self._queue
+end
+
+-- ---- results ----
+
+---@class zproc.MapResult
+local MapResult = { __name = "MapResult" }
+MapResult.__index = MapResult
+
+local function result_of(fields)
+  fields._block_items = BLOCK_FIRST
+  fields._put = fields._put or 0
+  fields._place, fields._count = 0, 0 -- in the chunk at hand
+  fields._pid = core.getpid()
+  return setmetatable(fields, MapResult)
+end
+
+local function check_usable(self, call)
+  if self._pid ~= core.getpid() then errors.usage("%s: this MapResult belongs to process %d", call, self._pid) end
+  if self._closed then errors.usage("%s: this MapResult is closed", call) end
+  if self._context._closed then errors.usage("%s: the Context of this MapResult is closed", call) end
+end
+
+local function tell_progress(self, info)
+  if not self._progress then return end
+  info = info or self._queue:describe(self._task)
+  if info then self._progress(info.finished, info.total, info.finished == info.total) end
+end
+
+--- The sequence is at its end, or was cut off by an error.
+local function finish(self)
+  self._is_done = true
+  if self._progress then self._progress(self._position, self._position, true) end
+  local err = self._source_error
+  if err ~= nil then
+    self._source_error = nil
+    error(err, 0)
+  end
+end
+
+--- Get the next chunk of results, waiting for it: false at the end.
+local function fetch(self)
+  local queue, task = self._queue, self._task
+  if self._is_done then return false end
+  if self._unacknowledged then
+    self._results, self._failures = nil, nil
+    self._unacknowledged = false
+    if queue:acknowledge(task, self._position) then return finish(self) or false end
+  end
+  while true do
+    queue:arm_result(task, self._position)
+    local bytes, to, attempts = queue:take(task, self._position)
+    if bytes ~= nil then
+      if bytes then
+        local outcome = core.decode(bytes)
+        self._results, self._failures = outcome.results, outcome.failures
+      else
+        self._results, self._failures = {}, { errors.new("RemoteError",
+          ("item %d: each of %d workers died while it ran the target"):format(self._position + 1, attempts), { where = false }) }
+      end
+      self._place, self._count = 0, to - self._position
+      self._position = to
+      self._unacknowledged = true
+      if self._source then read_ahead(self) end
+      tell_progress(self)
+      return true
+    end
+    local info = queue:describe(task)
+    if not info then
+      error(errors.new("TaskLost", ("task %d is not there any more: it was dropped, or taken by somebody else"):format(task)))
+    end
+    if info.total == self._position then
+      queue:acknowledge(task, self._position)
+      return finish(self) or false
+    end
+    if not info.is_produced and info.put == self._position then
+      error(errors.new("TaskLost", ("the process that was to give the items of task %d after %d of them is dead"):format(task,
+        info.put)))
+    end
+    tell_progress(self, info)
+    if not read_ahead(self) then
+      ensure_workers(self._context, self._workers, self._pool, self._only)
+      if not queue:wait(LOOK) then queue:recover() end
+    end
+  end
+end
+
+--- The next result and its number; waits for it. nil, nil at the end. Raises what the target raised, unless on_error = "return".
+---@return any result
+---@return integer? i
+function MapResult:next()
+  check_usable(self, "result:next")
+  if self._place == self._count and not fetch(self) then return nil, nil end
+  local place = self._place + 1
+  self._place = place
+  local failures = self._failures
+  local i = self._position - self._count + place
+  if failures and failures[place] ~= nil then
+    if self._on_error == "return" then return failures[place], i end
+    error(failures[place], 0)
+  end
+  return self._results[place], i
+end
+
+--- for i, result in r do
+function MapResult:__call()
+  local result, i = self:next()
+  return i, result
+end
+
+--- All results that are left, as an array; `.n` is how many.
+---@return any[]
+function MapResult:collect()
+  check_usable(self, "result:collect")
+  local all, n = {}, 0
+  while self._place < self._count or fetch(self) do
+    local count = self._count - self._place
+    if self._failures then
+      for k = 1, count do all[n + k] = (self:next()) end
+    else
+      table.move(self._results, self._place + 1, self._count, n + 1, all)
+      self._place = self._count
+    end
+    n = n + count
+  end
+  all.n = n
+  return all
+end
+
+--- Give up what was not taken yet: nothing of it is begun any more.
+function MapResult:close()
+  if self._closed or self._pid ~= core.getpid() then return end
+  self._closed = true
+  self._results, self._failures, self._source = nil, nil, nil
+  if not self._context._closed and not self._is_done then self._queue:drop(self._task) end
+end
+
+MapResult.__close = MapResult.close
+
+--- Nobody can ask for the results any more. A Context that is closed has taken the queue with it.
+function MapResult:__gc()
+  pcall(self.close, self)
+end
+
+function MapResult:__tostring()
+  return ("MapResult (task %d, %d taken%s)"):format(self._task, self._position - self._count + self._place,
+    self._closed and ", closed" or "")
+end
+
+MapResult.__unsendable = "a MapResult, which belongs to the process that asked for it: use return_task = true and send the task"
+
+-- ---- tasks ----
+
+local function specification(self, target, opts, sequence)
+  local has_parts = opts.map_args ~= nil or opts.map_kwargs ~= nil
+  return {
+    target = target,
+    args = opts.args,
+    kwargs = opts.kwargs,
+    stateful = opts.stateful or nil,
+    namespace = opts.namespace or self.namespace,
+    has_item = sequence ~= nil,
+    has_parts = has_parts,
+    is_plain = not has_parts and not opts.args and not opts.kwargs and not opts.stateful,
+    range = range.is(sequence) and not has_parts and { first = sequence.first, step = sequence.step } or nil,
+  }
+end
+
+local function find_sources(sequence, opts)
+  local sources = {}
+  if sequence ~= nil then sources[1] = source_of(sequence) end
+  if opts.map_args then sources[2] = source_of(opts.map_args) end
+  if opts.map_kwargs then sources[3] = source_of(opts.map_kwargs) end
+  if next(sources) == nil then errors.usage "ctx:process_map: a sequence is needed, or map_args, or map_kwargs" end
+  return (sources[2] or sources[3]) and join(sources) or sources[1]
+end
+
+--- The arguments of ctx:process_map(target, [sequence,] [options]).
+local function read_arguments(target, sequence, opts)
+  if not options.is_callable(target) then
+    errors.usage("ctx:process_map: the target must be a function, not %s", options.describe(target))
+  end
+  if opts == nil and type(sequence) == "table" and not options.is_sequence(sequence) then sequence, opts = nil, sequence end
+  opts = options.check("ctx:process_map", opts, OPTIONS)
+  if sequence == nil then sequence = opts.map_iter end
+  if sequence ~= nil and not options.is_sequence(sequence) then
+    errors.usage("ctx:process_map: a sequence is an array, a zproc.range or an iterator function, not %s", options.describe(sequence))
+  end
+  return sequence, opts
+end
+
+--- ctx:process_map(target, [sequence,] [options]): target([state,] item, map_args[i]..., args..., kwargs) for every item.
+---@param target function
+---@param sequence? any[]|zproc.Range|fun(): any
+---@param opts? table
+---@return zproc.MapResult|table task with return_task
+function Context:process_map(target, sequence, opts)
+  context.check_open(self, "ctx:process_map")
+  core.check_fork()
+  sequence, opts = read_arguments(target, sequence, opts)
+  local source = find_sources(sequence, opts)
+  local spec = specification(self, target, opts, sequence)
+  local bytes = core.encode(spec, "ctx:process_map: specification")
+  local queue = queue_of(self)
+  local count = opts.count or core.cpu_count()
+  local pool = opts.new and core.new_pool() or self._pool
+  local total = spec.range and #sequence or nil
+  local task = queue:add(pool, total, count, opts.max_attempts or MAX_ATTEMPTS, opts.chunk_size or 0, bytes)
+  local result = result_of {
+    _context = self,
+    _queue = queue,
+    _task = task,
+    _workers = count,
+    _pool = pool,
+    _only = opts.new and task or nil,
+    _position = 0,
+    _on_error = opts.on_error,
+    _source = not spec.range and source or nil,
+    _progress = progress.new(opts.progress),
+  }
+  local ok, err = pcall(function()
+    ensure_workers(self, count, pool, result._only)
+    if source.n or opts.return_task then
+      while result._source do put_block(result) end
+      if result._source_error ~= nil then error(result._source_error, 0) end
+    else
+      read_ahead(result)
+    end
+  end)
+  if not ok then
+    result:close()
+    error(err, 0)
+  end
+  if not opts.return_task then return result end
+  result._is_done = true -- so that it is not dropped with this handle
+  return { task = task, server_address = self.server_address, count = count }
+end
+
+--- ctx:pull_results_for_task(task): the results of a task that was made with return_task, from where they were not yet taken. By any
+--- Context on the same server, also if the process that has made the task is dead; by one at a time.
+---@param task { task: integer, server_address: string, count: integer }
+---@param opts? { on_error: string?, progress: boolean|function|nil }
+---@return zproc.MapResult
+function Context:pull_results_for_task(task, opts)
+  context.check_open(self, "ctx:pull_results_for_task")
+  opts = options.check("ctx:pull_results_for_task", opts, { on_error = "on_error", progress = "progress" })
+  local id = type(task) == "table" and math.tointeger(task.task)
+  local count = type(task) == "table" and math.tointeger(task.count)
+  if not id or not count or type(task.server_address) ~= "string" then
+    errors.usage("ctx:pull_results_for_task takes what ctx:process_map gives with return_task = true, not %s", options.describe(task))
+  end
+  if task.server_address ~= self.server_address then
+    errors.usage("ctx:pull_results_for_task: the task is one of the server %s, not of %s", task.server_address, self.server_address)
+  end
+  local queue = queue_of(self)
+  local info = queue:describe(id)
+  if not info or not queue:adopt(id, self._pool) then
+    error(errors.new("TaskLost", ("there is no task %d any more: all its results were taken, or it was dropped"):format(id)))
+  end
+  ensure_workers(self, count, self._pool)
+  return result_of {
+    _context = self,
+    _queue = queue,
+    _task = id,
+    _workers = count,
+    _pool = self._pool,
+    _position = info.taken,
+    _on_error = opts.on_error,
+    _progress = progress.new(opts.progress),
+  }
+end

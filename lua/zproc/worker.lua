@@ -1,0 +1,207 @@
+--- A worker: a process that claims chunks of tasks, runs their targets, and leaves the results.
+
+local core = require "zproc.core"
+local errors = require "zproc.errors"
+local runtime = require "zproc.runtime"
+local state = require "zproc.state"
+
+local LOOK_FIRST <const>, LOOK_LAST <const> = 0.1, 2 -- seconds between looks whether other workers have died
+local NOTE_SECONDS <const> = 5e-5 -- between notes of how far it is, about
+local NOTE_ITEMS <const> = 1024 -- at most, between two notes
+local FULL_PAUSE <const>, FULL_TRIES <const> = 0.05, 100
+local KNOWN_MAX <const> = 16 -- tasks to remember
+
+local worker = {}
+
+--- What a task's target is called with: a function of one item, or of the three parts of one.
+local function make_call(spec, own)
+  local target, args, kwargs = spec.target, spec.args or {}, spec.kwargs
+  local count = args.n or #args
+  if spec.is_plain then return target end
+  return function(item)
+    local arguments, n = {}, 0
+    local function add(value)
+      n = n + 1
+      arguments[n] = value
+    end
+    if own then add(own) end
+    local parts = spec.has_parts and item or { item }
+    if spec.has_item then add(parts[1]) end
+    local mapped = parts[2]
+    if mapped then
+      for i = 1, mapped.n or #mapped do add(mapped[i]) end
+    end
+    for i = 1, count do add(args[i]) end
+    if kwargs or parts[3] then
+      local merged = {}
+      for name, value in pairs(kwargs or {}) do merged[name] = value end
+      for name, value in pairs(parts[3] or {}) do merged[name] = value end
+      add(merged)
+    end
+    return (target(table.unpack(arguments, 1, n)))
+  end
+end
+
+--- The tasks that this worker knows: at most KNOWN_MAX of them.
+local function learn(self, task)
+  local known = self.known[task]
+  if known then return known end
+  local bytes = self.queue:specification(task)
+  if not bytes then return nil end
+  local spec = core.decode(bytes)
+  local own = spec.stateful and state.attach(self.directory, spec.namespace, self.server_address) or nil
+  known = { spec = spec, call = make_call(spec, own) }
+  self.order[#self.order + 1] = task
+  if #self.order > KNOWN_MAX then self.known[table.remove(self.order, 1)] = nil end
+  self.known[task] = known
+  return known
+end
+
+--- The decoded block that has the item, as { base, items }: item number k is items[k - base].
+local function block_of(self, task, known, item)
+  local block = known.block
+  if block and item > block.base and item <= block.base + block.count then return block end
+  local bytes, first, count = self.queue:block(task, item)
+  if not bytes then return nil end
+  known.block = { base = first - 1, count = count, items = core.decode(bytes) }
+  return known.block
+end
+
+--- What was raised, with where; cut off where zproc's own part begins.
+local function describe(raised)
+  local traceback = debug.traceback(nil, 2):gsub("\n\tzproc%.worker:.*", "")
+  if errors.is(raised, "ProcessExit") then
+    raised = errors.new("RemoteError", ("the target has called for the end of its process (status %s)"):format(raised.status),
+      { where = false })
+  end
+  return runtime.describe(raised, traceback)
+end
+
+--- Run the target over a chunk: its results, and its errors, both by their places in the chunk.
+local function run(self, task, known, from, to, is_suspect)
+  local queue, call, given = self.queue, known.call, known.spec.range
+  local results, failures = {}, nil
+  local place = from -- the item that is being worked on
+  local span = 1
+
+  local function work()
+    while place < to do
+      local stop = math.min(place + span, to)
+      local block = not given and block_of(self, task, known, place)
+      if block then stop = math.min(stop, block.base + block.count + 1) end
+      queue:note(place, stop - place)
+      local begun = core.clock()
+      if given then
+        local first, step = given.first, given.step
+        for k = place, stop - 1 do
+          place = k
+          results[k - from + 1] = call(first + k * step)
+        end
+      elseif block then
+        local items, base = block.items, block.base
+        for k = place, stop - 1 do
+          place = k
+          results[k - from + 1] = call(items[k - base])
+        end
+      else
+        return -- the task is gone
+      end
+      place = stop
+      if is_suspect then span = 1
+      elseif core.clock() - begun < NOTE_SECONDS then span = math.min(span * 2, NOTE_ITEMS)
+      elseif span > 1 then span = span // 2 end
+    end
+  end
+
+  while place < to do
+    local ok, err = xpcall(work, describe)
+    if ok then break end
+    if errors.is(err, "SignalError") and core.is_to_stop() then error(err, 0) end
+    failures = failures or {}
+    results[place - from + 1] = nil
+    failures[place - from + 1] = errors.is(err) and err or runtime.describe(err) -- out of memory, it could not be described
+    place = place + 1
+  end
+  return results, failures
+end
+
+--- The bytes of a chunk's outcome. What cannot travel is an error of its own item.
+local function encode(count, results, failures)
+  local ok, bytes = pcall(core.encode, { n = count, results = results, failures = failures })
+  if ok then return bytes end
+  failures = failures or {}
+  for i = 1, count do
+    local sent, err = pcall(core.encode, results[i], "result")
+    if not sent then
+      results[i], failures[i] = nil, err
+    elseif failures[i] then
+      failures[i] = runtime.sendable(failures[i])
+    end
+  end
+  return core.encode { n = count, results = results, failures = failures }
+end
+
+--- Leave the result of what was claimed, and claim more. A store that is full has room again when somebody takes his results; a small
+--- word on what is the matter fits in, most of the time.
+local function hand_over(self, bytes, seconds, count)
+  for _ = 1, FULL_TRIES do
+    local claim = table.pack(pcall(self.queue.claim, self.queue, bytes, seconds))
+    if claim[1] then return table.unpack(claim, 2, claim.n) end
+    local err = claim[2]
+    if not errors.is(err, "StateFull") then error(err, 0) end
+    if #bytes > 1000 then
+      local failures = {}
+      for i = 1, count do failures[i] = errors.new("StateFull", "no room for the result: " .. err.message, { where = false }) end
+      bytes = core.encode { n = count, results = {}, failures = failures }
+    end
+    core.sleep(FULL_PAUSE)
+  end
+  error(errors.new("StateFull", "a worker finds no room for its results", { where = false }))
+end
+
+--- Serve a pool until this process is ended, or, with `task`, until that task is complete.
+---@param directory string of the server
+---@param server_address string
+---@param pool integer
+---@param only integer? the task
+function worker.main(directory, server_address, pool, only)
+  runtime.unwind_on_exit()
+  local queue = core.queue(directory)
+  queue:enlist(pool)
+  local self = { queue = queue, directory = directory, server_address = server_address, known = {}, order = {} }
+  local look = LOOK_FIRST
+  queue:arm_work()
+  local task, from, to, is_suspect = queue:claim()
+  while true do
+    if task then
+      look = LOOK_FIRST
+      local begun = core.clock()
+      local mark = runtime.mark()
+      local count = to - from
+      local results, failures = {}, nil
+      local ok, known = pcall(learn, self, task)
+      if not ok then
+        failures = {}
+        for i = 1, count do failures[i] = known end
+      elseif known then
+        results, failures = run(self, task, known, from, to, is_suspect)
+      end -- else it was dropped
+      runtime.close_from(mark) -- what the target has opened and left
+      local seconds = core.clock() - begun
+      queue:arm_work()
+      task, from, to, is_suspect = hand_over(self, encode(count, results, failures), seconds, count)
+    else
+      local info = only and queue:describe(only)
+      if only and (not info or info.finished == info.total) then break end
+      if not queue:wait(look) then
+        queue:recover()
+        look = math.min(look * 2, LOOK_LAST)
+      end
+      queue:arm_work()
+      task, from, to, is_suspect = queue:claim()
+    end
+  end
+  queue:close()
+end
+
+return worker

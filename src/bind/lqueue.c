@@ -1,0 +1,270 @@
+/*
+ * lqueue -- the queue of tasks for Lua: core.queue and the Queue that it gives. What the calls mean is in map/queue.h.
+ */
+#include <sys/random.h>
+
+#include <lauxlib.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "bind/core.h"
+#include "bind/lbuf.h"
+#include "bind/lerror.h"
+#include "bind/lsignal.h"
+#include "map/queue.h"
+
+#define QUEUE "zproc.Queue"
+
+static zp_queue *check_queue(lua_State *L) {
+  zp_queue *queue = *(zp_queue **)luaL_checkudata(L, 1, QUEUE);
+  if (!queue) zp_lua_usage(L, "the queue is closed");
+  return queue;
+}
+
+static zp_bytes check_bytes(lua_State *L, int idx) {
+  zp_bytes bytes;
+  bytes.data = luaL_checklstring(L, idx, &bytes.size);
+  return bytes;
+}
+
+static uint64_t check_number(lua_State *L, int idx) { return (uint64_t)luaL_checkinteger(L, idx); }
+
+static void push_number(lua_State *L, uint64_t number) { lua_pushinteger(L, (lua_Integer)number); }
+
+/* core.queue(directory) -> Queue of the server whose state is there. */
+static int core_queue(lua_State *L) {
+  const char *directory = luaL_checkstring(L, 1);
+  zp_queue **queue = lua_newuserdatauv(L, sizeof *queue, 0);
+  *queue = NULL;
+  luaL_setmetatable(L, QUEUE);
+  int rc = zp_queue_open(directory, queue);
+  return rc ? zp_lua_raise(L, rc) : 1;
+}
+
+/* core.new_pool() -> a number that no other pool has. */
+static int core_new_pool(lua_State *L) {
+  uint64_t pool = 0;
+  while (pool == 0)
+    if (getrandom(&pool, sizeof pool, 0) != (ssize_t)sizeof pool) pool = 0;
+  push_number(L, pool);
+  return 1;
+}
+
+/* queue:add(pool, total or nil, workers, max_attempts, chunk, specification) -> task */
+static int queue_add(lua_State *L) {
+  zp_queue *queue = check_queue(L);
+  zp_task_options options = {.pool = check_number(L, 2),
+                             .total = lua_isnil(L, 3) ? ZP_TASK_UNKNOWN : check_number(L, 3),
+                             .workers = (uint32_t)check_number(L, 4),
+                             .max_attempts = (uint32_t)check_number(L, 5),
+                             .chunk = (uint32_t)check_number(L, 6)};
+  uint64_t task;
+  int rc = zp_queue_add(queue, &options, check_bytes(L, 7), &task);
+  if (rc) return zp_lua_raise(L, rc);
+  push_number(L, task);
+  return 1;
+}
+
+/* queue:put(task, items, bytes, last) */
+static int queue_put(lua_State *L) {
+  zp_queue *queue = check_queue(L);
+  int rc = zp_queue_put(queue, check_number(L, 2), check_number(L, 3), check_bytes(L, 4), lua_toboolean(L, 5));
+  return rc ? zp_lua_raise(L, rc) : 0;
+}
+
+/* queue:adopt(task, pool) -> whether there is such a task */
+static int queue_adopt(lua_State *L) {
+  int rc = zp_queue_adopt(check_queue(L), check_number(L, 2), check_number(L, 3));
+  if (rc < 0) return zp_lua_raise(L, rc);
+  lua_pushboolean(L, rc);
+  return 1;
+}
+
+/* Push what is in the buffer if rc is 1, nil if it is 0. */
+static void push_found(lua_State *L, int rc, const zp_buf *bytes) {
+  if (rc < 0) zp_lua_raise(L, rc);
+  if (rc == 1) lua_pushlstring(L, (const char *)bytes->data, bytes->size);
+  else lua_pushnil(L);
+}
+
+/* queue:specification(task) -> bytes or nil */
+static int queue_specification(lua_State *L) {
+  zp_queue *queue = check_queue(L);
+  uint64_t task = check_number(L, 2);
+  zp_buf *bytes = zp_lbuf_push(L);
+  push_found(L, zp_queue_specification(queue, task, bytes), bytes);
+  return 1;
+}
+
+/* queue:block(task, item) -> bytes, first, items; or nil */
+static int queue_block(lua_State *L) {
+  zp_queue *queue = check_queue(L);
+  uint64_t task = check_number(L, 2), item = check_number(L, 3), first = 0, items = 0;
+  zp_buf *bytes = zp_lbuf_push(L);
+  push_found(L, zp_queue_block(queue, task, item, &first, &items, bytes), bytes);
+  push_number(L, first);
+  push_number(L, items);
+  return 3;
+}
+
+static void set_number(lua_State *L, const char *name, uint64_t number) {
+  push_number(L, number);
+  lua_setfield(L, -2, name);
+}
+
+/* queue:describe(task) -> { total = (nil while it is not known), put, next, taken, finished, pending_bytes, block_bytes, active,
+   is_produced }, or nil */
+static int queue_describe(lua_State *L) {
+  zp_task_info info;
+  int rc = zp_queue_describe(check_queue(L), check_number(L, 2), &info);
+  if (rc < 0) return zp_lua_raise(L, rc);
+  if (rc == 0) return 0;
+  lua_createtable(L, 0, 9);
+  if (info.total != ZP_TASK_UNKNOWN) set_number(L, "total", info.total);
+  set_number(L, "put", info.put);
+  set_number(L, "next", info.next);
+  set_number(L, "taken", info.taken);
+  set_number(L, "finished", info.finished);
+  set_number(L, "pending_bytes", info.pending_bytes);
+  set_number(L, "block_bytes", info.block_bytes);
+  set_number(L, "active", info.active);
+  lua_pushboolean(L, info.is_produced);
+  lua_setfield(L, -2, "is_produced");
+  return 1;
+}
+
+/* queue:drop(task) */
+static int queue_drop(lua_State *L) {
+  int rc = zp_queue_drop(check_queue(L), check_number(L, 2));
+  return rc < 0 ? zp_lua_raise(L, rc) : 0;
+}
+
+/* queue:take(task, from) -> bytes, to, attempts; bytes is false if nobody survived it; nil if it is not there yet */
+static int queue_take(lua_State *L) {
+  zp_queue *queue = check_queue(L);
+  uint64_t task = check_number(L, 2), from = check_number(L, 3);
+  zp_result result = {.to = 0};
+  zp_buf *bytes = zp_lbuf_push(L);
+  int rc = zp_queue_take(queue, task, from, &result, bytes);
+  if (rc == 1 && result.is_dead) lua_pushboolean(L, 0);
+  else push_found(L, rc, bytes);
+  zp_buf_free(bytes); /* not by the garbage collector some time: results are large */
+  push_number(L, result.to);
+  push_number(L, result.attempts);
+  return 3;
+}
+
+/* queue:acknowledge(task, position) -> whether that was all of it */
+static int queue_acknowledge(lua_State *L) {
+  int rc = zp_queue_acknowledge(check_queue(L), check_number(L, 2), check_number(L, 3));
+  if (rc < 0) return zp_lua_raise(L, rc);
+  lua_pushboolean(L, rc);
+  return 1;
+}
+
+/* queue:enlist(pool) */
+static int queue_enlist(lua_State *L) {
+  int rc = zp_queue_enlist(check_queue(L), check_number(L, 2));
+  return rc ? zp_lua_raise(L, rc) : 0;
+}
+
+/* queue:claim([bytes, seconds]) -> task, from, to, is_suspect; or nil. bytes: the result of what was claimed before, and how long it took. */
+static int queue_claim(lua_State *L) {
+  zp_queue *queue = check_queue(L);
+  bool has_done = !lua_isnoneornil(L, 2);
+  zp_done done = {{NULL, 0}, 0};
+  if (has_done) done = (zp_done){check_bytes(L, 2), luaL_checknumber(L, 3)};
+  zp_claim claim;
+  int rc = zp_queue_claim(queue, has_done ? &done : NULL, &claim);
+  if (rc < 0) return zp_lua_raise(L, rc);
+  if (rc == 0) return 0;
+  push_number(L, claim.task);
+  push_number(L, claim.from);
+  push_number(L, claim.to);
+  lua_pushboolean(L, claim.is_suspect);
+  return 4;
+}
+
+/* queue:note(item, span), of a worker. */
+static int queue_note(lua_State *L) {
+  zp_queue_note(check_queue(L), check_number(L, 2), check_number(L, 3));
+  return 0;
+}
+
+/* queue:recover() -> how many dead workers there were */
+static int queue_recover(lua_State *L) {
+  int rc = zp_queue_recover(check_queue(L));
+  if (rc < 0) return zp_lua_raise(L, rc);
+  lua_pushinteger(L, rc);
+  return 1;
+}
+
+/* queue:arm_work(), queue:arm_result(task, from): from here on queue:wait is not to miss it. */
+static int queue_arm_work(lua_State *L) {
+  int rc = zp_queue_arm_work(check_queue(L));
+  return rc ? zp_lua_raise(L, rc) : 0;
+}
+
+static int queue_arm_result(lua_State *L) {
+  int rc = zp_queue_arm_result(check_queue(L), check_number(L, 2), check_number(L, 3));
+  return rc ? zp_lua_raise(L, rc) : 0;
+}
+
+/* queue:wait(seconds) -> whether something has happened: what was armed for, or the end of a process. */
+static int queue_wait(lua_State *L) {
+  zp_queue *queue = check_queue(L);
+  double deadline = zp_clock_now() + luaL_checknumber(L, 2);
+  zp_lsignal_begin_wait(L);
+  int rc = zp_queue_wait(queue, deadline);
+  zp_lsignal_end_wait();
+  if (rc == ZP_EINTR) { /* a signal, which is raised, or a child that has ended */
+    zp_lsignal_begin_wait(L);
+    zp_lsignal_end_wait();
+    rc = 0;
+  }
+  if (rc && rc != ZP_ETIMEOUT) return zp_lua_raise(L, rc);
+  lua_pushboolean(L, rc == 0);
+  return 1;
+}
+
+static int queue_close(lua_State *L) {
+  zp_queue_close((zp_queue **)luaL_checkudata(L, 1, QUEUE));
+  return 0;
+}
+
+static const luaL_Reg methods[] = {
+    {"add", queue_add},
+    {"put", queue_put},
+    {"adopt", queue_adopt},
+    {"specification", queue_specification},
+    {"block", queue_block},
+    {"describe", queue_describe},
+    {"drop", queue_drop},
+    {"take", queue_take},
+    {"acknowledge", queue_acknowledge},
+    {"enlist", queue_enlist},
+    {"claim", queue_claim},
+    {"note", queue_note},
+    {"recover", queue_recover},
+    {"arm_work", queue_arm_work},
+    {"arm_result", queue_arm_result},
+    {"wait", queue_wait},
+    {"close", queue_close},
+    {NULL, NULL},
+};
+
+static const luaL_Reg functions[] = {
+    {"queue", core_queue},
+    {"new_pool", core_new_pool},
+    {NULL, NULL},
+};
+
+void zp_lqueue_open(lua_State *L) {
+  luaL_setfuncs(L, functions, 0);
+  luaL_newmetatable(L, QUEUE);
+  luaL_newlib(L, methods);
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, queue_close);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
+}
