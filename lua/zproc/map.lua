@@ -41,100 +41,131 @@ local OPTIONS <const> = {
 
 -- ---- sequences ----
 
---- What can be taken out of a sequence one by one: next() gives an item, or nil at the end. `n` is how many there are, if that is
---- known without looking.
+--- What can be taken out of a sequence: take(count, deadline) gives an array, the first index in it and how many of its elements are
+--- the next items, at most `count`; fewer if there are no more, or if the time is up. `n` is how many there are, if that is known
+--- without looking.
 ---@class zproc.Source
 ---@field n integer?
----@field next fun(): any
+---@field take fun(count: integer, deadline: number?): any[], integer, integer, boolean the last: whether that is the end
 
----@param sequence table|function
----@return zproc.Source
-local function source_of(sequence)
-  if range.is(sequence) then
-    local i = 0
-    return {
-      n = #sequence,
-      next = function()
-        i = i + 1
-        return sequence[i]
-      end,
-    }
-  elseif options.is_callable(sequence) then
-    return { next = function() return (sequence()) end }
-  end
-  local i, n = 0, sequence.n or #sequence
+--- What next() gives, until it gives nil.
+local function source_of_iterator(next_item)
   return {
-    n = n,
-    next = function()
-      i = i + 1
-      if i > n then return nil end
-      if sequence[i] == nil then errors.usage("ctx:process_map: item %d of the sequence is nil", i) end
-      return sequence[i]
+    take = function(count, deadline)
+      local items, n = {}, 0
+      while n < count do
+        local item = next_item()
+        if item == nil then return items, 1, n, true end
+        n = n + 1
+        items[n] = item
+        if deadline and core.clock() > deadline then break end
+      end
+      return items, 1, n, false
     end,
   }
 end
 
+--- The elements 1 to n of anything that can be indexed.
+local function source_of_indexed(sequence, n)
+  local i = 0
+  local source = source_of_iterator(function()
+    i = i + 1
+    if i > n then return nil end
+    local item = sequence[i]
+    if item == nil then errors.usage("ctx:process_map: item %d of the sequence is nil", i) end
+    return item
+  end)
+  source.n = n
+  return source
+end
+
+--- An array as it is, without copying.
+local function source_of_array(array, n)
+  local taken = 0
+  return {
+    n = n,
+    take = function(count)
+      local first = taken + 1
+      taken = math.min(taken + count, n)
+      return array, first, taken - first + 1, taken == n
+    end,
+  }
+end
+
+---@param sequence table|function
+---@return zproc.Source
+local function source_of(sequence)
+  if options.is_callable(sequence) then return source_of_iterator(function() return (sequence()) end) end
+  local n = range.is(sequence) and #sequence or sequence.n or #sequence
+  return getmetatable(sequence) and source_of_indexed(sequence, n) or source_of_array(sequence, n)
+end
+
+--- The items of a source one by one: a function that gives the next one, or nil.
+local function one_by_one(source)
+  local items, at, last, is_end = {}, 1, 0, false
+  return function()
+    if at > last then
+      if is_end then return nil end
+      local first, count
+      items, first, count, is_end = source.take(1)
+      at, last = first, first + count - 1
+      if count == 0 then return nil end
+    end
+    at = at + 1
+    return items[at - 1]
+  end
+end
+
 --- Several sequences side by side, cut off at the shortest: an item is { item, args, kwargs }.
 local function join(sources)
-  local n
-  for _, part in pairs(sources) do
+  local n, parts = nil, {}
+  for place, part in pairs(sources) do
     if part.n and (not n or part.n < n) then n = part.n end
+    parts[place] = one_by_one(part)
   end
   for _, part in pairs(sources) do
     if not part.n then n = nil end -- an iterator may be shorter
   end
   local taken = 0
-  return {
-    n = n,
-    next = function()
-      local item = {}
-      for place, part in pairs(sources) do
-        local value = part.next()
-        if value == nil then return nil end
-        if place > 1 and type(value) ~= "table" then
-          errors.usage("ctx:process_map: item %d of %s must be a table, not %s", taken + 1, place == 2 and "map_args" or "map_kwargs",
-            options.describe(value))
-        end
-        item[place] = value
+  local source = source_of_iterator(function()
+    local item = {}
+    for place, next_part in pairs(parts) do
+      local value = next_part()
+      if value == nil then return nil end
+      if place > 1 and type(value) ~= "table" then
+        errors.usage("ctx:process_map: item %d of %s must be a table, not %s", taken + 1, place == 2 and "map_args" or "map_kwargs",
+          options.describe(value))
       end
-      taken = taken + 1
-      return item
-    end,
-  }
+      item[place] = value
+    end
+    taken = taken + 1
+    return item
+  end)
+  source.n = n
+  return source
 end
 
 -- ---- putting items into the queue ----
 
---- The bytes of some items, as a table of them; an error names the item.
-local function encode_items(items, first)
-  local ok, bytes = pcall(core.encode, items)
-  if ok then return bytes end
-  for i, item in ipairs(items) do core.encode(item, ("item %d"):format(first + i)) end
-  error(bytes, 0)
-end
-
 --- Put one block of the source's next items into the queue, within the time if one is given. When there are no more the task is told
---- so, also if the iterator raises: the error comes where the sequence ends by that.
+--- so, also if the source raises: the error comes where the sequence ends by that.
 local function put_block(self, seconds)
-  local items, deadline = {}, seconds and core.clock() + seconds
-  local size = self._block_items
-  while #items < size do
-    local ok, item = pcall(self._source.next)
-    if not ok then self._source_error = item end
-    if not ok or item == nil then
-      self._source = nil
-      break
+  local ok, items, first, count, is_end = pcall(self._source.take, self._block_items, seconds and core.clock() + seconds)
+  if not ok then
+    self._source_error = items
+    items, first, count, is_end = {}, 1, 0, true
+  end
+  local sent, size = pcall(self._queue.put, self._queue, self._task, items, first, count, is_end)
+  if not sent then
+    for i = first, first + count - 1 do -- which one is it?
+      if items[i] == nil then errors.usage("ctx:process_map: item %d of the sequence is nil", i) end
+      core.encode(items[i], ("item %d"):format(self._put + i - first + 1))
     end
-    items[#items + 1] = item
-    if deadline and core.clock() > deadline then break end
+    error(size, 0)
   end
-  local bytes = ""
-  if #items > 0 then
-    bytes = encode_items(items, self._put)
-    self._block_items = math.max(1, math.min(BLOCK_ITEMS, BLOCK_BYTES * #items // #bytes))
-  end
-  self._queue:put(self._task, #items, bytes, self._source == nil)
-  self._put = self._put + #items
+  if is_end then self._source = nil end
+  self._put = self._put + count
+  if count > 0 then self._block_items = math.max(1, math.min(BLOCK_ITEMS, BLOCK_BYTES * count // size)) end
 end
 
 --- Read an iterator ahead, for a moment, unless the workers have enough.
@@ -218,8 +249,8 @@ local function finish(self)
   end
 end
 
---- Get the next chunk of results, waiting for it: false at the end.
-local function fetch(self)
+--- Get the next chunk of results, waiting for it, into the array behind the offset: false at the end.
+local function fetch(self, into, offset)
   local queue, task = self._queue, self._task
   if self._is_done then return false end
   if self._unacknowledged then
@@ -229,15 +260,13 @@ local function fetch(self)
   end
   while true do
     queue:arm_result(task, self._position)
-    local bytes, to, attempts = queue:take(task, self._position)
-    if bytes ~= nil then
-      if bytes then
-        local outcome = core.decode(bytes)
-        self._results, self._failures = outcome.results, outcome.failures
-      else
-        self._results, self._failures = {}, { errors.new("RemoteError",
-          ("item %d: each of %d workers died while it ran the target"):format(self._position + 1, attempts), { where = false }) }
+    local to, failures, attempts = queue:take(task, self._position, into, offset)
+    if to then
+      if failures == false then
+        failures = { errors.new("RemoteError", ("item %d: each of %d workers died while it ran the target"):format(self._position + 1,
+          attempts), { where = false }) }
       end
+      self._results, self._failures, self._offset = into, failures, offset
       self._place, self._count = 0, to - self._position
       self._position = to
       self._unacknowledged = true
@@ -270,7 +299,7 @@ end
 ---@return integer? i
 function MapResult:next()
   check_usable(self, "result:next")
-  if self._place == self._count and not fetch(self) then return nil, nil end
+  if self._place == self._count and not fetch(self, {}, 0) then return nil, nil end
   local place = self._place + 1
   self._place = place
   local failures = self._failures
@@ -279,7 +308,7 @@ function MapResult:next()
     if self._on_error == "return" then return failures[place], i end
     error(failures[place], 0)
   end
-  return self._results[place], i
+  return self._results[self._offset + place], i
 end
 
 --- for i, result in r do
@@ -293,15 +322,16 @@ end
 function MapResult:collect()
   check_usable(self, "result:collect")
   local all, n = {}, 0
-  while self._place < self._count or fetch(self) do
-    local count = self._count - self._place
+  while self._place < self._count do -- of a chunk that was begun
+    n = n + 1
+    all[n] = (self:next())
+  end
+  while fetch(self, all, n) do
     if self._failures then
-      for k = 1, count do all[n + k] = (self:next()) end
-    else
-      table.move(self._results, self._place + 1, self._count, n + 1, all)
-      self._place = self._count
+      for k = 1, self._count do all[n + k] = (self:next()) end
     end
-    n = n + count
+    n = n + self._count
+    self._place = self._count
   end
   all.n = n
   return all

@@ -61,9 +61,9 @@ end
 local function block_of(self, task, known, item)
   local block = known.block
   if block and item > block.base and item <= block.base + block.count then return block end
-  local bytes, first, count = self.queue:block(task, item)
-  if not bytes then return nil end
-  known.block = { base = first - 1, count = count, items = core.decode(bytes) }
+  local items, first, count = self.queue:block(task, item)
+  if not items then return nil end
+  known.block = { base = first - 1, count = count, items = items }
   return known.block
 end
 
@@ -125,11 +125,8 @@ local function run(self, task, known, from, to, is_suspect)
   return results, failures
 end
 
---- The bytes of a chunk's outcome. What cannot travel is an error of its own item.
-local function encode(count, results, failures)
-  local ok, bytes = pcall(core.encode, { n = count, results = results, failures = failures })
-  if ok then return bytes end
-  failures = failures or {}
+--- What cannot travel is an error of its own item.
+local function replace_unsendable(count, results, failures)
   for i = 1, count do
     local sent, err = pcall(core.encode, results[i], "result")
     if not sent then
@@ -138,23 +135,25 @@ local function encode(count, results, failures)
       failures[i] = runtime.sendable(failures[i])
     end
   end
-  return core.encode { n = count, results = results, failures = failures }
 end
 
 --- Leave the result of what was claimed, and claim more. A store that is full has room again when somebody takes his results; a small
 --- word on what is the matter fits in, most of the time.
-local function hand_over(self, bytes, seconds, count)
+local function hand_over(self, count, results, failures, seconds)
   for _ = 1, FULL_TRIES do
-    local claim = table.pack(pcall(self.queue.claim, self.queue, bytes, seconds))
+    local claim = table.pack(pcall(self.queue.finish, self.queue, results, count, failures, seconds))
     if claim[1] then return table.unpack(claim, 2, claim.n) end
     local err = claim[2]
-    if not errors.is(err, "StateFull") then error(err, 0) end
-    if #bytes > 1000 then
-      local failures = {}
+    if errors.is(err, "EncodeError") then
+      failures = failures or {}
+      replace_unsendable(count, results, failures)
+    elseif errors.is(err, "StateFull") then
+      results, failures = {}, {}
       for i = 1, count do failures[i] = errors.new("StateFull", "no room for the result: " .. err.message, { where = false }) end
-      bytes = core.encode { n = count, results = {}, failures = failures }
+      core.sleep(FULL_PAUSE)
+    else
+      error(err, 0)
     end
-    core.sleep(FULL_PAUSE)
   end
   error(errors.new("StateFull", "a worker finds no room for its results", { where = false }))
 end
@@ -189,7 +188,7 @@ function worker.main(directory, server_address, pool, only)
       runtime.close_from(mark) -- what the target has opened and left
       local seconds = core.clock() - begun
       queue:arm_work()
-      task, from, to, is_suspect = hand_over(self, encode(count, results, failures), seconds, count)
+      task, from, to, is_suspect = hand_over(self, count, results, failures, seconds)
     else
       local info = only and queue:describe(only)
       if only and (not info or info.finished == info.total) then break end

@@ -11,6 +11,8 @@
 #include "bind/lbuf.h"
 #include "bind/lerror.h"
 #include "bind/lsignal.h"
+#include "bind/pack.h"
+#include "codec/value.h"
 #include "map/queue.h"
 
 #define QUEUE "zproc.Queue"
@@ -65,11 +67,22 @@ static int queue_add(lua_State *L) {
   return 1;
 }
 
-/* queue:put(task, items, bytes, last) */
+/* queue:put(task, array, first, count, last) -> bytes: so many elements of the array, from index `first` on, are the next items. */
 static int queue_put(lua_State *L) {
   zp_queue *queue = check_queue(L);
-  int rc = zp_queue_put(queue, check_number(L, 2), check_number(L, 3), check_bytes(L, 4), lua_toboolean(L, 5));
-  return rc ? zp_lua_raise(L, rc) : 0;
+  uint64_t task = check_number(L, 2);
+  luaL_checktype(L, 3, LUA_TTABLE);
+  lua_Integer first = luaL_checkinteger(L, 4);
+  size_t count = (size_t)luaL_checkinteger(L, 5);
+  bool last = lua_toboolean(L, 6);
+  zp_buf *bytes = zp_lbuf_push(L);
+  int rc = count > 0 ? zp_pack(L, 3, first, count, false, bytes) : 0;
+  if (!rc) rc = zp_queue_put(queue, task, count, (zp_bytes){bytes->data, bytes->size}, last);
+  size_t size = bytes->size;
+  zp_buf_free(bytes);
+  if (rc) return zp_lua_raise(L, rc);
+  push_number(L, size);
+  return 1;
 }
 
 /* queue:adopt(task, pool) -> whether there is such a task */
@@ -96,12 +109,18 @@ static int queue_specification(lua_State *L) {
   return 1;
 }
 
-/* queue:block(task, item) -> bytes, first, items; or nil */
+/* queue:block(task, item) -> the array of the items of its block, the number of the first one, how many; or nil */
 static int queue_block(lua_State *L) {
   zp_queue *queue = check_queue(L);
   uint64_t task = check_number(L, 2), item = check_number(L, 3), first = 0, items = 0;
   zp_buf *bytes = zp_lbuf_push(L);
-  push_found(L, zp_queue_block(queue, task, item, &first, &items, bytes), bytes);
+  int rc = zp_queue_block(queue, task, item, &first, &items, bytes);
+  if (rc < 0) return zp_lua_raise(L, rc);
+  if (rc == 0) return 0;
+  lua_createtable(L, items < INT32_MAX ? (int)items : 0, 0);
+  rc = zp_unpack(L, lua_gettop(L), 1, items, (zp_bytes){bytes->data, bytes->size});
+  zp_buf_free(bytes);
+  if (rc) return zp_lua_raise(L, rc);
   push_number(L, first);
   push_number(L, items);
   return 3;
@@ -139,17 +158,37 @@ static int queue_drop(lua_State *L) {
   return rc < 0 ? zp_lua_raise(L, rc) : 0;
 }
 
-/* queue:take(task, from) -> bytes, to, attempts; bytes is false if nobody survived it; nil if it is not there yet */
+/* A result is the size of the packed results, these, and, if there are any, the failures as the codec has them. */
+enum { RESULT_HEAD = 4 };
+
+/* queue:take(task, from, array, offset) -> to, failures, attempts: what is behind the last item of the result that begins at `from`, whose
+   values are put into the array behind the offset; failures by their places, nil if there are none, false if nobody survived the one
+   item. nil if it is not there yet. */
 static int queue_take(lua_State *L) {
   zp_queue *queue = check_queue(L);
   uint64_t task = check_number(L, 2), from = check_number(L, 3);
+  luaL_checktype(L, 4, LUA_TTABLE);
+  lua_Integer offset = luaL_checkinteger(L, 5);
   zp_result result = {.to = 0};
   zp_buf *bytes = zp_lbuf_push(L);
   int rc = zp_queue_take(queue, task, from, &result, bytes);
-  if (rc == 1 && result.is_dead) lua_pushboolean(L, 0);
-  else push_found(L, rc, bytes);
-  zp_buf_free(bytes); /* not by the garbage collector some time: results are large */
+  if (rc < 0) return zp_lua_raise(L, rc);
+  if (rc == 0) return 0;
   push_number(L, result.to);
+  if (result.is_dead) {
+    lua_pushboolean(L, 0);
+    push_number(L, result.attempts);
+    return 3;
+  }
+  size_t packed = bytes->size >= RESULT_HEAD ? zp_get_be32(bytes->data) : SIZE_MAX;
+  if (packed > bytes->size - RESULT_HEAD) return zp_lua_raise(L, zp_fail(ZP_EDECODE, "a result that is cut short"));
+  rc = zp_unpack(L, 4, offset + 1, result.to - from, (zp_bytes){bytes->data + RESULT_HEAD, packed});
+  if (rc) return zp_lua_raise(L, rc);
+  zp_bytes rest = {bytes->data + RESULT_HEAD + packed, bytes->size - RESULT_HEAD - packed};
+  if (rest.size > 0) rc = zp_value_decode(L, rest, ZP_DECODE_CODE);
+  else lua_pushnil(L);
+  zp_buf_free(bytes); /* not by the garbage collector some time: results are large */
+  if (rc) return zp_lua_raise(L, rc);
   push_number(L, result.attempts);
   return 3;
 }
@@ -168,21 +207,40 @@ static int queue_enlist(lua_State *L) {
   return rc ? zp_lua_raise(L, rc) : 0;
 }
 
-/* queue:claim([bytes, seconds]) -> task, from, to, is_suspect; or nil. bytes: the result of what was claimed before, and how long it took. */
-static int queue_claim(lua_State *L) {
-  zp_queue *queue = check_queue(L);
-  bool has_done = !lua_isnoneornil(L, 2);
-  zp_done done = {{NULL, 0}, 0};
-  if (has_done) done = (zp_done){check_bytes(L, 2), luaL_checknumber(L, 3)};
-  zp_claim claim;
-  int rc = zp_queue_claim(queue, has_done ? &done : NULL, &claim);
+static int claim(lua_State *L, zp_queue *queue, const zp_done *done) {
+  zp_claim claimed;
+  int rc = zp_queue_claim(queue, done, &claimed);
   if (rc < 0) return zp_lua_raise(L, rc);
   if (rc == 0) return 0;
-  push_number(L, claim.task);
-  push_number(L, claim.from);
-  push_number(L, claim.to);
-  lua_pushboolean(L, claim.is_suspect);
+  push_number(L, claimed.task);
+  push_number(L, claimed.from);
+  push_number(L, claimed.to);
+  lua_pushboolean(L, claimed.is_suspect);
   return 4;
+}
+
+/* queue:claim() -> task, from, to, is_suspect; or nil. */
+static int queue_claim(lua_State *L) { return claim(L, check_queue(L), NULL); }
+
+/* queue:finish(results, count, failures or nil, seconds) -> as queue:claim: leave the result of what was claimed before, and how long it
+   took, and claim again. Raises an EncodeError if one of the results, or failures, cannot travel; then nothing has happened. */
+static int queue_finish(lua_State *L) {
+  zp_queue *queue = check_queue(L);
+  luaL_checktype(L, 2, LUA_TTABLE);
+  size_t count = (size_t)luaL_checkinteger(L, 3);
+  double seconds = luaL_checknumber(L, 5);
+  static const unsigned char head[RESULT_HEAD];
+  zp_buf *bytes = zp_lbuf_push(L);
+  int rc = zp_buf_append(bytes, head, sizeof head);
+  if (!rc) rc = zp_pack(L, 2, 1, count, true, bytes);
+  if (!rc && bytes->size > UINT32_MAX) rc = zp_fail(ZP_EENCODE, "cannot send results of more than 4 GB at once");
+  if (!rc) zp_put_be32(bytes->data, (uint32_t)(bytes->size - RESULT_HEAD));
+  if (!rc && !lua_isnil(L, 4)) rc = zp_value_encode(L, 4, "error", bytes);
+  if (rc) return zp_lua_raise(L, rc);
+  zp_done done = {{bytes->data, bytes->size}, seconds};
+  int results = claim(L, queue, &done);
+  zp_buf_free(bytes);
+  return results;
 }
 
 /* queue:note(item, span), of a worker. */
@@ -244,6 +302,7 @@ static const luaL_Reg methods[] = {
     {"acknowledge", queue_acknowledge},
     {"enlist", queue_enlist},
     {"claim", queue_claim},
+    {"finish", queue_finish},
     {"note", queue_note},
     {"recover", queue_recover},
     {"arm_work", queue_arm_work},

@@ -48,7 +48,7 @@ typedef struct zp_task_options {
   uint64_t total;        /* how many items, which the specification implies; ZP_TASK_UNKNOWN: they come by zp_queue_put */
   uint32_t workers;      /* at most so many at the same time, at least 1 */
   uint32_t max_attempts; /* of an item that kills its worker, at least 1 */
-  uint32_t chunk;        /* items; 0: as it pays */
+  uint32_t chunk;        /* items that are worked on together, and their multiples while they are cheap; 0: as it pays */
 } zp_task_options;
 
 int zp_queue_add(zp_queue *queue, const zp_task_options *options, zp_bytes specification, uint64_t *task);

@@ -13,6 +13,7 @@
 
 /* A chunk is to take about so long: claiming costs some microseconds, and a chunk that is lost is worked on again. */
 static const double CHUNK_SECONDS = 0.004;
+static const double UNITS_SECONDS = 0.001;
 static const double RESULT_BYTES = 1 << 20; /* that a chunk's result should have at most */
 static const double WEIGHT = 0.4;           /* of the newest measurement */
 enum {
@@ -74,16 +75,18 @@ void zp_queue_note(zp_queue *queue, uint64_t item, uint64_t span) {
 
 /* ---- claiming ---- */
 
-/* How many items the next chunk has; there are `available`. */
+/* How many items the next chunk has; there are `available`. If chunks of a size are wanted, several of these are claimed at once as long as
+   that takes hardly any time. */
 static uint64_t choose_size(const zp_task *task, uint64_t available) {
-  if (task->chunk) return task->chunk < available ? task->chunk : available;
-  double size = task->item_seconds > 0 ? CHUNK_SECONDS / task->item_seconds : 1;
+  double unit = task->chunk ? task->chunk : 1;
+  double size = task->item_seconds > 0 ? (task->chunk ? UNITS_SECONDS : CHUNK_SECONDS) / task->item_seconds : 1;
   double most = task->last_chunk ? (double)task->last_chunk * GROWTH : 1;
   if (size > most) size = most;
   if (task->item_bytes > 0 && size > RESULT_BYTES / task->item_bytes) size = RESULT_BYTES / task->item_bytes;
   double share = (double)available / (PER_WORKER * task->workers);
   if (size > share) size = ceil(share);
-  return size < 1 ? 1 : (uint64_t)size;
+  size = size < unit ? unit : floor(size / unit) * unit;
+  return size < (double)available ? (uint64_t)size : available;
 }
 
 static double mix(double old, double fresh) { return old > 0 ? old * (1 - WEIGHT) + fresh * WEIGHT : fresh; }
