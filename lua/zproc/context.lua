@@ -5,6 +5,7 @@ local address = require "zproc.address"
 local errors = require "zproc.errors"
 local options = require "zproc.options"
 local process = require "zproc.process"
+local processes = require "zproc.processes"
 local runtime = require "zproc.runtime"
 local server = require "zproc.server"
 local state = require "zproc.state"
@@ -79,6 +80,7 @@ function context.new(server_address, opts)
   local ok, err = pcall(function()
     self.state = state.attach(directory, namespace, server_address)
     core.state_check(self.state)
+    self._table = processes.join(directory)
   end)
   if not ok then
     if own then own:stop() end
@@ -118,7 +120,7 @@ function Context:process(target, opts)
     return function(decorated) return self:process(decorated, given) end
   end
   local fresh = process.new("ctx:process", target, self.server_address, process_options(self, "ctx:process", opts),
-    self._state_for)
+    self._state_for, self._table)
   self.process_list[#self.process_list + 1] = fresh
   return fresh
 end
@@ -190,6 +192,14 @@ function Context:stop_all()
   return exitcodes
 end
 
+--- The processes of the server, this one and those of other Contexts included, in the order in which they were started. What
+--- has ended stays in the list until its place is needed.
+---@return zproc.ProcessRow[]
+function Context:processes()
+  check_open(self, "ctx:processes")
+  return self._table:list()
+end
+
 --- Ask the server for a sign of life: its pid; nil and a TimeoutError when the time is up.
 ---@param opts? { timeout: number?, payload: string? }
 ---@return integer? pid
@@ -231,7 +241,10 @@ function Context:close()
   if self.server_process then
     local running = false
     for _, one in ipairs(self.process_list) do running = running or one.is_alive end
-    if not running then self.server_process:stop() end -- else it is theirs; the server cleans up once they have ended
+    if not running then -- else it is theirs; the server cleans up once they have ended
+      self.server_process:stop()
+      self._table:detach()
+    end
   end
   if not ok then error(err, 0) end
   if not stopped then error(stop_error, 0) end

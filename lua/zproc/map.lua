@@ -197,7 +197,7 @@ local function ensure_workers(self, count, pool, only)
       name = "worker",
       stateful = false,
       args = { n = 4, self._directory, self.server_address, pool, only },
-    }, self._state_for)
+    }, self._state_for, self._table)
     one.pool = pool
     self.worker_list[#self.worker_list + 1] = one
   end

@@ -4,6 +4,7 @@ local core = require "zproc.core"
 local address = require "zproc.address"
 local errors = require "zproc.errors"
 local options = require "zproc.options"
+local processes = require "zproc.processes"
 local retry = require "zproc.retry"
 local runtime = require "zproc.runtime"
 local state = require "zproc.state"
@@ -112,8 +113,9 @@ end
 ---@param server_address string
 ---@param opts table?
 ---@param state_for? fun(namespace: string): zproc.State gives the State for the target; only the child will use it
+---@param listed_in? userdata the table of processes that it will be in; to be given with state_for
 ---@return zproc.Process
-function process.new(call, target, server_address, opts, state_for)
+function process.new(call, target, server_address, opts, state_for, listed_in)
   if not options.is_callable(target) then
     errors.usage("%s: the target must be a function, not %s", call, options.describe(target))
   end
@@ -132,8 +134,10 @@ function process.new(call, target, server_address, opts, state_for)
   if not state_for then
     local directory = address.directory(call, server_address)
     state_for = function(namespace) return state.attach(directory, namespace, server_address) end
+    listed_in = processes.join(directory)
   end
   self._state_for = state_for
+  self._table = listed_in
   if opts.start ~= false then self:start() end
   return self
 end
@@ -179,7 +183,7 @@ end
 local function start_process(self)
   local target, arguments = prepare(self)
   -- In a coroutine of its own, so that a traceback ends where the target was called, not in the parent's history.
-  self._child = core.start(self._options.cleanup ~= false, coroutine.create(target), self.name, runtime.finish,
+  self._child = core.start(self._table, self._options.cleanup ~= false, coroutine.create(target), self.name, runtime.finish,
     table.unpack(arguments, 1, arguments.n))
 end
 

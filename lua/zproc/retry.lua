@@ -137,8 +137,10 @@ function retry.wrap(plan, name, target, again)
         error(err, 0)
       end
       report(plan, name, tries, err)
+      core.note_try(tries, true)
       pause(plan)
       tries = tries + 1
+      core.note_try(tries, false)
       results, raised, traceback = try(again())
     end
     return table.unpack(results, 2, results.n)

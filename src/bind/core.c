@@ -68,6 +68,7 @@ static int open_core(lua_State *L) {
   zp_lserver_open(L);
   zp_lsignal_open(L);
   zp_lsys_open(L);
+  zp_ltable_open(L);
   zp_lthread_open(L);
   zp_lwatch_open(L);
   return 1;

@@ -19,8 +19,19 @@ void zp_lqueue_open(lua_State *L);
 void zp_lserver_open(lua_State *L);
 void zp_lsignal_open(lua_State *L);
 void zp_lsys_open(lua_State *L);
+void zp_ltable_open(lua_State *L);
 void zp_lthread_open(lua_State *L);
 void zp_lwatch_open(lua_State *L);
+
+/* The open table of processes at a stack index; NULL for nil. May raise. */
+struct zp_table *zp_ltable_get(lua_State *L, int index);
+
+/* This process ends now, with that status: say so in the tables in which it has enlisted itself. Never raises. */
+void zp_ltable_note_exit(int status);
+
+/* In a process that core.start has started, and that is about to use the table: be in it, even if the parent has not come to that
+   yet. */
+void zp_lchild_announce(void);
 
 /* True while an atomic function runs in this thread. */
 bool zp_lstate_in_atomic(void);

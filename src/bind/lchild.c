@@ -16,6 +16,7 @@
 #include "bind/lsignal.h"
 #include "sys/child.h"
 #include "sys/interrupt.h"
+#include "sys/table.h"
 #include "sys/thread.h"
 
 #define CHILD "zproc.Child"
@@ -37,6 +38,21 @@ static _Thread_local bool has_closables;
 
 /* In a process that was started by core.start: its own handle. */
 static zp_child *own_child;
+
+/* Its row in the table of processes. */
+static zp_table_row own_row;
+
+void zp_lchild_announce(void) {
+  if (is_child) zp_table_start(own_row, getpid());
+}
+
+/* core.note_try(tries, asleep): which try of its target this process, a child, is at, the first is 1; or that it waits before that. */
+static int core_note_try(lua_State *L) {
+  if (zp_interrupt_is_in_thread()) return 0;
+  zp_lchild_announce();
+  if (is_child) zp_table_note_try(own_row, (unsigned)luaL_checkinteger(L, 1), lua_toboolean(L, 2));
+  return 0;
+}
 
 /* core.is_child(): whether this process, or thread, was started by another one of zproc. */
 static int core_is_child(lua_State *L) {
@@ -73,16 +89,22 @@ static int finish_child(lua_State *L) {
   return 1;
 }
 
+static _Noreturn void end_child(int status) {
+  zp_ltable_note_exit(status);
+  zp_child_exit(status);
+}
+
 /* In the child: run the coroutine, whose arguments are on its stack, and end the process. Stack: ..., name, finish, Child.
    A target that returns nothing ends at once: each page that is not touched here is a page fault less. */
-static _Noreturn void run_child(lua_State *L, lua_State *thread, int arguments) {
+static _Noreturn void run_child(lua_State *L, lua_State *thread, int arguments, zp_table_row row) {
   is_child = true;
+  own_row = row;
   own_child = check_child_at(L, lua_gettop(L));
   has_closables = false;
   zp_interrupt_release_once();
   ending end = {.thread = thread};
   end.status = zp_lsignal_resume(L, thread, arguments, &end.results);
-  if (end.status == LUA_OK && end.results == 0 && !has_closables) zp_child_exit(0);
+  if (end.status == LUA_OK && end.results == 0 && !has_closables) end_child(0);
 
   if (end.status != LUA_OK && end.status != LUA_YIELD) end.results = 1; /* the error */
   int child = lua_gettop(L), exit_status = EXIT_FAILURE;
@@ -95,29 +117,40 @@ static _Noreturn void run_child(lua_State *L, lua_State *thread, int arguments) 
     exit_status = (int)lua_tointeger(L, -1);
   else
     fprintf(stderr, "zproc: process %d could not report how it ended: %s\n", (int)getpid(), lua_tostring(L, -1));
-  zp_child_exit(exit_status);
+  end_child(exit_status);
 }
 
-/* core.start(die_with_parent, thread, name, finish, argument...) -> Child. In a new process, run the coroutine with the arguments;
-   finish(child, name, "returned" | "raised" | "yielded", thread, result...) then gives the exit status, unless there is
-   nothing to finish. */
+/* core.start(table, die_with_parent, thread, name, finish, argument...) -> Child. In a new process, which is listed in the table (nil:
+   nowhere), run the coroutine with the arguments; finish(child, name, "returned" | "raised" | "yielded", thread, result...) then gives
+   the exit status, unless there is nothing to finish. */
 static int core_start(lua_State *L) {
   core_check_fork(L);
-  bool die_with_parent = lua_toboolean(L, 1);
-  lua_State *thread = lua_tothread(L, 2);
-  luaL_argexpected(L, thread, 2, "thread");
-  luaL_checktype(L, 4, LUA_TFUNCTION);
-  int arguments = lua_gettop(L) - 4;
+  zp_table *table = zp_ltable_get(L, 1);
+  bool die_with_parent = lua_toboolean(L, 2);
+  lua_State *thread = lua_tothread(L, 3);
+  luaL_argexpected(L, thread, 3, "thread");
+  const char *name = luaL_checkstring(L, 4);
+  luaL_checktype(L, 5, LUA_TFUNCTION);
+  int arguments = lua_gettop(L) - 5;
   if (!lua_checkstack(thread, arguments + 4)) return zp_lua_usage(L, "too many arguments for a process: %d", arguments);
   lua_xmove(L, thread, arguments);
-  zp_child **child = lua_newuserdatauv(L, sizeof *child, 0);
+  zp_child **child = lua_newuserdatauv(L, sizeof *child, 1); /* it keeps the table, in which its row is */
   *child = NULL;
   luaL_setmetatable(L, CHILD);
   luaL_checkstack(L, 16, NULL);
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, -2, 1);
+  zp_lchild_announce();
+  zp_table_row row = {0};
+  if (table) row = zp_table_claim(table, name);
   pid_t pid;
   int rc = zp_child_fork(die_with_parent, child, &pid);
-  if (rc) return zp_lua_raise(L, rc);
-  if (pid == 0) run_child(L, thread, arguments);
+  if (rc) {
+    zp_table_withdraw(row);
+    return zp_lua_raise(L, rc);
+  }
+  if (pid == 0) run_child(L, thread, arguments, row);
+  zp_child_list(*child, row);
   return 1;
 }
 
@@ -188,7 +221,7 @@ static int child_gc(lua_State *L) {
 }
 
 /* core.child_exit(status): end a forked child at once. */
-static int core_child_exit(lua_State *L) { zp_child_exit((int)luaL_checkinteger(L, 1)); }
+static int core_child_exit(lua_State *L) { end_child((int)luaL_checkinteger(L, 1)); }
 
 static const luaL_Reg child_methods[] = {
     {"leave", child_leave}, {"wait", child_wait}, {"message", child_message},
@@ -199,6 +232,7 @@ static const luaL_Reg functions[] = {
     {"check_fork", core_check_fork},
     {"is_child", core_is_child},
     {"note_closable", core_note_closable},
+    {"note_try", core_note_try},
     {"start", core_start},
     {"child_exit", core_child_exit},
     {"is_to_stop", core_is_to_stop},

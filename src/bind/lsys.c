@@ -17,6 +17,7 @@
 #include "store/store.h"
 #include "sys/dir.h"
 #include "sys/interrupt.h"
+#include "sys/table.h"
 
 #define DIR_TYPE "zproc.Directory"
 
@@ -113,10 +114,12 @@ static int directory_gc(lua_State *L) {
   return 0;
 }
 
-/* core.create_store(directory) */
+/* core.create_store(directory): the store of a server, and its table of processes */
 static int core_create_store(lua_State *L) {
+  const char *directory = luaL_checkstring(L, 1);
   zp_store_limits limits = {0, 0};
-  int rc = zp_store_create(luaL_checkstring(L, 1), &limits);
+  int rc = zp_table_create(directory);
+  if (!rc) rc = zp_store_create(directory, &limits);
   return rc ? zp_lua_raise(L, rc) : 0;
 }
 

@@ -22,6 +22,7 @@
 #include "sys/alias.h"
 #include "sys/dir.h"
 #include "sys/sock.h"
+#include "sys/table.h"
 
 enum {
   CONNECTIONS_MAX = 4096,
@@ -40,6 +41,8 @@ typedef struct connection {
 
 typedef struct loop {
   const char *directory, *alias;
+  bool is_process; /* of its own */
+  zp_table *table; /* NULL until it is enlisted */
   struct event_base *base;
   struct evconnlistener *listener;
   struct event *terminate, *owner_died, *probe, *listens;
@@ -153,6 +156,11 @@ static void on_accept_error(struct evconnlistener *listener, void *context) {
   if (!TAILQ_EMPTY(&self->connections)) close_connection(TAILQ_FIRST(&self->connections));
 }
 
+/* Be in the table of processes, as every server is that follows on another one. Without, it does its work all the same. */
+static void enlist(loop *self) {
+  if (!self->table && zp_table_open(self->directory, &self->table) == 0) zp_table_enlist(self->table, "server");
+}
+
 /* The owner starts us before it makes the directory, and the socket gets its name after that. A moment, and only for the first
    server. */
 static void await_listening(evutil_socket_t fd, short events, void *context) {
@@ -160,8 +168,12 @@ static void await_listening(evutil_socket_t fd, short events, void *context) {
   (void)events;
   loop *self = context;
   struct timeval wait = {.tv_usec = LISTEN_PROBE * 1000};
-  if (zp_sock_listens(evconnlistener_get_fd(self->listener))) evconnlistener_enable(self->listener);
-  else evtimer_add(self->listens, &wait);
+  if (zp_sock_listens(evconnlistener_get_fd(self->listener))) {
+    evconnlistener_enable(self->listener);
+    if (self->is_process) enlist(self);
+  } else {
+    evtimer_add(self->listens, &wait);
+  }
 }
 
 /* ---- the end ---- */
@@ -259,6 +271,7 @@ static void tear_down(loop *self) {
   if (self->owner_died) event_free(self->owner_died);
   if (self->terminate) event_free(self->terminate);
   if (self->base) event_base_free(self->base);
+  zp_table_close(&self->table);
 }
 
 /* Run and tear down: the exit status. */
@@ -270,7 +283,7 @@ static int dispatch(loop *self, bool is_set_up) {
 }
 
 int zp_serve(const char *directory, const char *alias, bool again) {
-  loop self = {.directory = directory, .alias = alias};
+  loop self = {.directory = directory, .alias = alias, .is_process = true};
   raise_descriptor_limit();
   self.connection_limit = limit_connections(DESCRIPTORS_SPARE);
   signal(SIGPIPE, SIG_IGN);

@@ -24,6 +24,7 @@ typedef struct birth {
   int exitcode;       /* valid once it has ended */
   _Atomic bool ended; /* and is reaped */
   bool forgotten;     /* there is no handle any more; under the lock */
+  zp_table_row row;   /* where it is listed; under the lock */
   struct birth *next;
 } birth;
 
@@ -71,6 +72,7 @@ static bool reap(birth **link) {
   if (pid == 0 || (pid < 0 && errno != ECHILD)) return false;
   if (pid < 0) status = W_EXITCODE(EXIT_FAILURE, 0); /* somebody else has reaped it: how it ended is lost */
   entry->exitcode = WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+  zp_table_end(entry->row, entry->pid, entry->exitcode);
   *link = entry->next;
   if (entry->forgotten) {
     entry->next = graves;
@@ -186,6 +188,18 @@ int zp_child_fork(bool die_with_parent, zp_child **out, pid_t *out_pid) {
   *out = child;
   *out_pid = pid;
   return 0;
+}
+
+void zp_child_list(zp_child *child, zp_table_row row) {
+  sigset_t before;
+  zp_table_start(row, child->pid);
+  block(&before);
+  take_lock();
+  child->birth->row = row;
+  bool ended = atomic_load(&child->birth->ended);
+  give_lock();
+  unblock(&before);
+  if (ended) zp_table_end(row, child->pid, child->birth->exitcode);
 }
 
 static int write_at(int fd, const void *data, size_t size, off_t offset) {
@@ -327,6 +341,7 @@ void zp_child_close(zp_child **handle) {
     block(&before);
     take_lock();
     child->birth->forgotten = true;
+    child->birth->row = (zp_table_row){0}; /* the table may be closed now */
     bool ended = has_ended(child);
     give_lock();
     unblock(&before);

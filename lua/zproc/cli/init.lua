@@ -6,6 +6,7 @@ local commands = {
   { name = "run", module = "zproc.cli.run" },
   { name = "server", module = "zproc.cli.server" },
   { name = "ping", module = "zproc.cli.ping" },
+  { name = "ps", module = "zproc.cli.ps" },
 }
 
 local cli = {}

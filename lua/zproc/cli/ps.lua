@@ -1,0 +1,95 @@
+--- zproc ps: the processes of a server.
+
+local errors = require "zproc.errors"
+local processes = require "zproc.processes"
+local runtime = require "zproc.runtime"
+
+local command = {
+  usage = "ps ADDRESS [--json]",
+  summary = "list the processes of a server",
+}
+
+local USAGE_ERROR <const> = 2
+
+local help = [[
+usage: zproc ps ADDRESS [--json]
+
+List the processes of the server at the address in the order of their starts: the script, the server, and all that was started, those
+that have ended included until their place is needed. STATE is running, retrying (it waits before the next try), exited, or gone (it
+is there no more, and nobody saw how it ended). EXIT is the exit status, or -N after signal N.
+
+With --json the list is an array of objects with pid, parent, state, tries, started (seconds since the epoch), name, and exitcode
+once it has exited.
+]]
+
+local COLUMNS <const> = { "PID", "PARENT", "STATE", "TRIES", "START", "EXIT", "NAME" }
+
+--- The cells of one line.
+local function cells(row)
+  return {
+    tostring(row.pid), tostring(row.parent), row.state, tostring(row.tries),
+    os.date("%Y-%m-%d %H:%M:%S", math.floor(row.started)), row.exitcode and tostring(row.exitcode) or "-", row.name,
+  }
+end
+
+--- A table for a person: columns as wide as they have to be, the last one as it is.
+local function format(rows)
+  local lines = { COLUMNS }
+  for _, row in ipairs(rows) do lines[#lines + 1] = cells(row) end
+  local widths = {}
+  for _, line in ipairs(lines) do
+    for i, cell in ipairs(line) do widths[i] = math.max(widths[i] or 0, #cell) end
+  end
+  for k, line in ipairs(lines) do
+    local padded = {}
+    for i, cell in ipairs(line) do padded[i] = i < #line and cell .. (" "):rep(widths[i] - #cell) or cell end
+    lines[k] = table.concat(padded, "  ")
+  end
+  return table.concat(lines, "\n") .. "\n"
+end
+
+--- For programs.
+local function encode(rows)
+  local ok, json = pcall(require, "cjson")
+  if not ok then return nil, "ps: --json takes the Lua module cjson (Debian: lua-cjson)" end
+  return json.encode(#rows > 0 and rows or json.empty_array) .. "\n"
+end
+
+--- List.
+---@param arguments string[]
+---@return integer status
+function command.run(arguments)
+  local address, as_json
+  for _, argument in ipairs(arguments) do
+    if argument == "--help" then
+      io.write(help)
+      return 0
+    elseif argument == "--json" then
+      as_json = true
+    elseif address or argument:find "^%-" then
+      runtime.say(("ps: unknown argument '%s'; see zproc ps --help"):format(argument))
+      return USAGE_ERROR
+    else
+      address = argument
+    end
+  end
+  if not address then
+    runtime.say "ps: which server? see zproc ps --help"
+    return USAGE_ERROR
+  end
+  local ok, rows = pcall(processes.of, "ps", address)
+  if not ok then
+    runtime.say(tostring(rows))
+    return errors.is(rows, "UsageError") and USAGE_ERROR or 1
+  end
+  local text, failure
+  if as_json then text, failure = encode(rows) else text = format(rows) end
+  if not text then
+    runtime.say(failure)
+    return 1
+  end
+  io.write(text)
+  return 0
+end
+
+return command
