@@ -192,9 +192,9 @@ void zp_table_detach(zp_table *table) {
 static void write_content(zp_slot *to, const content *from) {
   uint64_t words[CONTENT_WORDS];
   memcpy(words, from, sizeof words);
-  atomic_thread_fence(memory_order_release); /* whoever sees one of these words sees the claim as well */
-  for (size_t i = 0; i < CONTENT_WORDS; i++) atomic_store_explicit(&to->content[i], words[i], memory_order_relaxed);
-  atomic_store_explicit(&to->tries, 1, memory_order_relaxed);
+  /* Whoever sees one of these words sees the claim as well. */
+  for (size_t i = 0; i < CONTENT_WORDS; i++) atomic_store_explicit(&to->content[i], words[i], memory_order_release);
+  atomic_store_explicit(&to->tries, 1, memory_order_release);
 }
 
 /* Copy a row that is beyond its claim; the word that it was found under, or 0 if there is none. */
@@ -202,9 +202,8 @@ static uint64_t read_content(zp_slot *from, content *to, unsigned *tries) {
   uint64_t word = atomic_load(&from->word), words[CONTENT_WORDS];
   for (;;) {
     if (phase_of(word) == FREE || phase_of(word) == CLAIMED) return 0;
-    for (size_t i = 0; i < CONTENT_WORDS; i++) words[i] = atomic_load_explicit(&from->content[i], memory_order_relaxed);
-    *tries = (unsigned)atomic_load_explicit(&from->tries, memory_order_relaxed);
-    atomic_thread_fence(memory_order_acquire);
+    for (size_t i = 0; i < CONTENT_WORDS; i++) words[i] = atomic_load_explicit(&from->content[i], memory_order_acquire);
+    *tries = (unsigned)atomic_load_explicit(&from->tries, memory_order_acquire);
     uint64_t after = atomic_load_explicit(&from->word, memory_order_relaxed);
     if (generation_of(after) == generation_of(word) && phase_of(after) != FREE && phase_of(after) != CLAIMED) {
       memcpy(to, words, sizeof words);
