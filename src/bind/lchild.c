@@ -16,6 +16,7 @@
 #include "bind/lsignal.h"
 #include "sys/child.h"
 #include "sys/interrupt.h"
+#include "sys/output.h"
 #include "sys/table.h"
 #include "sys/thread.h"
 
@@ -101,6 +102,7 @@ static _Noreturn void run_child(lua_State *L, lua_State *thread, int arguments, 
   own_row = row;
   own_child = check_child_at(L, lua_gettop(L));
   has_closables = false;
+  zp_output_set_name(lua_tostring(L, lua_gettop(L) - 2));
   zp_interrupt_release_once();
   ending end = {.thread = thread};
   end.status = zp_lsignal_resume(L, thread, arguments, &end.results);

@@ -13,6 +13,7 @@
 #include "bind/core.h"
 #include "bind/lerror.h"
 #include "sys/interrupt.h"
+#include "sys/output.h"
 #include "sys/thread.h"
 
 /* The coroutine that runs in this thread, and the hook that ours has taken the place of. */
@@ -58,6 +59,7 @@ static void on_hook(lua_State *L, lua_Debug *ar) {
 /* ---- waits ---- */
 
 void zp_lsignal_begin_wait(lua_State *L) {
+  zp_output_flush_errors();
   zp_interrupt_arm();
   int signal = take();
   if (!signal) return;
@@ -152,7 +154,7 @@ static int core_catch_signal(lua_State *L) {
 /* core.die_of(number): end this process by the signal, as if it had not been caught. */
 static int core_die_of(lua_State *L) {
   int number = (int)luaL_checkinteger(L, 1);
-  fflush(NULL);
+  zp_output_flush();
   zp_interrupt_release(number);
   sigset_t set;
   sigemptyset(&set);

@@ -17,6 +17,7 @@
 #include "store/store.h"
 #include "sys/dir.h"
 #include "sys/interrupt.h"
+#include "sys/output.h"
 #include "sys/table.h"
 
 #define DIR_TYPE "zproc.Directory"
@@ -55,6 +56,19 @@ static int core_getpid(lua_State *L) {
 static int core_is_terminal(lua_State *L) {
   lua_pushboolean(L, isatty((int)luaL_checkinteger(L, 1)));
   return 1;
+}
+
+/* core.label_output(name): from here on each line of output of this process, and those that it starts, begins with who has written it. */
+static int core_label_output(lua_State *L) {
+  zp_output_enable_labels();
+  zp_output_set_name(luaL_checkstring(L, 1));
+  return 0;
+}
+
+/* core.name_output(name): what this thread is called in these labels. */
+static int core_name_output(lua_State *L) {
+  zp_output_set_name(luaL_checkstring(L, 1));
+  return 0;
 }
 
 /* core.cpu_count(): processors that this process may use. */
@@ -128,6 +142,8 @@ static const luaL_Reg functions[] = {
     {"time", core_time},
     {"clock", core_clock},
     {"getpid", core_getpid},
+    {"label_output", core_label_output},
+    {"name_output", core_name_output},
     {"cpu_count", core_cpu_count},
     {"is_terminal", core_is_terminal},
     {"signal_name", core_signal_name},

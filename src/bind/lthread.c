@@ -17,16 +17,72 @@
 #include "bind/lerror.h"
 #include "bind/lsignal.h"
 #include "sys/interrupt.h"
+#include "sys/output.h"
 #include "sys/thread.h"
 
 #define THREAD "zproc.Thread"
 
 static zp_thread *check_thread(lua_State *L) { return *(zp_thread **)luaL_checkudata(L, 1, THREAD); }
 
+/* ---- output: the streams of the thread in place of those of the process ---- */
+
+static int keep_open(lua_State *L) {
+  luaL_Stream *stream = luaL_checkudata(L, 1, LUA_FILEHANDLE);
+  stream->closef = keep_open;
+  luaL_pushfail(L);
+  lua_pushliteral(L, "cannot close standard file");
+  return 2;
+}
+
+static void push_stream(lua_State *L, FILE *file) {
+  luaL_Stream *stream = lua_newuserdatauv(L, sizeof *stream, 0);
+  stream->closef = NULL;
+  luaL_setmetatable(L, LUA_FILEHANDLE);
+  stream->f = file;
+  stream->closef = keep_open;
+}
+
+/* print(...), which Lua's own library writes to the stream of the process. */
+static int print(lua_State *L) {
+  int count = lua_gettop(L);
+  luaL_Buffer line;
+  luaL_buffinit(L, &line);
+  for (int i = 1; i <= count; i++) {
+    if (i > 1) luaL_addchar(&line, '\t');
+    luaL_tolstring(L, i, NULL);
+    luaL_addvalue(&line);
+  }
+  luaL_addchar(&line, '\n');
+  luaL_pushresult(&line);
+  size_t size;
+  const char *text = lua_tolstring(L, -1, &size);
+  fwrite(text, 1, size, zp_output_stdout());
+  fflush(zp_output_stdout());
+  return 0;
+}
+
+static void redirect_output(lua_State *L) {
+  lua_pushcfunction(L, print);
+  lua_setglobal(L, "print");
+  lua_getglobal(L, LUA_IOLIBNAME);
+  push_stream(L, zp_output_stderr());
+  lua_setfield(L, -2, "stderr");
+  push_stream(L, zp_output_stdout());
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -3, "stdout");
+  lua_getfield(L, -2, "output");
+  lua_insert(L, -2);
+  lua_call(L, 1, 0); /* io.output(io.stdout) */
+  lua_pop(L, 1);
+}
+
+/* ---- the thread ---- */
+
 /* Under protection, in the thread. Argument 1: the job, a zp_buf, as a light userdata. Returns the exit code, and the message or nil. */
 static int run_job(lua_State *L) {
   const zp_buf *job = lua_touserdata(L, 1);
   luaL_openlibs(L);
+  redirect_output(L);
   zp_core_install(L);
   lua_getglobal(L, "require");
   lua_pushliteral(L, "zproc.thread");
@@ -41,9 +97,10 @@ static int run_job(lua_State *L) {
 static int thread_main(void *context, zp_buf *message) {
   zp_buf *job = context;
   int exitcode = EXIT_FAILURE;
+  zp_output_enter_thread();
   lua_State *L = luaL_newstate();
   if (!L) {
-    fputs("zproc: out of memory: cannot run a thread\n", stderr);
+    fputs("zproc: out of memory: cannot run a thread\n", zp_output_stderr());
     goto out;
   }
   lua_pushcfunction(L, run_job);
@@ -55,11 +112,12 @@ static int thread_main(void *context, zp_buf *message) {
     if (data && zp_buf_append(message, data, size)) exitcode = EXIT_FAILURE;
   } else {
     const char *words = lua_tostring(L, -1);
-    fprintf(stderr, "zproc: a thread could not run: %s\n", words ? words : "an error without words");
+    fprintf(zp_output_stderr(), "zproc: a thread could not run: %s\n", words ? words : "an error without words");
   }
   zp_lsignal_leave();
   lua_close(L);
 out:
+  zp_output_leave_thread();
   zp_buf_free(job);
   free(job);
   return exitcode;

@@ -11,6 +11,7 @@
 
 #include "bind/core.h"
 #include "server/loop.h"
+#include "sys/output.h"
 
 /* Message handler of the outermost call: what gets here is a fault of zproc itself, or memory that ran out. */
 static int add_traceback(lua_State *L) {
@@ -47,6 +48,7 @@ int main(int argc, char **argv) {
   /* An ignored SIGCHLD is inherited over exec, and would have the kernel reap our children behind our back. */
   signal(SIGCHLD, SIG_DFL);
   if (argc > 1 && strcmp(argv[1], "--serve") == 0) return serve(argc, argv);
+  zp_output_open();
   lua_State *L = luaL_newstate();
   if (!L) {
     fputs("zproc: out of memory\n", stderr);

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "sys/interrupt.h"
+#include "sys/output.h"
 
 /* What is known of a process that was forked. It outlives the handle until the end of the process was seen, because somebody has to
    see it. */
@@ -154,7 +155,7 @@ int zp_child_fork(bool die_with_parent, zp_child **out, pid_t *out_pid) {
     free(entry);
     return zp_fail_errno("cannot start a process: memfd_create");
   }
-  fflush(NULL);
+  zp_output_prepare_fork();
   birth *forgotten = NULL;
   sigset_t before;
   block(&before);
@@ -239,7 +240,7 @@ int zp_child_leave(zp_child *child, zp_bytes message) {
 }
 
 void zp_child_exit(int status) {
-  fflush(NULL);
+  zp_output_flush();
   _exit(status);
 }
 

@@ -25,7 +25,7 @@
 typedef struct zp_child zp_child;
 
 /* Fork. In the parent: 0, and *pid > 0. In the child: 0, *pid == 0, and *child is what zp_child_leave takes.
-   Output that stdio holds back is written first, so that it does not appear twice. die_with_parent: the kernel kills the
+   Output that is held back is written first, so that it does not appear twice. die_with_parent: the kernel kills the
    child when the thread that forked it ends, however it ends. */
 int zp_child_fork(bool die_with_parent, zp_child **child, pid_t *pid);
 
@@ -39,7 +39,7 @@ int zp_child_fail_fork(const char *what);
 /* In the child: leave the message, replacing an earlier one. */
 int zp_child_leave(zp_child *child, zp_bytes message);
 
-/* In the child: write out what stdio holds and end at once, without atexit handlers and finalisers, which are the parent's. */
+/* In the child: write out what is held back and end at once, without atexit handlers and finalisers, which are the parent's. */
 _Noreturn void zp_child_exit(int status);
 
 /* Wait until the child has ended or the deadline (zp_clock_now seconds, or ZP_FOREVER) has passed. 0, ZP_ETIMEOUT, ZP_EINTR if

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "sys/interrupt.h"
+#include "sys/output.h"
 
 struct zp_thread {
   pid_t process;
@@ -56,6 +57,7 @@ int zp_thread_start(zp_thread_main *function, void *context, zp_thread **out) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   pthread_once(&once, watch_forks);
   zp_interrupt_prepare_threads();
+  zp_output_share();
   zp_thread *thread = calloc(1, sizeof *thread);
   if (!thread) return zp_fail(ZP_ENOMEM, "out of memory: cannot start a thread");
   thread->process = getpid();

@@ -187,7 +187,7 @@ LUA
 @test "help names the commands; a command that there is not is an error with status 2" {
   run "$ZPROC" help
   [ "$status" -eq 0 ]
-  [[ "$output" == *"run SCRIPT"* ]]
+  [[ "$output" == *"run [--prefix] SCRIPT"* ]]
   run "$ZPROC"
   [ "$status" -eq 2 ]
   run "$ZPROC" nonsense

@@ -6,11 +6,20 @@ local runtime = require "zproc.runtime"
 local signal = require "zproc.signal"
 
 local run = {
-  usage = "run SCRIPT [ARGUMENT ...]",
+  usage = "run [--prefix] SCRIPT [ARGUMENT ...]",
   summary = "run a Lua script; its arguments are in `arg` and `...`",
 }
 
 local USAGE_ERROR <const> = 2
+
+local help = [[
+usage: zproc run [--prefix] SCRIPT [ARGUMENT ...]
+
+Run a Lua script; its arguments are in `arg` and `...`. The exit status is 0 if it ends well, 1 if it raises, or what it gives to
+zproc.exit or os.exit.
+
+With --prefix each line of output of the script and all its processes begins with [NAME PID], of the process that has written it.
+]]
 
 local say = runtime.say
 
@@ -28,20 +37,32 @@ end
 ---@param arguments string[]
 ---@return integer status
 function run.run(arguments)
-  local script = arguments[1]
+  local first, prefix = 1, false
+  while arguments[first] and arguments[first]:find "^%-." do
+    local option = arguments[first]
+    if option == "--help" then
+      io.write(help)
+      return 0
+    elseif option == "--prefix" then
+      prefix = true
+    else
+      say(("run: unknown option '%s'; see zproc run --help"):format(option))
+      return USAGE_ERROR
+    end
+    first = first + 1
+  end
+  local script = arguments[first]
   if not script then
-    say "run: which script? usage: zproc run SCRIPT [ARGUMENT ...]"
+    say "run: which script? usage: zproc run [--prefix] SCRIPT [ARGUMENT ...]"
     return USAGE_ERROR
   end
-  if script == "--help" then
-    print("usage: zproc " .. run.usage .. "\n\n" .. run.summary)
-    return 0
-  end
+  arguments = table.move(arguments, first, #arguments, 1, {})
   local chunk, failure = loadfile(script)
   if not chunk then
     say(failure)
     return 1
   end
+  if prefix then core.label_output(script:match "[^/]*$") end
   arg = table.move(arguments, 2, #arguments, 1, { [0] = script })
   -- ^C ends the script and its processes in order; a second one does it at once.
   core.catch_signal(signal.by_name.SIGINT.number, true)

@@ -1,0 +1,54 @@
+/*
+ * output -- standard output and standard error of processes that share them: lines stay whole.
+ *
+ * stdout and stderr are replaced by streams that write to the same descriptors. Once there are several processes, or threads, what they
+ * write goes out under a lock that all have in common, in whole lines: what is behind the last newline waits for the rest of its line.
+ * It goes out unfinished if it is flushed explicitly (a prompt, a progress bar), when its writer waits for something (standard error, of
+ * which nobody thinks that it has to be flushed), when its writer ends, or when it is too long to be kept. How much is buffered before
+ * that is up to stdio, as ever: standard output line by line to a terminal, in blocks to anything else, standard error at once.
+ *
+ * The lock is a robust mutex: a process that is killed while it writes holds nobody up, and one that is stopped does for a second.
+ *
+ * With labels each line begins with the name and the pid of the process that wrote it.
+ *
+ * Fork: zp_output_prepare_fork has to come before. Threads: each has streams of its own, so
+ * that lines of two threads do not mix either. Errors: as stdio reports them. Never raises.
+ */
+#ifndef ZP_SYS_OUTPUT_H
+#define ZP_SYS_OUTPUT_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+/* Replace stdout and stderr. Early in main, before anything has learnt what they are. If there is no memory for it they stay as they are. */
+void zp_output_open(void);
+
+/* From here on there is more than one who writes. Called before each start of a thread; cheap but for the first time. */
+void zp_output_share(void);
+
+/* The same before each fork: write all that is finished, so that it does not appear twice. An unfinished line stays the parent's, except
+   on a terminal, where it is written: it may be a question. */
+void zp_output_prepare_fork(void);
+
+/* Write all that waits: what stdio holds back, and unfinished lines of this thread. */
+void zp_output_flush(void);
+
+/* Write unfinished lines of this thread's standard error. Cheap where there are none. */
+void zp_output_flush_errors(void);
+
+/* Begin each line with a label from here on, in this process and those that it starts. */
+void zp_output_enable_labels(void);
+
+/* The name that stands in the label of this thread's lines, with the pid; copied, and cut if it is long. Without labels nothing is
+   done. */
+void zp_output_set_name(const char *name);
+
+/* In a new thread: streams of its own, until zp_output_leave_thread. Without memory for them it uses those of the process. */
+void zp_output_enter_thread(void);
+void zp_output_leave_thread(void);
+
+/* The streams of this thread. */
+FILE *zp_output_stdout(void);
+FILE *zp_output_stderr(void);
+
+#endif

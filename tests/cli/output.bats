@@ -1,0 +1,194 @@
+#!/usr/bin/env bats
+# What processes print: whole lines, whoever prints beside them; and labels.
+
+setup() {
+  dir=$(mktemp -d)
+  script=$dir/script.lua
+}
+
+teardown() {
+  rm -rf "$dir"
+}
+
+# Every line must be one letter, so many times as it says at its end; and there must be so many lines.
+check_lines() { # FILE COUNT
+  cat >"$dir/check.lua" <<'LUA'
+local count = 0
+for line in io.lines(arg[1]) do
+  local text, length = line:match "^(%a+):(%d+)$"
+  assert(text and #text == tonumber(length) and text == text:sub(1, 1):rep(#text), "a mixed line: " .. line:sub(1, 100))
+  count = count + 1
+end
+assert(count == tonumber(arg[2]), count .. " lines")
+LUA
+  lua5.4 "$dir/check.lua" "$1" "$2"
+}
+
+# Eight that print at the same time, in pieces, lines of 1 to 100,000 letters.
+write_printers() { # BACKEND
+  cat >"$script" <<LUA
+local zproc = require "zproc"
+local ctx = zproc.context()
+for i = 1, 8 do
+  ctx:process(function(state, k)
+    local letter = string.char(96 + k)
+    state:get_when_available "go"
+    for n = 1, 300 do
+      local length = n % 100 == 0 and 100000 or n % 10 == 0 and 5000 or n % 77 + 1
+      local out = n % 3 == 0 and io.stderr or io.stdout
+      if n % 7 == 0 then
+        print(letter:rep(length) .. ":" .. length)
+      else
+        out:write(letter:rep(length // 2), letter:rep(length - length // 2))
+        out:write(":", length, "\n")
+      end
+    end
+  end, { args = { i }, backend = "$1" })
+end
+ctx.state.go = true
+ctx:wait_all()
+LUA
+}
+
+@test "lines of processes do not mix in a pipe" {
+  write_printers process
+  "$ZPROC" run "$script" 2>&1 | cat >"$dir/out"
+  check_lines "$dir/out" 2400
+}
+
+@test "lines of processes do not mix in a file" {
+  write_printers process
+  "$ZPROC" run "$script" >>"$dir/out" 2>&1
+  check_lines "$dir/out" 2400
+}
+
+@test "lines of threads do not mix" {
+  write_printers thread
+  "$ZPROC" run "$script" 2>&1 | cat >"$dir/out"
+  check_lines "$dir/out" 2400
+}
+
+@test "a line that was begun before a process was started stays one line, and appears once" {
+  cat >"$script" <<'LUA'
+local zproc = require "zproc"
+local ctx = zproc.context()
+io.write("one ", "line ")
+ctx:process(function() io.write("of another\n") end):wait()
+ctx:process(function() end):wait()
+print "of mine"
+io.write "and an end without a newline"
+LUA
+  run "$ZPROC" run "$script"
+  [ "$status" -eq 0 ]
+  [ "$output" = $'of another\none line of mine\nand an end without a newline' ]
+}
+
+@test "however a process ends, what it has printed is there" {
+  cat >"$script" <<'LUA'
+local zproc = require "zproc"
+local ctx = zproc.context()
+local ways = {
+  function() io.write "return;" end,
+  function() io.write "exit;" os.exit(3) end,
+  function() io.write "zproc.exit;" zproc.exit(3) end,
+  function() io.stderr:write "stderr;" end,
+  function() io.write "flushed;" io.flush() os.execute("kill -9 $PPID") end,
+}
+for _, way in ipairs(ways) do ctx:process(way) end
+for _, one in ipairs(ctx.process_list) do pcall(one.wait, one) end
+io.write "the script;"
+os.exit(4)
+LUA
+  run "$ZPROC" run "$script"
+  [ "$status" -eq 4 ]
+  for word in return exit zproc.exit stderr flushed 'the script'; do [[ "$output" == *"$word;"* ]]; done
+}
+
+@test "a prompt is seen when it is flushed, and what stands on standard error when its process waits" {
+  cat >"$script" <<'LUA'
+local zproc = require "zproc"
+local ctx = zproc.context()
+ctx:process(function() end):wait()
+io.write "prompt> "
+io.flush()
+io.read()
+io.stderr:write "working..."
+zproc.sleep(1000)
+LUA
+  mkfifo "$dir/out" "$dir/in"
+  "$ZPROC" run "$script" <"$dir/in" >"$dir/out" 2>&1 &
+  pid=$!
+  exec 5>"$dir/in" 6<"$dir/out"
+  read -r -N 8 -t 60 words <&6
+  [ "$words" = "prompt> " ]
+  echo >&5
+  read -r -N 10 -t 60 words <&6
+  [ "$words" = "working..." ]
+  kill "$pid"
+  exec 5>&- 6<&-
+}
+
+@test "who cannot go on printing holds the others up for a moment only" {
+  cat >"$script" <<'LUA'
+local zproc = require "zproc"
+local ctx = zproc.context()
+local stuck = ctx:process(function(state)
+  state.begins = true
+  io.write(("x"):rep(1 << 20), "\n")
+end)
+ctx.state:get_when_available "begins"
+if arg[1] == "kill" then
+  stuck:stop()
+else
+  os.execute("while ! grep -q ') S ' /proc/" .. stuck.pid .. "/stat; do sleep 0.01; done")
+end
+ctx:process(function() io.stderr:write "still alive\n" end):wait()
+LUA
+  mkfifo "$dir/out"
+  exec 6<>"$dir/out" # nobody reads
+  for how in kill block; do
+    timeout 60 "$ZPROC" run "$script" $how >"$dir/out" 2>"$dir/err"
+    [ "$(cat "$dir/err")" = "still alive" ]
+  done
+  exec 6>&-
+}
+
+@test "run --prefix labels each line with name and pid" {
+  cat >"$script" <<'LUA'
+local zproc = require "zproc"
+local ctx = zproc.context()
+print "first\nsecond"
+io.stderr:write("to ", "stderr\n")
+ctx:process(function() print(zproc.getpid()) end, { name = "worker" }):wait()
+ctx:process(function() io.write "in a thread\n" end, { name = "thread", backend = "thread" }):wait()
+ctx:process(function(inner) inner:process(function() print "deeper" end, { name = "inner" }):wait() end, { pass_context = true }):wait()
+local failing = ctx:process(function() error "failed" end, { name = "failing" })
+pcall(failing.wait, failing)
+print(arg[1])
+LUA
+  run "$ZPROC" run --prefix "$script" argument
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [[ "${lines[0]}" =~ ^\[script\.lua\ [0-9]+\]\ first$ ]]
+  [[ "${lines[1]}" =~ ^\[script\.lua\ [0-9]+\]\ second$ ]]
+  [[ "${lines[2]}" =~ ^\[script\.lua\ [0-9]+\]\ to\ stderr$ ]]
+  [[ "${lines[3]}" =~ ^\[worker\ ([0-9]+)\]\ ([0-9]+)$ ]]
+  [ "${BASH_REMATCH[1]}" = "${BASH_REMATCH[2]}" ]
+  [[ "${lines[4]}" =~ ^\[thread\ [0-9]+\]\ in\ a\ thread$ ]]
+  [[ "${lines[5]}" =~ ^\[inner\ [0-9]+\]\ deeper$ ]]
+  [[ "${lines[6]}" =~ ^\[failing\ [0-9]+\]\ zproc:\ process\ failing ]]
+  [[ "${lines[7]}" =~ ^\[failing\ [0-9]+\]\ stack\ traceback: ]]
+  [[ "${lines[-1]}" =~ ^\[script\.lua\ [0-9]+\]\ argument$ ]]
+}
+
+@test "run refuses options that it does not know" {
+  run "$ZPROC" run --prefx x.lua
+  [ "$status" -eq 2 ]
+  [[ "$output" == *"unknown option '--prefx'"* ]]
+  run "$ZPROC" run --prefix
+  [ "$status" -eq 2 ]
+  [[ "$output" == *"which script"* ]]
+  run "$ZPROC" run --help
+  [ "$status" -eq 0 ]
+  [[ "$output" == *"--prefix"* ]]
+}
