@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -276,10 +277,24 @@ static int start_process(zp_server *server) {
   return rc;
 }
 
+/* What a starting thread tells its starter. */
+typedef struct handshake {
+  const zp_server *server;
+  sem_t told;
+  bool is_ready;
+} handshake;
+
+static void tell(void *context, bool is_ready) {
+  handshake *shake = context;
+  shake->is_ready = is_ready;
+  sem_post(&shake->told); /* it is gone after that */
+}
+
 static int thread_main(void *context, zp_buf *message) {
   (void)message;
-  const zp_server *server = context;
-  return zp_serve_in_thread(server->directory, server->listener, server->stop_fd);
+  handshake *shake = context;
+  const zp_server *server = shake->server;
+  return zp_serve_in_thread(server->directory, server->listener, server->stop_fd, tell, shake);
 }
 
 /* libevent ends the process when it does not get the descriptors that its loop needs, so see to it before that there are enough. */
@@ -298,7 +313,19 @@ static int start_thread(zp_server *server) {
   server->stop_fd = eventfd(0, EFD_CLOEXEC);
   if (server->stop_fd < 0) return zp_fail_errno("cannot start a server: eventfd");
   server->pid = getpid();
-  rc = zp_thread_start(thread_main, server, &server->thread);
+  handshake shake = {.server = server};
+  sem_init(&shake.told, 0, 0);
+  rc = zp_thread_start(thread_main, &shake, &server->thread);
+  if (!rc) {
+    /* Whatever this process opens next, the thread has what it needs. */
+    while (sem_wait(&shake.told) < 0 && errno == EINTR) continue;
+    if (!shake.is_ready) {
+      zp_thread_wait(server->thread, ZP_FOREVER);
+      zp_thread_close(&server->thread);
+      rc = zp_fail(ZP_ESYS, "cannot start a server: its event loop has not got what it needs");
+    }
+  }
+  sem_destroy(&shake.told);
   if (rc) return rc;
   take();
   enlist(server);

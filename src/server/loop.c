@@ -296,7 +296,7 @@ int zp_serve(const char *directory, const char *alias, bool again) {
   return dispatch(&self, set_up(&self, ZP_SERVE_LISTENER) && watch_process(&self));
 }
 
-int zp_serve_in_thread(const char *directory, int listener, int stop) {
+int zp_serve_in_thread(const char *directory, int listener, int stop, void (*ready)(void *context, bool is_ready), void *context) {
   loop self = {.directory = directory};
   struct rlimit limit;
   self.connection_limit = limit_connections(getrlimit(RLIMIT_NOFILE, &limit) == 0 ? (size_t)limit.rlim_cur / 2 : DESCRIPTORS_SPARE);
@@ -304,5 +304,7 @@ int zp_serve_in_thread(const char *directory, int listener, int stop) {
   sigemptyset(&pipe);
   sigaddset(&pipe, SIGPIPE); /* which comes to the thread that writes */
   pthread_sigmask(SIG_BLOCK, &pipe, NULL);
-  return dispatch(&self, set_up(&self, listener) && watch_stop(&self, stop));
+  bool is_ready = set_up(&self, listener) && watch_stop(&self, stop);
+  ready(context, is_ready);
+  return dispatch(&self, is_ready);
 }

@@ -18,6 +18,7 @@ local ctx = zproc.context()
 ctx:process(function() zproc.exit(3) end, { name = "has left" })
 pcall(ctx.process_list[1].wait, ctx.process_list[1])
 ctx:process(function(state) state:get_when_equal("never", 1) end, { name = "stays" })
+ctx:ping() -- then the server is in the list, too
 assert(os.execute(("%s ps %s %s"):format(os.getenv "ZPROC", ctx.server_address, table.concat(arg, " "))))
 LUA
   run "$ZPROC" run "$script" "$@"
