@@ -45,6 +45,21 @@ function procfs.settle(pids, sleep)
   end
 end
 
+--- Kilobytes of memory of a process, what it shares with others divided by their number.
+---@param pid integer
+---@return integer
+function procfs.proportional(pid)
+  return math.tointeger(read(("/proc/%d/smaps_rollup"):format(pid)):match "\nPss:%s+(%d+)") or 0
+end
+
+--- Kilobytes that the files of a directory take.
+---@param path string
+---@return integer
+function procfs.disk_usage(path)
+  local pipe <close> = assert(io.popen("du -sk " .. path))
+  return math.tointeger(pipe:read "a":match "^%d+")
+end
+
 --- Kilobytes of memory that processes can still have, and of all that there is.
 ---@return integer, integer
 function procfs.memory()
