@@ -42,17 +42,20 @@ local OPTIONS <const> = {
 -- ---- sequences ----
 
 --- What can be taken out of a sequence: take(count, deadline) gives an array, the first index in it and how many of its elements are
---- the next items, at most `count`; fewer if there are no more, or if the time is up. `n` is how many there are, if that is known
---- without looking.
+--- the next items, at most `count`; fewer if there are no more, or if the time is up. If it raises, rest() has those that it had got by
+--- then. `n` is how many there are, if that is known without looking.
 ---@class zproc.Source
 ---@field n integer?
 ---@field take fun(count: integer, deadline: number?): any[], integer, integer, boolean the last: whether that is the end
+---@field rest fun(): any[], integer
 
 --- What next() gives, until it gives nil.
 local function source_of_iterator(next_item)
+  local items, n
   return {
+    rest = function() return items, n end,
     take = function(count, deadline)
-      local items, n = {}, 0
+      items, n = {}, 0
       while n < count do
         local item = next_item()
         if item == nil then return items, 1, n, true end
@@ -84,6 +87,7 @@ local function source_of_array(array, n)
   local taken = 0
   return {
     n = n,
+    rest = function() return {}, 0 end, -- it does not raise
     take = function(count)
       local first = taken + 1
       taken = math.min(taken + count, n)
@@ -153,7 +157,8 @@ local function put_block(self, seconds)
   local ok, items, first, count, is_end = pcall(self._source.take, self._block_items, seconds and core.clock() + seconds)
   if not ok then
     self._source_error = items
-    items, first, count, is_end = {}, 1, 0, true
+    items, count = self._source.rest()
+    first, is_end = 1, true
   end
   local sent, size = pcall(self._queue.put, self._queue, self._task, items, first, count, is_end)
   if not sent then
