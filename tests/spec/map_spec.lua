@@ -485,6 +485,14 @@ describe("process_map", function()
       assert.equal(400, expected)
     end)
 
+    it("at random, has each item once and in order", function()
+      local pipe = io.popen(("%s run %s 3 2>&1"):format(support.quote(os.getenv "ZPROC"),
+        support.quote(os.getenv "SRCDIR" .. "/tests/fault/map_kill.lua")))
+      local text = pipe:read "a"
+      pipe:close()
+      assert.is_truthy(text:find("# 3 rounds, each item once and in order", 1, true), text)
+    end)
+
     it("all at once, goes on with others", function()
       local result = ctx:process_map(square, zproc.range(1, 100), { count = 2 })
       for _, worker in ipairs(ctx.worker_list) do kill(worker.pid) end
