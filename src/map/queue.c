@@ -1,20 +1,19 @@
 #include "map/queue.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/err.h"
 #include "map/records.h"
 #include "sys/alive.h"
+#include "sys/shared.h"
 
-static const char NAMESPACE[] = "tasks";
+static const char NAMESPACE[] = "tasks", PROGRESS[] = "progress";
 static const size_t SCRATCH_KEEP = 1 << 16;        /* bytes */
 static const uint64_t PENDING_MAX = 32 << 20;      /* bytes of results that nobody has taken, of one task */
 enum { DROP_PORTION = 1000, PROGRESS_SIZE = ZP_QUEUE_SLOTS * sizeof(zp_progress) };
@@ -133,64 +132,35 @@ bool zp_task_is_complete(const zp_task *task) {
 
 /* ---- opening ---- */
 
-static int join(char path[PATH_MAX], const char *directory, const char *name) {
-  int size = snprintf(path, PATH_MAX, "%s/%s", directory, name);
-  return size < PATH_MAX ? 0 : zp_fail(ZP_ESYS, "the path %.60s... is too long", directory);
-}
-
 /* The file of progress is made before the store is, so where there is a store there is one. */
 static int create_store(const char *server, const char *directory) {
   if (mkdir(directory, 0700) < 0 && errno != EEXIST)
     return errno == ENOENT ? zp_fail(ZP_ENOSTORE, "there is no state in %s", server)
                            : zp_fail_errno("cannot make the queue of tasks %s", directory);
-  char path[PATH_MAX];
-  int rc = join(path, directory, "progress");
+  int rc = zp_shared_create(directory, PROGRESS, PROGRESS_SIZE);
   if (rc) return rc;
-  int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (fd < 0) return zp_fail_errno("cannot make %s", path);
-  int code = posix_fallocate(fd, 0, PROGRESS_SIZE);
-  close(fd);
-  if (code) {
-    errno = code;
-    zp_fail_errno("cannot make %s", path);
-    return code == ENOSPC ? ZP_EFULL : ZP_ESYS;
-  }
   zp_store_limits no_history = {.keep_revisions = 1, .keep_bytes = 1};
   rc = zp_store_create(directory, &no_history);
   return rc == ZP_ESTORE ? 0 : rc; /* somebody else was first; if it is another reason, opening tells */
 }
 
-static int map_progress(zp_queue *queue, const char *directory) {
-  char path[PATH_MAX];
-  int rc = join(path, directory, "progress");
-  if (rc) return rc;
-  int fd = open(path, O_RDWR | O_CLOEXEC);
-  if (fd < 0) return zp_fail_errno("cannot open %s", path);
-  struct stat status;
-  void *map = MAP_FAILED;
-  if (fstat(fd, &status) == 0 && status.st_size == PROGRESS_SIZE)
-    map = mmap(NULL, PROGRESS_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  close(fd);
-  if (map == MAP_FAILED) return zp_fail(ZP_ESTORE, "%s is damaged", path);
-  queue->progress = map;
-  return 0;
-}
-
 int zp_queue_open(const char *server, zp_queue **out) {
   *out = NULL;
   char directory[PATH_MAX];
-  int rc = join(directory, server, ZP_STORE_TASKS);
-  if (rc) return rc;
+  if (snprintf(directory, sizeof directory, "%s/%s", server, ZP_STORE_TASKS) >= PATH_MAX)
+    return zp_fail(ZP_ESYS, "the path %.60s... is too long", server);
   zp_queue *queue = calloc(1, sizeof *queue);
   if (!queue) return zp_fail(ZP_ENOMEM, "out of memory: cannot open the queue of tasks");
   queue->slot = -1;
-  rc = zp_store_open(directory, NAMESPACE, &queue->store);
+  int rc = zp_store_open(directory, NAMESPACE, &queue->store);
   if (!rc) rc = zp_store_check(queue->store);
   if (rc == ZP_ENOSTORE) {
     rc = create_store(server, directory);
     if (!rc) rc = zp_store_check(queue->store);
   }
-  if (!rc) rc = map_progress(queue, directory);
+  void *progress = NULL;
+  if (!rc) rc = zp_shared_open(directory, PROGRESS, PROGRESS_SIZE, &progress);
+  queue->progress = progress;
   if (rc) zp_queue_close(&queue);
   *out = queue;
   return rc;

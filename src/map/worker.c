@@ -4,12 +4,12 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/err.h"
 #include "map/records.h"
 #include "sys/alive.h"
+#include "sys/shared.h"
 
 /* A chunk is to take about so long: claiming costs some microseconds, and a chunk that is lost is worked on again. */
 static const double CHUNK_SECONDS = 0.004;
@@ -60,7 +60,7 @@ void zp_queue_close(zp_queue **handle) {
     zp_queue_end(queue, rc < 0 ? rc : 0);
   }
   zp_store_close(&queue->store);
-  if (queue->progress) munmap((void *)queue->progress, ZP_QUEUE_SLOTS * sizeof(zp_progress));
+  zp_shared_close(queue->progress, ZP_QUEUE_SLOTS * sizeof(zp_progress));
   zp_buf_free(&queue->entries);
   zp_buf_free(&queue->changes);
   zp_buf_free(&queue->value);

@@ -267,6 +267,8 @@ static int open_env(const char *directory, int control_fd, const struct stat *co
   if (!rc) rc = zp_bell_open(env->directory, &env->bell);
   if (!rc) rc = open_mdb(env);
   if (rc) {
+    /* Its files are being removed, and some are gone already. */
+    if (env->control && atomic_load(&env->control->retired)) rc = zp_fail(ZP_ENOSTORE, "there is no store in %s any more", directory);
     free_env(env); /* closing control ends the size lock */
     return rc;
   }

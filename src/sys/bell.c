@@ -2,16 +2,12 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -19,6 +15,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "sys/interrupt.h"
+#include "sys/shared.h"
 
 /* So many that ten thousand waiters on as many keys seldom share one: then a ring of one wakes the other needlessly. */
 enum { BUCKETS = 1 << 16, FILE_SIZE = BUCKETS * sizeof(uint64_t) };
@@ -31,49 +28,18 @@ struct zp_bell {
   _Atomic uint64_t *buckets;
 };
 
-static int path_of(const char *directory, char path[PATH_MAX]) {
-  int size = snprintf(path, PATH_MAX, "%s/bell", directory);
-  return size < PATH_MAX ? 0 : zp_fail(ZP_ESYS, "the path %.60s... is too long", directory);
-}
+static const char FILE_NAME[] = "bell";
 
-int zp_bell_create(const char *directory) {
-  char path[PATH_MAX];
-  int rc = path_of(directory, path);
-  if (rc) return rc;
-  int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (fd < 0) return zp_fail_errno("cannot make %s", path);
-  int error = posix_fallocate(fd, 0, FILE_SIZE);
-  close(fd);
-  if (!error) return 0;
-  unlink(path);
-  errno = error;
-  zp_fail_errno("cannot make %s", path);
-  return error == ENOSPC ? ZP_EFULL : ZP_ESYS;
-}
+int zp_bell_create(const char *directory) { return zp_shared_create(directory, FILE_NAME, FILE_SIZE); }
 
 int zp_bell_open(const char *directory, zp_bell **out) {
-  char path[PATH_MAX];
-  int rc = path_of(directory, path);
-  if (rc) return rc;
-  int fd = open(path, O_RDWR | O_CLOEXEC);
-  if (fd < 0 && errno == ENOENT) return zp_fail(ZP_ENOSTORE, "there is no state in %s", directory);
-  if (fd < 0) return zp_fail_errno("cannot open %s", path);
-  struct stat info;
-  if (fstat(fd, &info) < 0 || info.st_size != FILE_SIZE) {
-    close(fd);
-    return zp_fail(ZP_ESTORE, "%s is damaged", path);
-  }
-  void *map = mmap(NULL, FILE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  int error = errno;
-  close(fd);
-  if (map == MAP_FAILED) {
-    errno = error;
-    return zp_fail_errno("cannot map %s", path);
-  }
   zp_bell *bell = malloc(sizeof *bell);
-  if (!bell) {
-    munmap(map, FILE_SIZE);
-    return zp_fail(ZP_ENOMEM, "out of memory");
+  if (!bell) return zp_fail(ZP_ENOMEM, "out of memory");
+  void *map;
+  int rc = zp_shared_open(directory, FILE_NAME, FILE_SIZE, &map);
+  if (rc) {
+    free(bell);
+    return rc;
   }
   bell->buckets = map;
   *out = bell;
@@ -82,7 +48,7 @@ int zp_bell_open(const char *directory, zp_bell **out) {
 
 void zp_bell_close(zp_bell **bell) {
   if (!*bell) return;
-  munmap((void *)(*bell)->buckets, FILE_SIZE);
+  zp_shared_close((void *)(*bell)->buckets, FILE_SIZE);
   free(*bell);
   *bell = NULL;
 }

@@ -1,21 +1,18 @@
 #include "sys/table.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "sys/alive.h"
+#include "sys/shared.h"
 
 static const char MAGIC[8] = "zp-table";
 
@@ -115,68 +112,42 @@ static uint64_t boot_time(void) {
 
 /* ---- the file ---- */
 
-static int path_of(const char *directory, char path[PATH_MAX]) {
-  int size = snprintf(path, PATH_MAX, "%s/processes", directory);
-  return size < PATH_MAX ? 0 : zp_fail(ZP_ESYS, "the path %.60s... is too long", directory);
-}
+static const char FILE_NAME[] = "processes";
 
 int zp_table_create(const char *directory) {
-  char path[PATH_MAX];
-  int rc = path_of(directory, path);
+  int rc = zp_shared_create(directory, FILE_NAME, sizeof(zp_table_file));
   if (rc) return rc;
-  int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (fd < 0) return zp_fail_errno("cannot make %s", path);
-  struct {
-    char magic[sizeof MAGIC];
-    uint32_t version, slot_count;
-  } head = {.version = VERSION, .slot_count = ZP_TABLE_SLOTS};
-  memcpy(head.magic, MAGIC, sizeof MAGIC);
-  int error = posix_fallocate(fd, 0, sizeof(zp_table_file));
-  if (!error && pwrite(fd, &head, sizeof head, 0) != (ssize_t)sizeof head) error = errno;
-  close(fd);
-  if (!error) return 0;
-  unlink(path);
-  errno = error;
-  zp_fail_errno("cannot make %s", path);
-  return error == ENOSPC || error == EDQUOT ? ZP_EFULL : ZP_ESYS;
+  void *map;
+  rc = zp_shared_open(directory, FILE_NAME, sizeof(zp_table_file), &map);
+  if (rc) return rc;
+  zp_table_file *file = map;
+  memcpy(file->magic, MAGIC, sizeof MAGIC);
+  file->version = VERSION;
+  file->slot_count = ZP_TABLE_SLOTS;
+  zp_shared_close(map, sizeof(zp_table_file));
+  return 0;
 }
 
 int zp_table_open(const char *directory, zp_table **out) {
-  char path[PATH_MAX];
-  int rc = path_of(directory, path);
-  if (rc) return rc;
-  int fd = open(path, O_RDWR | O_CLOEXEC);
-  if (fd < 0 && errno == ENOENT) return zp_fail(ZP_ENOSTORE, "there is no state in %s", directory);
-  if (fd < 0) return zp_fail_errno("cannot open %s", path);
-  struct stat info;
-  if (fstat(fd, &info) < 0 || info.st_size != sizeof(zp_table_file)) {
-    close(fd);
-    return zp_fail(ZP_ESTORE, "%s is damaged", path);
-  }
-  zp_table_file *map = mmap(NULL, sizeof(zp_table_file), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  int error = errno;
-  close(fd);
-  if (map == MAP_FAILED) {
-    errno = error;
-    return zp_fail_errno("cannot map %s", path);
-  }
   zp_table *table = malloc(sizeof *table);
-  if (!table) rc = zp_fail(ZP_ENOMEM, "out of memory");
-  else if (memcmp(map->magic, MAGIC, sizeof MAGIC) != 0 || map->version != VERSION || map->slot_count != ZP_TABLE_SLOTS)
-    rc = zp_fail(ZP_ESTORE, "%s is damaged, or of another version", path);
+  if (!table) return zp_fail(ZP_ENOMEM, "out of memory");
+  void *map = NULL;
+  int rc = zp_shared_open(directory, FILE_NAME, sizeof(zp_table_file), &map);
+  table->file = map;
+  if (!rc && (memcmp(table->file->magic, MAGIC, sizeof MAGIC) != 0 || table->file->version != VERSION ||
+              table->file->slot_count != ZP_TABLE_SLOTS))
+    rc = zp_fail(ZP_ESTORE, "the table of processes in %s is damaged, or of another version", directory);
   if (rc) {
-    munmap(map, sizeof(zp_table_file));
-    free(table);
+    zp_table_close(&table);
     return rc;
   }
-  table->file = map;
   *out = table;
   return 0;
 }
 
 void zp_table_close(zp_table **table) {
   if (!*table) return;
-  munmap((*table)->file, sizeof(zp_table_file));
+  zp_shared_close((*table)->file, sizeof(zp_table_file));
   free(*table);
   *table = NULL;
 }
@@ -228,54 +199,23 @@ static void set_name(char to[ZP_TABLE_NAME_SIZE], const char *name) {
 
 /* ---- who is there ---- */
 
+/* Ticks of the kernel as boot-time clock, rounded down. */
+static uint64_t boot_time_of(uint64_t ticks) {
+  uint64_t rate = (uint64_t)sysconf(_SC_CLK_TCK);
+  return ticks / rate * SECOND + ticks % rate * SECOND / rate;
+}
+
 static bool exists(pid_t pid) { return kill(pid, 0) == 0 || errno != ESRCH; }
-
-static const char *skip_words(const char *at, int count) {
-  for (; at && count > 0; count--) {
-    at = strchr(at, ' ');
-    if (at) at++;
-  }
-  return at;
-}
-
-/* What the kernel says about a process. */
-typedef struct report {
-  char state;
-  uint64_t started; /* boot-time clock, rounded down to a tick */
-  int exitcode;     /* of a dead one */
-} report;
-
-/* False if the kernel says nothing: the process is not there, or there is no /proc. */
-static bool ask_kernel(pid_t pid, report *out) {
-  enum { STATE_TO_START = 22 - 3, START_TO_EXIT = 52 - 22 }; /* distances of the fields, see proc(5) */
-  char path[32], text[1024];
-  snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-  if (fd >= 0) close(fd);
-  if (size <= 0) return false;
-  text[size] = '\0';
-  const char *name_end = strrchr(text, ')'); /* a name may have anything in it, but nothing behind it has this */
-  const char *state = name_end ? skip_words(name_end, 1) : NULL;
-  const char *start = skip_words(state, STATE_TO_START), *code = skip_words(start, START_TO_EXIT);
-  if (!code) return false;
-  uint64_t ticks = strtoull(start, NULL, 10), rate = (uint64_t)sysconf(_SC_CLK_TCK);
-  int status = atoi(code);
-  out->state = *state;
-  out->started = ticks / rate * SECOND + ticks % rate * SECOND / rate;
-  out->exitcode = WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
-  return true;
-}
 
 typedef enum sighting { NOWHERE, ALIVE, DEAD /* but not reaped */ } sighting;
 
 /* The process with that pid that the kernel started by then (boot-time clock). Of a dead one the exit code as well. */
 static sighting look_for(pid_t pid, uint64_t started_by, int *exitcode) {
-  report now;
+  zp_alive_report now;
   if (!exists(pid)) return NOWHERE;
-  if (!ask_kernel(pid, &now)) return exists(pid) ? ALIVE : NOWHERE;
-  if (now.started > started_by) return NOWHERE; /* another one */
-  if (now.state != 'Z' && now.state != 'X') return ALIVE;
+  if (!zp_alive_ask(pid, &now)) return exists(pid) ? ALIVE : NOWHERE;
+  if (boot_time_of(now.start) > started_by) return NOWHERE; /* another one */
+  if (!now.is_dead) return ALIVE;
   *exitcode = now.exitcode;
   return DEAD;
 }
@@ -433,8 +373,8 @@ zp_table_row zp_table_enlist(zp_table *table, const char *name) {
     if (look_for(self, started_by(word, is.order), &exitcode) == ALIVE) return (zp_table_row){0};
   }
   uint64_t now = boot_time();
-  report kernels;
-  content mine = {.order = ask_kernel(self, &kernels) ? kernels.started : now, .parent = getppid()};
+  zp_alive_report kernels;
+  content mine = {.order = zp_alive_ask(self, &kernels) ? boot_time_of(kernels.start) : now, .parent = getppid()};
   mine.started = zp_clock_wall() - (double)(now - mine.order) * 1e-9;
   zp_table_row row = claim(table, name, &mine);
   uint64_t word;

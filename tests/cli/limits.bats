@@ -92,10 +92,12 @@ local function fill(spare)
 end
 local function descriptors()
   for _ = 1, 3 do collectgarbage() end -- what is finalised may have held something that is
-  local count = 0
-  local pipe <close> = io.popen("ls /proc/" .. zproc.getpid() .. "/fd")
-  for _ in pipe:lines() do count = count + 1 end
-  return count
+  -- Not by io.popen, which has the other end of its pipe open for a moment.
+  local path = os.tmpname()
+  os.execute(("ls /proc/%d/fd | wc -l >%s"):format(zproc.getpid(), path))
+  local file <close> = assert(io.open(path))
+  os.remove(path)
+  return tonumber(file:read "a")
 end
 
 --- With ever more descriptors, until it works; it has to fail at least so often.
