@@ -21,6 +21,7 @@ local AHEAD_ITEMS <const>, AHEAD_BYTES <const> = 1 << 20, 4 << 20 -- that an ite
 local AHEAD_SECONDS <const> = 0.005 -- at a time
 local LOOK <const> = 0.1 -- seconds between looks whether workers have died
 local MAX_ATTEMPTS <const> = 3
+local FAILURES_MAX <const> = 5 -- of workers, in a row
 
 local OPTIONS <const> = {
   map_iter = "sequence",
@@ -186,13 +187,21 @@ end
 
 -- ---- workers ----
 
---- Start workers until so many are alive.
+--- Start workers until so many are alive. One that was killed is replaced without a word; but when several in a row could not do their
+--- work, no more of them will, and what the last one has said is raised.
 local function ensure_workers(self, count, pool, only)
   local alive = 0
   for i = #self.worker_list, 1, -1 do
     local one = self.worker_list[i]
     if not one.is_alive then
       table.remove(self.worker_list, i)
+      if one.exitcode > 0 then
+        self._worker_failures = (self._worker_failures or 0) + 1
+        if self._worker_failures > FAILURES_MAX then
+          self._worker_failures = 0
+          one:wait()
+        end
+      end
     elseif one.pool == pool then
       alive = alive + 1
     end
@@ -275,6 +284,7 @@ local function fetch(self, into, offset)
       self._place, self._count = 0, to - self._position
       self._position = to
       self._unacknowledged = true
+      self._context._worker_failures = 0
       if self._source then read_ahead(self) end
       tell_progress(self)
       return true
