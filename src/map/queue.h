@@ -5,8 +5,8 @@
  * every step is one commit: whoever dies, dies before it or after it, and what he leaves is whole.
  *
  * A task has a specification (bytes that say what to do) and items, which are numbered from 0 and come in blocks, or are implied by the
- * specification. A worker claims a chunk of consecutive items, at most one at a time, and finishes it by leaving its result. Claims tile the
- * sequence, so results do; the consumer takes them by position, and acknowledges what it needs no more, which is then removed.
+ * specification. A worker claims a chunk of consecutive items, at most one at a time, and finishes it by leaving its result. Claims
+ * tile the sequence, so results do; the consumer takes them by position, and acknowledges what it needs no more, which is then removed.
  *
  * Chunks grow and shrink with the measured cost of an item, and become small towards the end, so that all workers end together.
  * What was not taken yet is limited in bytes; beyond that nothing is claimed until the consumer goes on.

@@ -26,8 +26,8 @@ enum {
    died, which is told on stderr. Returns the exit status. */
 int zp_serve(const char *directory, const char *alias, bool again);
 
-/* The same in a thread of the owner, until the descriptor `stop` can be read. With the owner it ends and leaves all as it is. ready(context)
-   is called when it has all that it needs, or has failed to get it. */
+/* The same in a thread of the owner, until the descriptor `stop` can be read. With the owner it ends and leaves all as it is.
+   ready(context, is_ready) is called when it has all that it needs, or has failed to get it. */
 int zp_serve_in_thread(const char *directory, int listener, int stop, void (*ready)(void *context, bool is_ready), void *context);
 
 #endif

@@ -122,8 +122,8 @@ static int put_with_held(sink *self, const unsigned char *data, size_t size) {
   return rc;
 }
 
-/* Whether the unfinished line at the end of a text is to be held. On standard error it is. Of standard output stdio writes whole buffers when
-   they are full, wherever that may be; anything else was flushed by somebody who wants to see it. */
+/* Whether the unfinished line at the end of a text is to be held. On standard error it is. Of standard output stdio writes whole buffers
+   when they are full, wherever that may be; anything else was flushed by somebody who wants to see it. */
 static bool is_to_hold(const sink *self, size_t size, size_t tail) {
   if (!mutex || atomic_load_explicit(&is_exiting, memory_order_relaxed) || self->held.size + tail > HELD_MAX) return false;
   if (atomic_load_explicit(&is_forking, memory_order_relaxed)) return !self->is_terminal;

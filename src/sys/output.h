@@ -20,7 +20,8 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-/* Replace stdout and stderr. Early in main, before anything has learnt what they are. If there is no memory for it they stay as they are. */
+/* Replace stdout and stderr. Early in main, before anything has learnt what they are. If there is no memory for it they stay as they
+   are. */
 void zp_output_open(void);
 
 /* From here on there is more than one who writes. Called before each start of a thread; cheap but for the first time. */
