@@ -104,8 +104,9 @@ int zp_store_get(zp_store *store, zp_bytes key, zp_bytes *value);
 int zp_store_count(zp_store *store, uint64_t *count);
 
 /* Within a read: walk the live keys in byte order. zp_store_first goes to the first key, zp_store_next to the following
-   one, zp_store_last to the last, zp_store_seek to the first one that is not before `from`: 1 and the pair, 0 at the end, or an error. `key` is unescaped into memory of the handle,
-   borrowed until the next step. Superseded versions cost O(log n) per key, not O(versions). */
+   one, zp_store_last to the last, zp_store_seek to the first one that is not before `from`: 1 and the pair, 0 at the end, or
+   an error. `key` is unescaped into memory of the handle, borrowed until the next step. Superseded versions cost O(log n)
+   per key, not O(versions). */
 int zp_store_first(zp_store *store, zp_bytes *key, zp_bytes *value);
 int zp_store_next(zp_store *store, zp_bytes *key, zp_bytes *value);
 int zp_store_seek(zp_store *store, zp_bytes from, zp_bytes *key, zp_bytes *value);

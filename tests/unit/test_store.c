@@ -416,6 +416,34 @@ static void keys_are_walked_in_byte_order_whatever_they_hold(void **unused) {
   zp_store_close(&store);
 }
 
+static void a_walk_can_begin_anywhere(void **unused) {
+  (void)unused;
+  zp_store *store = open_store("main"), *other = open_store("other");
+  zp_change changes[] = {put("b", "1"), put("bb", "2"), put("d", "3"), put("x", "4")};
+  must(zp_store_commit(store, changes, 4, NULL, NULL));
+  set(other, "c", "not here");
+  set(store, "x", NULL);
+  set(store, "d", "5"); /* several versions */
+  static const char *const from[] = {"", "b", "ba", "bb", "bc", "d", "da", "x"};
+  static const char *const found[] = {"b", "b", "bb", "bb", "d", "d", NULL, NULL};
+  zp_bytes key, value;
+  must(zp_store_read_begin(store));
+  for (size_t i = 0; i < sizeof from / sizeof *from; i++) {
+    int rc = zp_store_seek(store, bytes(from[i]), &key, &value);
+    must(rc);
+    assert_int_equal(rc, found[i] != NULL);
+    if (found[i]) assert_true(bytes_are(key, found[i]));
+  }
+  assert_int_equal(zp_store_seek(store, bytes("ba"), &key, &value), 1);
+  assert_int_equal(zp_store_next(store, &key, &value), 1);
+  assert_true(bytes_are(key, "d"));
+  assert_true(bytes_are(value, "5"));
+  assert_int_equal(zp_store_next(store, &key, &value), 0);
+  zp_store_read_end(store);
+  zp_store_close(&other);
+  zp_store_close(&store);
+}
+
 static void the_longest_keys_fit_and_longer_ones_do_not(void **unused) {
   (void)unused;
   zp_store *store = open_store("main");
@@ -1210,6 +1238,7 @@ int main(void) {
       IN_STORE(values_that_cannot_be_are_refused),
       IN_STORE(namespaces_do_not_see_each_other),
       IN_STORE(keys_are_walked_in_byte_order_whatever_they_hold),
+      IN_STORE(a_walk_can_begin_anywhere),
       IN_STORE(the_longest_keys_fit_and_longer_ones_do_not),
       IN_STORE(a_hundred_thousand_keys_are_cleared_at_once),
       IN_STORE(every_revision_can_be_read_as_it_was),
