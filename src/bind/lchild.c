@@ -47,7 +47,8 @@ void zp_lchild_announce(void) {
   if (is_child) zp_table_start(own_row, getpid());
 }
 
-/* core.note_try(tries, asleep): which try of its target this process, a child, is at, the first is 1; or that it waits before that. */
+/* core.note_try(tries, asleep): which try of its target this process, a child, is at, the first is 1; asleep: it waits before the
+   next one. */
 static int core_note_try(lua_State *L) {
   if (zp_interrupt_is_in_thread()) return 0;
   zp_lchild_announce();
@@ -122,9 +123,9 @@ static _Noreturn void run_child(lua_State *L, lua_State *thread, int arguments, 
   end_child(exit_status);
 }
 
-/* core.start(table, die_with_parent, thread, name, finish, argument...) -> Child. In a new process, which is listed in the table (nil:
-   nowhere), run the coroutine with the arguments; finish(child, name, "returned" | "raised" | "yielded", thread, result...) then gives
-   the exit status, unless there is nothing to finish. */
+/* core.start(table, die_with_parent, thread, name, finish, argument...) -> Child. In a new process, which is listed in the table
+   (nil: nowhere), run the coroutine with the arguments; finish(child, name, "returned" | "raised" | "yielded", thread, result...)
+   then gives the exit status, unless there is nothing to finish. */
 static int core_start(lua_State *L) {
   core_check_fork(L);
   zp_table *table = zp_ltable_get(L, 1);
@@ -136,12 +137,10 @@ static int core_start(lua_State *L) {
   int arguments = lua_gettop(L) - 5;
   if (!lua_checkstack(thread, arguments + 4)) return zp_lua_usage(L, "too many arguments for a process: %d", arguments);
   lua_xmove(L, thread, arguments);
-  zp_child **child = lua_newuserdatauv(L, sizeof *child, 1); /* it keeps the table, in which its row is */
+  zp_child **child = lua_newuserdatauv(L, sizeof *child, 0);
   *child = NULL;
   luaL_setmetatable(L, CHILD);
   luaL_checkstack(L, 16, NULL);
-  lua_pushvalue(L, 1);
-  lua_setiuservalue(L, -2, 1);
   zp_lchild_announce();
   zp_table_row row = {0};
   if (table) row = zp_table_claim(table, name);
@@ -152,7 +151,7 @@ static int core_start(lua_State *L) {
     return zp_lua_raise(L, rc);
   }
   if (pid == 0) run_child(L, thread, arguments, row);
-  zp_child_list(*child, row);
+  if (row.file) zp_child_list(*child, table, row);
   return 1;
 }
 

@@ -26,6 +26,7 @@ typedef struct birth {
   _Atomic bool ended; /* and is reaped */
   bool forgotten;     /* there is no handle any more; under the lock */
   zp_table_row row;   /* where it is listed; under the lock */
+  zp_table *table;    /* kept for the row; NULL if it is not listed */
   struct birth *next;
 } birth;
 
@@ -123,10 +124,15 @@ static void prepare_process(void) {
   sigaction(SIGCHLD, &action, NULL);
 }
 
+static void free_birth(birth *entry) {
+  zp_table_close(&entry->table);
+  free(entry);
+}
+
 static void free_graves(birth *entry) {
   while (entry) {
     birth *next = entry->next;
-    free(entry);
+    free_birth(entry);
     entry = next;
   }
 }
@@ -191,8 +197,9 @@ int zp_child_fork(bool die_with_parent, zp_child **out, pid_t *out_pid) {
   return 0;
 }
 
-void zp_child_list(zp_child *child, zp_table_row row) {
+void zp_child_list(zp_child *child, zp_table *table, zp_table_row row) {
   sigset_t before;
+  child->birth->table = zp_table_keep(table);
   zp_table_start(row, child->pid);
   block(&before);
   take_lock();
@@ -342,11 +349,10 @@ void zp_child_close(zp_child **handle) {
     block(&before);
     take_lock();
     child->birth->forgotten = true;
-    child->birth->row = (zp_table_row){0}; /* the table may be closed now */
     bool ended = has_ended(child);
     give_lock();
     unblock(&before);
-    if (ended) free(child->birth);
+    if (ended) free_birth(child->birth);
   }
   free(child);
 }

@@ -29,9 +29,9 @@ typedef struct zp_child zp_child;
    child when the thread that forked it ends, however it ends. */
 int zp_child_fork(bool die_with_parent, zp_child **child, pid_t *pid);
 
-/* In the parent, right after the fork: list the child in this row, which was claimed for it. Its end is noted there as long as there is
-   a handle; the table must stay open until that is closed. */
-void zp_child_list(zp_child *child, zp_table_row row);
+/* In the parent, right after the fork: list the child in this row of the table, which was claimed for it. Its end is noted there,
+   whether or not there still is a handle; until then the table is kept. */
+void zp_child_list(zp_child *child, zp_table *table, zp_table_row row);
 
 /* After a fork that has failed with errno: ZP_ESYS, and words that say why `what` could not be started. */
 int zp_child_fail_fork(const char *what);

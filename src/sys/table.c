@@ -59,6 +59,7 @@ typedef struct zp_table_file zp_table_file;
 
 struct zp_table {
   zp_table_file *file;
+  _Atomic unsigned holders;
 };
 
 /* ---- the control word: phase 3 bits, value 10, pid 22 (the kernel has none above 2^22), generation 29 ---- */
@@ -134,6 +135,7 @@ int zp_table_open(const char *directory, zp_table **out) {
   void *map = NULL;
   int rc = zp_shared_open(directory, FILE_NAME, sizeof(zp_table_file), &map);
   table->file = map;
+  atomic_init(&table->holders, 1);
   if (!rc && (memcmp(table->file->magic, MAGIC, sizeof MAGIC) != 0 || table->file->version != VERSION ||
               table->file->slot_count != ZP_TABLE_SLOTS))
     rc = zp_fail(ZP_ESTORE, "the table of processes in %s is damaged, or of another version", directory);
@@ -145,11 +147,17 @@ int zp_table_open(const char *directory, zp_table **out) {
   return 0;
 }
 
-void zp_table_close(zp_table **table) {
-  if (!*table) return;
-  zp_shared_close((*table)->file, sizeof(zp_table_file));
-  free(*table);
-  *table = NULL;
+zp_table *zp_table_keep(zp_table *table) {
+  atomic_fetch_add(&table->holders, 1);
+  return table;
+}
+
+void zp_table_close(zp_table **handle) {
+  zp_table *table = *handle;
+  *handle = NULL;
+  if (!table || atomic_fetch_sub(&table->holders, 1) > 1) return;
+  zp_shared_close(table->file, sizeof(zp_table_file));
+  free(table);
 }
 
 void zp_table_detach(zp_table *table) {

@@ -34,7 +34,7 @@
  * All processes must see the same pids (be in one pid namespace).
  *
  * Fork: a child goes on with the mapping, and knows its own row by the handle that it inherits. Threads: all functions
- * but open, close and detach may be called at once. Errors: 0 or ZP_E*. zp_table_start and zp_table_end are
+ * may be called at once, as long as the table has a holder. Errors: 0 or ZP_E*. zp_table_start and zp_table_end are
  * async-signal-safe.
  */
 #ifndef ZP_SYS_TABLE_H
@@ -50,8 +50,8 @@ typedef struct zp_table zp_table;
 
 enum { ZP_TABLE_SLOTS = 4096, ZP_TABLE_NAME_SIZE = 88 /* with the NUL */ };
 
-/* A handle to a row; all zero: not listed, and everything that is done with it does nothing. It is valid until the table is
-   closed. */
+/* A handle to a row; all zero: not listed, and everything that is done with it does nothing. It is valid as long as the
+   table has a holder. */
 typedef struct zp_table_row {
   struct zp_table_file *file;
   uint32_t index, generation;
@@ -77,9 +77,14 @@ typedef struct zp_process {
 /* Make the table's file (allocated in full, so that using it cannot fail for want of space). ZP_EFULL, ZP_ESYS. */
 int zp_table_create(const char *directory);
 
-/* Map the table of a directory. ZP_ENOSTORE if there is none. */
+/* Map the table of a directory, for one holder. ZP_ENOSTORE if there is none. */
 int zp_table_open(const char *directory, zp_table **table);
-void zp_table_close(zp_table **table); /* nulls, may be called twice */
+
+/* One more holder, who closes it, too: for rows that are needed longer than whoever has opened the table. */
+zp_table *zp_table_keep(zp_table *table);
+
+/* Let go of it; it is unmapped with the last holder. Nulls, may be called twice. */
+void zp_table_close(zp_table **table);
 
 /* Let go of the file and its memory while handles to rows may still be in use: what is done with them from here on does
    nothing. */

@@ -227,6 +227,25 @@ describe("the table of processes", function()
     refuses("this Context is closed", closed.processes, closed)
   end)
 
+  it("has the end of a process that its parent has forgotten", function()
+    local function start()
+      zproc.process(function(state)
+        state:get_when_equal("go", true)
+        zproc.exit(3)
+      end, ctx.server_address, { name = "forgotten" })
+    end
+    start()
+    collectgarbage()
+    collectgarbage()
+    assert.equal("running", find(ctx:processes(), { name = "forgotten" }).state)
+    ctx.state.go = true
+    local row = eventually("it ends", function()
+      local now = find(ctx:processes(), { name = "forgotten" })
+      return now.state ~= "running" and now
+    end)
+    assert.same({ "exited", 3 }, { row.state, row.exitcode })
+  end)
+
   it("survives its Context for those that still run", function()
     local own = zproc.context { cleanup = false }
     local process = own:process(function() zproc.sleep(GENEROUS) end)

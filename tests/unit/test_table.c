@@ -421,6 +421,18 @@ static void a_detached_table_takes_everything_and_keeps_nothing(void **unused) {
   assert_int_equal(must_find("x")->tries, 1);
 }
 
+static void a_table_is_there_until_its_last_holder_has_closed_it(void **unused) {
+  (void)unused;
+  zp_table_row row = zp_table_claim(table, "x");
+  zp_table_start(row, getpid());
+  zp_table *kept = zp_table_keep(table);
+  zp_table_close(&table);
+  assert_null(table);
+  zp_table_end(row, getpid(), 7);
+  table = kept;
+  assert_int_equal(must_find("x")->exitcode, 7);
+}
+
 /* ---- many at once, some of them killed ---- */
 
 /* A name that says the same thing over and over: the pid and a number. */
@@ -575,6 +587,7 @@ int main(void) {
       test(what_is_gone_is_taken_when_nothing_else_is_left),
       test(a_claim_whose_maker_was_killed_is_void),
       test(a_detached_table_takes_everything_and_keeps_nothing),
+      test(a_table_is_there_until_its_last_holder_has_closed_it),
       test(rows_are_whole_and_no_slot_is_lost_while_writers_are_killed),
       test(claims_at_the_same_time_get_different_slots),
       test(a_directory_without_a_table_or_with_another_file_is_an_error),
