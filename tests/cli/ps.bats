@@ -17,7 +17,7 @@ local zproc = require "zproc"
 local ctx = zproc.context()
 ctx:process(function() zproc.exit(3) end, { name = "has left" })
 pcall(ctx.process_list[1].wait, ctx.process_list[1])
-ctx:process(function(state) state:get_when_equal("never", 1) end, { name = "stays" })
+ctx:process(function(state) state:get_when_equal("never", 1) end, { name = os.getenv "NAME" or "stays" })
 ctx:ping() -- then the server is in the list, too
 assert(os.execute(("%s ps %s %s"):format(os.getenv "ZPROC", ctx.server_address, table.concat(arg, " "))))
 LUA
@@ -34,6 +34,14 @@ LUA
   [[ "$output" =~ running\ +1\ +[0-9-]+\ [0-9:]+\ +-\ +server ]]
   [[ "$output" =~ exited\ +1\ +[0-9-]+\ [0-9:]+\ +3\ +has\ left ]]
   [[ "$output" =~ running\ +1\ +[0-9-]+\ [0-9:]+\ +-\ +stays ]]
+}
+
+@test "ps has one line for each process, whatever its name" {
+  NAME=$'two\nlines' within
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [ "${#lines[@]}" -eq 5 ]
+  [[ "$output" == *"two?lines"* ]]
 }
 
 @test "ps --json is for programs" {

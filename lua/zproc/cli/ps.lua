@@ -14,9 +14,9 @@ local USAGE_ERROR <const> = 2
 local help = [[
 usage: zproc ps ADDRESS [--json]
 
-List the processes of the server at the address in the order of their starts: the script, the server, and all that was started, those
-that have ended included until their place is needed. STATE is running, retrying (it waits before the next try), exited, or gone (it
-is there no more, and nobody saw how it ended). EXIT is the exit status, or -N after signal N.
+List the processes of the server at the address in the order of their starts: the script, the server, and all that was started.
+Those that have ended are listed until their place is needed. STATE is running, retrying (it waits before the next try), exited,
+or gone (it is there no more, and nobody saw how it ended). EXIT is the exit status, or -N after signal N.
 
 With --json the list is an array of objects with pid, parent, state, tries, started (seconds since the epoch), name, and exitcode
 once it has exited.
@@ -24,11 +24,12 @@ once it has exited.
 
 local COLUMNS <const> = { "PID", "PARENT", "STATE", "TRIES", "START", "EXIT", "NAME" }
 
---- The cells of one line.
+--- The cells of one line, whatever there is in a name.
 local function cells(row)
   return {
     tostring(row.pid), tostring(row.parent), row.state, tostring(row.tries),
-    os.date("%Y-%m-%d %H:%M:%S", math.floor(row.started)), row.exitcode and tostring(row.exitcode) or "-", row.name,
+    os.date("%Y-%m-%d %H:%M:%S", math.floor(row.started)), row.exitcode and tostring(row.exitcode) or "-",
+    (row.name:gsub("%c", "?")),
   }
 end
 
@@ -48,11 +49,11 @@ local function format(rows)
   return table.concat(lines, "\n") .. "\n"
 end
 
---- For programs.
+--- For programs. An empty table would be an object.
 local function encode(rows)
   local ok, json = pcall(require, "cjson")
   if not ok then return nil, "ps: --json takes the Lua module cjson (Debian: lua-cjson)" end
-  return json.encode(#rows > 0 and rows or json.empty_array) .. "\n"
+  return (#rows > 0 and json.encode(rows) or "[]") .. "\n"
 end
 
 --- List.
