@@ -132,9 +132,10 @@ describe("a server", function()
   it("leaves no descriptor behind, nor a process, however many Contexts there are", function()
     local function descriptors()
       collectgarbage()
-      local count = 0
-      local pipe <close> = assert(io.popen("ls /proc/" .. zproc.getpid() .. "/fd"))
-      for _ in pipe:lines() do count = count + 1 end
+      local path, count = os.tmpname(), 0 -- a pipe would have a second end for a moment
+      os.execute(("ls /proc/%d/fd >%s"):format(zproc.getpid(), path))
+      for _ in io.lines(path) do count = count + 1 end
+      os.remove(path)
       return count
     end
     zproc.context():close()
