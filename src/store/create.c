@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
-#include "store/env.h"
+#include "store/handle.h"
 
 enum { DEFAULT_REVISIONS = 200000, DEFAULT_BYTES = 64 << 20 };
 
@@ -27,21 +27,30 @@ static int fail_code(const char *directory, int code, const char *what) {
   return zp_fail_errno("cannot make a store in %s: %s", directory, what);
 }
 
-/* Without WRITEMAP, so that LMDB writes by system calls, which fail properly where there is no space. */
-static int make_trees(const char *directory) {
+/* Without WRITEMAP, so that LMDB writes by system calls, which fail properly where there is no space. In data that are there already
+   nothing changes. *oldest: the oldest revision that is kept. */
+static int make_trees(const char *directory, off_t size, uint64_t *oldest) {
   MDB_env *mdb;
   MDB_txn *txn = NULL;
+  MDB_cursor *cursor;
   MDB_dbi tree;
+  zp_log_span span;
   int rc = mdb_env_create(&mdb);
   if (rc) return fail_code(directory, rc, "mdb_env_create");
   rc = mdb_env_set_maxdbs(mdb, 3);
   if (!rc) rc = mdb_env_set_maxreaders(mdb, ZP_STORE_READERS);
-  if (!rc) rc = mdb_env_set_mapsize(mdb, ZP_STORE_INITIAL_SIZE);
+  if (!rc) rc = mdb_env_set_mapsize(mdb, size > ZP_STORE_INITIAL_SIZE ? (size_t)size : ZP_STORE_INITIAL_SIZE);
   if (!rc) rc = mdb_env_open(mdb, directory, MDB_NOSYNC | MDB_NOTLS, 0600);
   if (!rc) rc = mdb_txn_begin(mdb, NULL, 0, &txn);
   if (!rc) rc = mdb_dbi_open(txn, "namespaces", MDB_CREATE, &tree);
   if (!rc) rc = mdb_dbi_open(txn, "versions", MDB_CREATE, &tree);
   if (!rc) rc = mdb_dbi_open(txn, "log", MDB_CREATE, &tree);
+  if (!rc) rc = mdb_cursor_open(txn, tree, &cursor);
+  if (!rc) {
+    rc = zp_log_span_find(cursor, &span);
+    *oldest = span.oldest;
+    mdb_cursor_close(cursor);
+  }
   if (!rc) {
     rc = mdb_txn_commit(txn);
     txn = NULL;
@@ -51,8 +60,21 @@ static int make_trees(const char *directory) {
   return rc ? fail_code(directory, rc, "data.mdb") : 0;
 }
 
-static int allocate(int directory_fd, const char *directory, const char *file, off_t size, int *out) {
-  int fd = openat(directory_fd, file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+/* Put a link to the data in the directory. *size: how long they are; 0: new. */
+static int place_data(int directory_fd, const char *directory, const char *data_file, off_t *size) {
+  int fd = open(data_file, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (fd < 0) return zp_fail_errno("cannot open %s", data_file);
+  struct stat status;
+  int code = fstat(fd, &status) < 0 ? errno : 0;
+  *size = status.st_size;
+  close(fd);
+  if (code) return fail_code(directory, code, data_file);
+  if (symlinkat(data_file, directory_fd, "data.mdb") < 0) return zp_fail_errno("cannot make a store in %s", directory);
+  return 0;
+}
+
+static int allocate(int directory_fd, const char *directory, const char *file, off_t size, int flags, int *out) {
+  int fd = openat(directory_fd, file, O_RDWR | O_CREAT | O_CLOEXEC | flags, 0600);
   if (fd < 0) return fail_code(directory, errno, file);
   int code = zp_env_allocate(fd, 0, size);
   if (code || !out) close(fd);
@@ -60,9 +82,9 @@ static int allocate(int directory_fd, const char *directory, const char *file, o
   return code ? fail_code(directory, code, file) : 0;
 }
 
-static int make_control(int directory_fd, const char *directory, const zp_store_limits *limits) {
+static int make_control(int directory_fd, const char *directory, const zp_store_limits *limits, bool is_synced, uint64_t oldest) {
   int fd;
-  int rc = allocate(directory_fd, directory, "control.new", sizeof(zp_control), &fd);
+  int rc = allocate(directory_fd, directory, "control.new", sizeof(zp_control), O_NOFOLLOW, &fd);
   if (rc) return rc;
   zp_control *control = mmap(NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   int number = errno;
@@ -73,6 +95,12 @@ static int make_control(int directory_fd, const char *directory, const zp_store_
   control->size = sizeof *control;
   control->limits.keep_revisions = limits && limits->keep_revisions ? limits->keep_revisions : DEFAULT_REVISIONS;
   control->limits.keep_bytes = limits && limits->keep_bytes ? limits->keep_bytes : DEFAULT_BYTES;
+  control->is_synced = is_synced;
+  /* What was given up before is not known in detail. */
+  for (int place = 0; place < ZP_STORE_PLACES; place++) {
+    atomic_store(&control->trimmed[place], oldest);
+    atomic_store(&control->forgotten[place], oldest);
+  }
   rc = zp_env_init_writer_lock(control);
   munmap(control, sizeof *control);
   if (!rc && renameat(directory_fd, "control.new", directory_fd, "control") < 0)
@@ -87,7 +115,9 @@ static void remove_parts(int directory_fd) {
   unlinkat(directory_fd, "bell", 0);
 }
 
-int zp_store_create(const char *directory, const zp_store_limits *limits) {
+int zp_store_create(const char *directory, const zp_store_limits *limits) { return zp_store_create_at(directory, limits, NULL); }
+
+int zp_store_create_at(const char *directory, const zp_store_limits *limits, const zp_store_place *place) {
   int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return zp_fail_errno("cannot make a store in %s", directory);
   int rc = 0;
@@ -101,11 +131,14 @@ int zp_store_create(const char *directory, const zp_store_limits *limits) {
     goto unlock;
   }
   remove_parts(fd);
+  off_t size = 0;
+  uint64_t oldest = 0;
   rc = zp_env_allocate_lock_file(directory);
-  if (!rc) rc = make_trees(directory);
-  if (!rc) rc = allocate(fd, directory, "data.mdb", ZP_STORE_INITIAL_SIZE, NULL);
+  if (!rc && place) rc = place_data(fd, directory, place->data_file, &size);
+  if (!rc) rc = make_trees(directory, size, &oldest);
+  if (!rc && size < ZP_STORE_INITIAL_SIZE) rc = allocate(fd, directory, "data.mdb", ZP_STORE_INITIAL_SIZE, place ? 0 : O_NOFOLLOW, NULL);
   if (!rc) rc = zp_bell_create(directory);
-  if (!rc) rc = make_control(fd, directory, limits);
+  if (!rc) rc = make_control(fd, directory, limits, place && place->is_synced, oldest);
   if (rc) remove_parts(fd);
 unlock:
   flock(fd, LOCK_UN); /* at once, even if a child that was forked meanwhile has the descriptor too */

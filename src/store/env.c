@@ -220,6 +220,7 @@ static int open_trees(zp_env *env) {
 
 /* Under the size lock: mdb_env_open sets the file to the size that it is told. */
 static int open_mdb(zp_env *env) {
+  unsigned flags = ZP_STORE_MDB_FLAGS | (env->control->is_synced ? 0 : ZP_STORE_MDB_UNSYNCED);
   struct stat data;
   char *path = zp_env_path(env->directory, "data.mdb");
   if (!path) return ZP_ENOMEM;
@@ -232,7 +233,7 @@ static int open_mdb(zp_env *env) {
   if (!rc) rc = mdb_env_set_maxdbs(env->mdb, 3);
   if (!rc) rc = mdb_env_set_maxreaders(env->mdb, ZP_STORE_READERS);
   if (!rc) rc = mdb_env_set_mapsize(env->mdb, (size_t)data.st_size);
-  if (!rc) rc = mdb_env_open(env->mdb, env->directory, ZP_STORE_MDB_FLAGS, 0600);
+  if (!rc) rc = mdb_env_open(env->mdb, env->directory, flags, 0600);
   if (!rc) rc = open_trees(env);
   MDB_stat stat;
   if (!rc) rc = mdb_env_stat(env->mdb, &stat);

@@ -39,7 +39,7 @@ typedef struct zp_reader zp_reader;
 typedef struct zp_section zp_section;
 
 enum {
-  ZP_STORE_FORMAT = 2,
+  ZP_STORE_FORMAT = 3,
   ZP_STORE_READERS = 4096,
   ZP_STORE_INITIAL_SIZE = 1 << 20, /* of data.mdb */
   ZP_STORE_PLACES = 64             /* in tables by namespace */
@@ -47,8 +47,9 @@ enum {
 
 #define ZP_STORE_MAGIC "zproc\0\0" /* 8 bytes */
 
-/* LMDB's sync modes: none yet; a power failure may cost the store, the death of any process does not. */
-#define ZP_STORE_MDB_FLAGS (MDB_WRITEMAP | MDB_NOSYNC | MDB_NOMETASYNC | MDB_NOTLS)
+/* Without syncing a power failure may cost the store, the death of any process does not. */
+#define ZP_STORE_MDB_FLAGS (MDB_WRITEMAP | MDB_NOTLS)
+#define ZP_STORE_MDB_UNSYNCED (MDB_NOSYNC | MDB_NOMETASYNC)
 
 /* The file `control`, mapped by every process. */
 typedef struct zp_control {
@@ -57,6 +58,7 @@ typedef struct zp_control {
   uint32_t size; /* of this structure, which depends on the C library's mutex */
   zp_store_limits limits;
   _Atomic uint32_t retired;  /* not 0: the store is given up */
+  uint32_t is_synced;        /* commits are on the disk before they count as done */
   _Atomic uint32_t deleting; /* not 0: keys were deleted since waiters were last told to look */
   char boot[40]; /* the boot of the machine that `writer` is of: a mutex does not survive one */
   _Alignas(64) pthread_mutex_t writer;

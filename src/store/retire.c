@@ -4,13 +4,16 @@
  * The mark is set before the bell is rung, and whoever waits arms the bell before he looks (store.h, waiting): so either he sees
  * the mark or he is woken.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "store/handle.h"
 
@@ -53,4 +56,16 @@ void zp_store_retire(const char *directory) {
   if (tasks) retire(tasks);
   free(tasks);
   retire(directory);
+}
+
+bool zp_store_await_writers(const char *directory, double deadline) {
+  static const struct timespec moment = {.tv_nsec = 1000000};
+  zp_control *control = map_control(directory);
+  if (!control) return true;
+  int rc;
+  while ((rc = pthread_mutex_trylock(&control->writer)) == EBUSY && zp_clock_now() < deadline) nanosleep(&moment, NULL);
+  if (rc == EOWNERDEAD) rc = pthread_mutex_consistent(&control->writer);
+  if (rc == 0) pthread_mutex_unlock(&control->writer);
+  munmap(control, sizeof *control);
+  return rc != EBUSY;
 }

@@ -136,6 +136,10 @@ int zp_store_lock(zp_store *store) {
     }
   }
   if (rc) return rc == ZP_EINTR ? rc : zp_env_fail(store->env, rc, "cannot lock");
+  if (atomic_load_explicit(&store->env->control->retired, memory_order_relaxed)) { /* while this waited */
+    pthread_mutex_unlock(writer);
+    return zp_store_fail_retired(store);
+  }
   store->locked = true;
   atomic_store_explicit(&store->env->lock_thread, zp_env_thread(), memory_order_relaxed);
   return 0;

@@ -61,9 +61,21 @@ typedef struct zp_store_limits {
    several creators at once, one succeeds). */
 int zp_store_create(const char *directory, const zp_store_limits *limits);
 
+/* Where the data of a store are, if not in its directory. */
+typedef struct zp_store_place {
+  const char *data_file; /* absolute; one that is there goes on to be used, at the revision that it has */
+  bool is_synced;        /* each commit is on the disk before it counts as done */
+} zp_store_place;
+
+/* The same with data elsewhere. Everything else, locks and bells, is in the directory as ever, and does not outlive it. */
+int zp_store_create_at(const char *directory, const zp_store_limits *limits, const zp_store_place *place);
+
 /* The store of the directory is given up: from now on every call of every process on it answers ZP_ENOSTORE, and whoever waits
    is woken. For the one who is about to remove the directory. Where there is no store nothing happens. */
 void zp_store_retire(const char *directory);
+
+/* After that: wait until nobody writes to it any more; false if somebody still does at the deadline (zp_clock_now seconds). */
+bool zp_store_await_writers(const char *directory, double deadline);
 
 /* A new handle on (directory, name of a namespace). Touches no file. ZP_ENOMEM, or ZP_EKEY for an empty name or one
    longer than 255 bytes. */

@@ -211,6 +211,53 @@ static void names_of_namespaces_have_1_to_255_bytes(void **unused) {
   zp_store_close(&store);
 }
 
+/* Data that are elsewhere outlive the directory, with all of their history. */
+static void data_elsewhere_go_on_where_they_were(void **unused) {
+  (void)unused;
+  char data[80], command[300], first[80], second[80];
+  snprintf(data, sizeof data, "%s/kept.mdb", directory);
+  snprintf(first, sizeof first, "%s/first", directory);
+  snprintf(second, sizeof second, "%s/second", directory);
+  zp_store_place place = {.data_file = data, .is_synced = true};
+  for (int round = 0; round < 2; round++) {
+    const char *where = round ? second : first;
+    snprintf(command, sizeof command, "mkdir %s", where);
+    assert_int_equal(system(command), 0);
+    must(zp_store_create_at(where, &limits, &place));
+    zp_store *store = NULL;
+    must(zp_store_open(where, "main", &store));
+    if (round) {
+      expect_now(store, "a", "3");
+      expect_now(store, "gone", NULL);
+      must(zp_store_read_begin_at(store, 1));
+      expect(store, "a", "1");
+      zp_store_read_end(store);
+      uint64_t revision;
+      must(zp_store_read_begin(store));
+      assert_int_equal(zp_store_next_change(store, bytes("a"), 1, &revision), 1);
+      assert_int_equal(revision, 4);
+      zp_store_read_end(store);
+      assert_int_equal(set(store, "b", "new"), 5);
+    } else {
+      assert_int_equal(set(store, "a", "1"), 1);
+      set(store, "gone", "x");
+      set(store, "gone", NULL);
+      assert_int_equal(set(store, "a", "3"), 4);
+    }
+    zp_store_retire(where);
+    assert_true(zp_store_await_writers(where, 0));
+    zp_change change = put("late", "x");
+    assert_int_equal(zp_store_commit(store, &change, 1, NULL, NULL), ZP_ENOSTORE);
+    zp_store_close(&store);
+    snprintf(command, sizeof command, "rm -r %s", where);
+    assert_int_equal(system(command), 0);
+  }
+  place.data_file = "/nowhere/data.mdb";
+  snprintf(command, sizeof command, "mkdir %s", first);
+  assert_int_equal(system(command), 0);
+  assert_int_equal(zp_store_create_at(first, &limits, &place), ZP_ESYS);
+}
+
 static void a_relative_directory_survives_chdir(void **unused) {
   (void)unused;
   char cwd[4096];
@@ -1229,6 +1276,7 @@ int main(void) {
       IN_STORE(a_store_of_another_format_is_refused),
       IN_STORE(the_files_are_private_and_allocated),
       IN_STORE(names_of_namespaces_have_1_to_255_bytes),
+      IN_STORE(data_elsewhere_go_on_where_they_were),
       IN_STORE(a_relative_directory_survives_chdir),
       IN_STORE(a_namespace_that_nobody_wrote_reads_as_empty),
       IN_STORE(what_was_committed_is_read),
