@@ -62,7 +62,7 @@ function context.new(server_address, opts)
   if server_address then
     directory = address.directory("zproc.context", server_address)
   else
-    own = server.start("zproc.context", nil, opts.server_backend)
+    own = server.start("zproc.context", nil, { backend = opts.server_backend })
     server_address, directory = own.server_address, own.directory
   end
   local self = setmetatable({

@@ -31,6 +31,9 @@ local kinds = {
   progress = {
     function(value) return type(value) == "boolean" or type(value) == "function" end, "true, false or a function",
   },
+  sync = {
+    function(value) return value == "never" or value == "interval" or value == "always" end, "'never', 'interval' or 'always'",
+  },
   backend = {
     function(value) return value == "process" or value == "thread" end, "'process' or 'thread'",
   },

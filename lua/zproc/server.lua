@@ -38,23 +38,27 @@ function Server.__tostring(self)
     pid and "pid " .. pid or self.exitcode and "stopped" or "being started again")
 end
 
---- Start a server with an empty state, owned by this process.
+--- Start a server, owned by this process: with an empty state, or with that of a data directory.
 ---@param call string the function's name, for messages
 ---@param server_address string? nil: a random one
----@param backend? "process"|"thread"
+---@param opts? { backend: string?, data_dir: string?, sync: string? }
 ---@return zproc.Server
-function server.start(call, server_address, backend)
+function server.start(call, server_address, opts)
+  opts = opts or {}
   local alias = server_address and address.path(call, server_address)
+  if opts.sync and not opts.data_dir then errors.usage("%s: 'sync' is about a data directory, and there is none", call) end
   core.sweep_directories() -- what processes that were killed have left
+  local keep = opts.data_dir and core.open_keep(opts.data_dir, opts.sync or "interval") or nil
   local store = core.plan_directory()
   -- First of all the server: should this process be killed, it removes what there is by then.
-  local handle = core.start_server(store:path(), alias, backend == "thread")
+  local handle = core.start_server(store:path(), alias, opts.backend == "thread")
   local ok, err = pcall(function()
     store:make()
-    core.create_store(store:path())
+    core.create_store(store:path(), keep)
     handle:listen()
   end)
   if not ok then
+    if keep then keep:close() end
     store:remove()
     handle:stop()
     error(err)
@@ -64,11 +68,12 @@ function server.start(call, server_address, backend)
     directory = store:path(),
     _store = store,
     _handle = handle,
+    _keep = keep,
     _pid = core.getpid(),
   }, Server)
 end
 
---- End the server. The state is gone with it: whoever uses it, or waits at it, gets a ServerLost error.
+--- End the server. The state is gone with it, unless it has a data directory: whoever uses it, or waits at it, gets a ServerLost error.
 ---@return integer exitcode
 function Server:stop()
   if self._pid ~= core.getpid() then
@@ -79,6 +84,7 @@ function Server:stop()
     runtime.remove(self)
     -- First the state: if this process is killed in between, the server does the rest.
     core.retire_store(self.directory)
+    if self._keep then self._keep:close() end
     self._store:remove()
     self.exitcode = self._handle:stop()
   end
@@ -103,15 +109,15 @@ end
 
 --- zproc.start_server([server_address,] [options]): start a server that runs until it is stopped, or this process ends.
 ---@param server_address? string
----@param opts? { backend: string? }
+---@param opts? { backend: string?, data_dir: string?, sync: "never"|"interval"|"always"|nil }
 ---@return zproc.Server server_process
 ---@return string server_address
 function server.start_server(server_address, opts)
   if type(server_address) == "table" and opts == nil then
     server_address, opts = nil, server_address
   end
-  opts = options.check("zproc.start_server", opts, { backend = "backend" })
-  local fresh = server.start("zproc.start_server", server_address, opts.backend)
+  opts = options.check("zproc.start_server", opts, { backend = "backend", data_dir = "string", sync = "sync" })
+  local fresh = server.start("zproc.start_server", server_address, opts)
   runtime.add(fresh)
   return fresh, fresh.server_address
 end

@@ -14,6 +14,7 @@
 #include "bind/core.h"
 #include "bind/lerror.h"
 #include "bind/lsignal.h"
+#include "store/keep.h"
 #include "store/store.h"
 #include "sys/dir.h"
 #include "sys/interrupt.h"
@@ -128,12 +129,35 @@ static int directory_gc(lua_State *L) {
   return 0;
 }
 
-/* core.create_store(directory): the store of a server, and its table of processes */
+#define KEEP "zproc.Keep"
+
+static const char *const sync_names[] = {"never", "interval", "always", NULL};
+
+/* core.open_keep(directory, "never" | "interval" | "always") -> Keep: a directory in which the state of a server is kept. */
+static int core_open_keep(lua_State *L) {
+  static const zp_sync modes[] = {ZP_SYNC_NEVER, ZP_SYNC_INTERVAL, ZP_SYNC_ALWAYS};
+  const char *directory = luaL_checkstring(L, 1);
+  zp_sync sync = modes[luaL_checkoption(L, 2, NULL, sync_names)];
+  zp_keep **keep = lua_newuserdatauv(L, sizeof *keep, 0);
+  *keep = NULL;
+  luaL_setmetatable(L, KEEP);
+  int rc = zp_keep_open(directory, sync, keep);
+  return rc ? zp_lua_raise(L, rc) : 1;
+}
+
+/* keep:close(): let it go, after its store was retired. */
+static int keep_close(lua_State *L) {
+  zp_keep_close((zp_keep **)luaL_checkudata(L, 1, KEEP));
+  return 0;
+}
+
+/* core.create_store(directory, keep or nil): the store of a server, and its table of processes */
 static int core_create_store(lua_State *L) {
   const char *directory = luaL_checkstring(L, 1);
+  zp_keep *keep = lua_isnoneornil(L, 2) ? NULL : *(zp_keep **)luaL_checkudata(L, 2, KEEP);
   zp_store_limits limits = {0, 0};
   int rc = zp_table_create(directory);
-  if (!rc) rc = zp_store_create(directory, &limits);
+  if (!rc) rc = keep ? zp_keep_create_store(keep, directory, &limits) : zp_store_create(directory, &limits);
   return rc ? zp_lua_raise(L, rc) : 0;
 }
 
@@ -149,6 +173,7 @@ static const luaL_Reg functions[] = {
     {"signal_name", core_signal_name},
     {"plan_directory", core_plan_directory},
     {"sweep_directories", core_sweep_directories},
+    {"open_keep", core_open_keep},
     {"create_store", core_create_store},
     {NULL, NULL},
 };
@@ -160,12 +185,23 @@ static const luaL_Reg directory_methods[] = {
     {NULL, NULL},
 };
 
+static const luaL_Reg keep_methods[] = {
+    {"close", keep_close},
+    {NULL, NULL},
+};
+
 void zp_lsys_open(lua_State *L) {
   luaL_setfuncs(L, functions, 0);
   luaL_newmetatable(L, DIR_TYPE);
   luaL_newlib(L, directory_methods);
   lua_setfield(L, -2, "__index");
   lua_pushcfunction(L, directory_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
+  luaL_newmetatable(L, KEEP);
+  luaL_newlib(L, keep_methods);
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, keep_close);
   lua_setfield(L, -2, "__gc");
   lua_pop(L, 1);
 }

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,12 +18,16 @@
 #include <event2/event.h>
 #include <event2/listener.h>
 
+#include "base/clock.h"
+#include "base/err.h"
 #include "server/protocol.h"
+#include "store/keep.h"
 #include "store/store.h"
 #include "sys/alias.h"
 #include "sys/dir.h"
 #include "sys/sock.h"
 #include "sys/table.h"
+#include "sys/thread.h"
 
 enum {
   CONNECTIONS_MAX = 4096,
@@ -30,6 +35,8 @@ enum {
   ANSWERS_MAX = 256 << 10,     /* bytes that wait to be read by a client before no more is taken from it */
   PROBE_FIRST = 2,             /* milliseconds; between looks whether anybody still uses the directory */
   PROBE_LAST = 100,
+  SNAPSHOT_INTERVAL = 1,       /* seconds, at least */
+  SNAPSHOT_REST = 10,          /* times as long as a snapshot took, before the next one */
   LISTEN_PROBE = 1             /* milliseconds; between looks whether the owner has made the socket listen */
 };
 
@@ -43,6 +50,10 @@ typedef struct loop {
   const char *directory, *alias;
   bool is_process; /* of its own */
   zp_table *table; /* NULL until it is enlisted */
+  struct event *snapshot_due;
+  zp_thread *copier;          /* takes a snapshot; NULL: nobody does */
+  uint64_t snapshot_revision; /* of the last one; the copier's while there is one */
+  _Atomic double copy_seconds;
   struct event_base *base;
   struct evconnlistener *listener;
   struct event *terminate, *owner_died, *probe, *listens;
@@ -161,6 +172,44 @@ static void enlist(loop *self) {
   if (!self->table && zp_table_open(self->directory, &self->table) == 0) zp_table_enlist(self->table, "server");
 }
 
+/* ---- snapshots, of a state that is kept on a disk by them; they are taken by a thread, since that takes its time ---- */
+
+static int take_snapshot(void *context, zp_buf *message) {
+  (void)message;
+  loop *self = context;
+  double begun = zp_clock_now();
+  int rc = zp_keep_snapshot(self->directory, &self->snapshot_revision);
+  self->copy_seconds = zp_clock_now() - begun;
+  if (rc && rc != ZP_ENOSTORE) fprintf(stderr, "zproc: cannot take a snapshot of the state: %s\n", zp_error_detail());
+  return rc ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+static void set_snapshot(loop *self) {
+  double seconds = self->copy_seconds * SNAPSHOT_REST;
+  if (seconds < SNAPSHOT_INTERVAL) seconds = SNAPSHOT_INTERVAL;
+  struct timeval wait = {.tv_sec = (time_t)seconds, .tv_usec = (suseconds_t)((seconds - (double)(time_t)seconds) * 1e6)};
+  evtimer_add(self->snapshot_due, &wait);
+}
+
+static void on_snapshot_due(evutil_socket_t fd, short events, void *context) {
+  (void)fd;
+  (void)events;
+  loop *self = context;
+  if (!self->copier || zp_thread_ended(self->copier, NULL)) {
+    if (self->copier) zp_thread_wait(self->copier, ZP_FOREVER);
+    zp_thread_close(&self->copier);
+    zp_thread_start(take_snapshot, self, &self->copier);
+  }
+  set_snapshot(self);
+}
+
+static void begin_snapshots(loop *self) {
+  if (self->snapshot_due || !zp_keep_wants_snapshots(self->directory)) return;
+  self->snapshot_revision = UINT64_MAX;
+  self->snapshot_due = evtimer_new(self->base, on_snapshot_due, self);
+  if (self->snapshot_due) on_snapshot_due(-1, 0, self);
+}
+
 /* The owner starts us before it makes the directory, and the socket gets its name after that. A moment, and only for the first
    server. */
 static void await_listening(evutil_socket_t fd, short events, void *context) {
@@ -171,6 +220,7 @@ static void await_listening(evutil_socket_t fd, short events, void *context) {
   if (zp_sock_listens(evconnlistener_get_fd(self->listener))) {
     evconnlistener_enable(self->listener);
     if (self->is_process) enlist(self);
+    begin_snapshots(self);
   } else {
     evtimer_add(self->listens, &wait);
   }
@@ -267,6 +317,9 @@ static void tear_down(loop *self) {
   while (!TAILQ_EMPTY(&self->connections)) close_connection(TAILQ_FIRST(&self->connections));
   if (self->listener) evconnlistener_free(self->listener);
   if (self->listens) event_free(self->listens);
+  if (self->snapshot_due) event_free(self->snapshot_due);
+  if (self->copier) zp_thread_wait(self->copier, ZP_FOREVER);
+  zp_thread_close(&self->copier);
   if (self->probe) event_free(self->probe);
   if (self->owner_died) event_free(self->owner_died);
   if (self->terminate) event_free(self->terminate);

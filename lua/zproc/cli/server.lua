@@ -6,32 +6,43 @@ local runtime = require "zproc.runtime"
 local server = require "zproc.server"
 
 local command = {
-  usage = "server [--bind ADDRESS]",
+  usage = "server [--bind ADDRESS] [--data-dir DIR [--sync MODE]]",
   summary = "keep a state at an address until a signal ends it",
 }
 
 local USAGE_ERROR <const> = 2
 
-local help = [[
-usage: zproc server [--bind ADDRESS]
+local help = [=[
+usage: zproc server [--bind ADDRESS] [--data-dir DIR [--sync never|interval|always]]
 
-Start a server with an empty state, print its address, and keep it until SIGTERM, SIGINT or SIGHUP. Then the state is gone.
+Start a server, print its address, and keep it until SIGTERM, SIGINT or SIGHUP. Its state begins empty and is gone with it, unless
+there is a data directory.
 
   --bind ADDRESS   ipc:///path/of/a/socket; without it a random address
-]]
+  --data-dir DIR   keep the state in this directory, and go on with what is in it: it survives the end of the server, however it ends,
+                   with every update that was acknowledged
+  --sync MODE      what a power failure may cost: always: nothing, and each update waits for the disk; interval (the default): what
+                   came after the last snapshot, which is taken every second or, if it is large, less often; never: everything
+]=]
 
---- Read the arguments: the address, or nil and what is wrong with them.
+--- The options that take a value, and where it goes.
+local TAKES_VALUE <const> = { ["--bind"] = "address", ["--data-dir"] = "data_dir", ["--sync"] = "sync" }
+local SYNC <const> = { never = true, interval = true, always = true }
+
+--- Read the arguments: a table of them, or nil and what is wrong with them.
 local function parse(arguments)
-  local address
-  local i = 1
-  while arguments[i] do
-    if arguments[i] ~= "--bind" then return nil, ("server: unknown argument '%s'"):format(arguments[i]) end
-    if address then return nil, "server: one --bind is enough" end
-    address = arguments[i + 1]
-    if not address then return nil, "server: --bind takes an address" end
-    i = i + 2
+  local given = {}
+  for i = 1, #arguments, 2 do
+    local option, value = arguments[i], arguments[i + 1]
+    local name = TAKES_VALUE[option]
+    if not name then return nil, ("server: unknown argument '%s'"):format(option) end
+    if given[name] then return nil, ("server: one %s is enough"):format(option) end
+    if not value then return nil, ("server: %s takes %s"):format(option, option == "--bind" and "an address" or "a value") end
+    given[name] = value
   end
-  return address or false
+  if given.sync and not SYNC[given.sync] then return nil, "server: --sync is never, interval or always" end
+  if given.sync and not given.data_dir then return nil, "server: --sync goes with --data-dir" end
+  return given
 end
 
 --- Keep a server until a signal ends it.
@@ -42,12 +53,12 @@ function command.run(arguments)
     io.write(help)
     return 0
   end
-  local address, wrong = parse(arguments)
-  if address == nil then
+  local given, wrong = parse(arguments)
+  if not given then
     runtime.say(wrong .. "; see zproc server --help")
     return USAGE_ERROR
   end
-  local ok, kept = pcall(server.start, "server", address or nil)
+  local ok, kept = pcall(server.start, "server", given.address, { data_dir = given.data_dir, sync = given.sync })
   if not ok then
     runtime.say(tostring(kept))
     return errors.is(kept, "UsageError") and USAGE_ERROR or 1

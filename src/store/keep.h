@@ -1,0 +1,52 @@
+/*
+ * keep -- a directory on a disk, in which a state outlives its server.
+ *
+ * Files. `data.mdb` is the data of the store; all else that a store needs is in the runtime directory of the server, which lives as long as
+ * that does. `lock` is locked by the server's owner and inherited by his processes. `status` says what is known of the last use: the
+ * format, whether it was closed in order, which boot of the machine that was, and which runtime directory. `snapshot.mdb` is a copy of
+ * the data as they were at some revision.
+ *
+ * What a kill cannot cost: any commit that was acknowledged, whatever the sync mode, because the pages of the file are the system's. What a
+ * power failure can cost depends on the mode:
+ *   always    nothing: each commit is on the disk before it is acknowledged
+ *   interval  what came after the last snapshot. Snapshots are taken while the state changes, every second or less often if they
+ *             take long. The data themselves may be damaged, since pages reach the disk in any order; so they are replaced by the snapshot
+ *   never     everything: after a power failure the data are refused
+ *
+ * One server at a time. A server that was killed may still have clients which have its files mapped; its store is retired and the writer
+ * that is in the middle of a commit is waited for, before the data are used again.
+ *
+ * Errors: 0 or ZP_E* with detail. Never raises.
+ */
+#ifndef ZP_STORE_KEEP_H
+#define ZP_STORE_KEEP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "store/store.h"
+
+typedef enum zp_sync { ZP_SYNC_NEVER, ZP_SYNC_INTERVAL, ZP_SYNC_ALWAYS } zp_sync;
+
+typedef struct zp_keep zp_keep;
+
+/* Take the directory, making it if it is not there (one level), and bring its data into order. ZP_ESYS if another server uses it, or if it
+   cannot be used; ZP_ESTORE if its data are of another format, or may be damaged. */
+int zp_keep_open(const char *directory, zp_sync sync, zp_keep **keep);
+
+/* Make the store of the runtime directory, with the data of this one. */
+int zp_keep_create_store(zp_keep *keep, const char *runtime, const zp_store_limits *limits);
+
+/* Let the directory go, after the store was retired: in order, if nobody writes any more. Nulls the handle; may be called twice. In a
+   forked child nothing is done but that. */
+void zp_keep_close(zp_keep **keep);
+
+/* ---- in the server ---- */
+
+/* Whether snapshots of the store in the runtime directory are to be taken. */
+bool zp_keep_wants_snapshots(const char *runtime);
+
+/* Take one, if anything was committed since the revision *last, which is updated. Takes as long as copying the data. */
+int zp_keep_snapshot(const char *runtime, uint64_t *last);
+
+#endif
