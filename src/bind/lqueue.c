@@ -152,9 +152,17 @@ static int queue_describe(lua_State *L) {
   return 1;
 }
 
-/* queue:drop(task) */
+/* queue:drop(task) -> true; or false if a signal has come in between, which is left to others: for finalisers, which cannot raise it */
 static int queue_drop(lua_State *L) {
   int rc = zp_queue_drop(check_queue(L), check_number(L, 2));
+  if (rc < 0 && rc != ZP_EINTR) return zp_lua_raise(L, rc);
+  lua_pushboolean(L, rc != ZP_EINTR);
+  return 1;
+}
+
+/* queue:disband(pool) */
+static int queue_disband(lua_State *L) {
+  int rc = zp_queue_disband(check_queue(L), check_number(L, 2));
   return rc < 0 ? zp_lua_raise(L, rc) : 0;
 }
 
@@ -298,6 +306,7 @@ static const luaL_Reg methods[] = {
     {"block", queue_block},
     {"describe", queue_describe},
     {"drop", queue_drop},
+    {"disband", queue_disband},
     {"take", queue_take},
     {"acknowledge", queue_acknowledge},
     {"enlist", queue_enlist},

@@ -246,6 +246,15 @@ out:
   return zp_queue_end(queue, rc);
 }
 
+int zp_queue_disband(zp_queue *queue, uint64_t pool) {
+  int rc = zp_queue_begin(queue);
+  if (rc) return rc;
+  uint64_t counter;
+  rc = zp_queue_get(queue, ZP_KEY_WAKE, 1, pool, 0, &counter, sizeof counter);
+  if (rc == 1) zp_queue_delete(queue, ZP_KEY_WAKE, 1, pool, 0);
+  return zp_queue_end(queue, rc < 0 ? rc : 0);
+}
+
 int zp_queue_specification(zp_queue *queue, uint64_t task, zp_buf *out) {
   unsigned char key[ZP_QUEUE_KEY_MAX];
   zp_bytes value;

@@ -9,7 +9,7 @@
  * tile the sequence, so results do; the consumer takes them by position, and acknowledges what it needs no more, which is then removed.
  *
  * Chunks grow and shrink with the measured cost of an item, and become small towards the end, so that all workers end together.
- * What was not taken yet is limited in bytes; beyond that nothing is claimed until the consumer goes on.
+ * What was not taken yet is limited in bytes; beyond that nothing is claimed until the consumer goes on, except what was claimed before.
  *
  * Death. A worker has a slot, with its process and its claim; zp_queue_recover looks whether those processes are alive, and gives back what
  * the dead had claimed. In shared memory each worker notes how far it is; so the items at which it died are known, and are the only
@@ -39,7 +39,7 @@ typedef struct zp_queue zp_queue;
 
 /* Open the queue of the server whose state is in the directory. ZP_ENOSTORE if there is none. */
 int zp_queue_open(const char *directory, zp_queue **queue);
-void zp_queue_close(zp_queue **queue); /* nulls, may be called twice; gives the slot back */
+void zp_queue_close(zp_queue **queue); /* nulls, may be called twice; gives back the slot, and what is claimed */
 
 /* ---- tasks ---- */
 
@@ -115,6 +115,9 @@ int zp_queue_claim(zp_queue *queue, const zp_done *done, zp_claim *claim);
 
 /* Note that this worker is about to work on the items from `item`, `span` of them, until it notes again. */
 void zp_queue_note(zp_queue *queue, uint64_t item, uint64_t span);
+
+/* Nobody will be in this pool any more: what is kept for it can go. */
+int zp_queue_disband(zp_queue *queue, uint64_t pool);
 
 /* Give back what dead workers had claimed: how many there were, or an error. */
 int zp_queue_recover(zp_queue *queue);

@@ -48,25 +48,6 @@ int zp_queue_enlist(zp_queue *queue, uint64_t pool) {
   return 0;
 }
 
-void zp_queue_close(zp_queue **handle) {
-  zp_queue *queue = *handle;
-  if (!queue) return;
-  *handle = NULL;
-  /* What it has claimed is given back by whoever finds that the worker is gone; here nothing may be left to claim. */
-  if (has_slot(queue) && queue->store && zp_queue_begin(queue) == 0) {
-    zp_worker worker;
-    int rc = zp_queue_get(queue, ZP_KEY_WORKER, 1, (uint64_t)queue->slot, 0, &worker, sizeof worker);
-    if (rc == 1 && worker.task == 0) zp_queue_delete(queue, ZP_KEY_WORKER, 1, (uint64_t)queue->slot, 0);
-    zp_queue_end(queue, rc < 0 ? rc : 0);
-  }
-  zp_store_close(&queue->store);
-  zp_shared_close(queue->progress, ZP_QUEUE_SLOTS * sizeof(zp_progress));
-  zp_buf_free(&queue->entries);
-  zp_buf_free(&queue->changes);
-  zp_buf_free(&queue->value);
-  free(queue);
-}
-
 void zp_queue_note(zp_queue *queue, uint64_t item, uint64_t span) {
   zp_progress *progress = &queue->progress[queue->slot];
   atomic_store_explicit(&progress->span, span, memory_order_relaxed);
@@ -118,8 +99,8 @@ static int finish(zp_queue *queue, zp_worker *worker, const zp_done *done, zp_ta
 
 /* Claim something of the task, if there is anything. 1, 0, or an error; the task is not recorded yet. */
 static int claim_of(zp_queue *queue, uint64_t id, zp_task *task, zp_worker *worker) {
-  if (task->dropped || task->active >= task->workers || zp_task_is_blocked(task)) return 0;
-  if (task->returned > 0) {
+  if (task->dropped || task->active >= task->workers) return 0;
+  if (task->returned > 0) { /* even if the task is blocked: its consumer may be waiting for this very chunk */
     zp_returned returned;
     uint64_t from;
     zp_bytes value;
@@ -133,7 +114,7 @@ static int claim_of(zp_queue *queue, uint64_t id, zp_task *task, zp_worker *work
     worker->to = returned.to;
     worker->attempts = returned.attempts;
   } else {
-    if (task->next == task->put) return 0;
+    if (task->next == task->put || zp_task_is_blocked(task)) return 0;
     uint64_t size = choose_size(task, task->put - task->next);
     worker->from = task->next;
     worker->to = task->next += size;
@@ -145,7 +126,7 @@ static int claim_of(zp_queue *queue, uint64_t id, zp_task *task, zp_worker *work
   return 1;
 }
 
-static bool has_work(const zp_task *task) { return !zp_task_is_blocked(task) && (task->returned > 0 || task->next < task->put); }
+static bool has_work(const zp_task *task) { return task->returned > 0 || (task->next < task->put && !zp_task_is_blocked(task)); }
 
 static void forget_if_complete(zp_queue *queue, uint64_t id, const zp_task *task) {
   if (!zp_task_is_complete(task)) return;
@@ -249,6 +230,36 @@ static int settle(zp_queue *queue, const zp_worker *worker, uint64_t slot, legac
   zp_queue_set(queue, ZP_KEY_TASK, 1, worker->task, 0, ZP_BYTES_OF(*task));
   forget_if_complete(queue, worker->task, task);
   return zp_queue_wake_task(queue, task, left->counters);
+}
+
+/* Give the slot back, and what is claimed, as if nobody had begun with it: a thread may end while its process lives, whom nobody would
+   miss. */
+static int resign(zp_queue *queue) {
+  uint64_t slot = (uint64_t)queue->slot;
+  zp_worker worker;
+  legacy left = {.task = {.total = 0}};
+  atomic_store_explicit(&queue->progress[slot].item, UINT64_MAX, memory_order_release);
+  int rc = zp_queue_begin(queue);
+  if (rc) return rc;
+  rc = zp_queue_get(queue, ZP_KEY_WORKER, 1, slot, 0, &worker, sizeof worker);
+  if (rc == 1) {
+    rc = worker.task ? settle(queue, &worker, slot, &left) : 0;
+    zp_queue_delete(queue, ZP_KEY_WORKER, 1, slot, 0);
+  }
+  return zp_queue_end(queue, rc);
+}
+
+void zp_queue_close(zp_queue **handle) {
+  zp_queue *queue = *handle;
+  if (!queue) return;
+  *handle = NULL;
+  if (has_slot(queue) && queue->store) resign(queue);
+  zp_store_close(&queue->store);
+  zp_shared_close(queue->progress, ZP_QUEUE_SLOTS * sizeof(zp_progress));
+  zp_buf_free(&queue->entries);
+  zp_buf_free(&queue->changes);
+  zp_buf_free(&queue->value);
+  free(queue);
 }
 
 /* Bury the worker of a slot, if it is dead: 1 or 0. */

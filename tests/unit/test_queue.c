@@ -251,6 +251,34 @@ static void results_that_nobody_takes_stop_the_work(void **unused) {
   free(large);
 }
 
+/* The consumer waits for the first chunk, of which the results behind it know nothing: they must not keep it from being worked on. */
+static void what_was_given_back_is_claimed_although_too_much_is_pending(void **unused) {
+  (void)unused;
+  uint64_t task = add(1000, 2, 1);
+  zp_queue *other;
+  zp_claim claim;
+  must(zp_queue_open(directory, &other));
+  must(zp_queue_enlist(other, POOL));
+  assert_int_equal(zp_queue_claim(other, NULL, &claim), 1);
+  expect_claim(&claim, 0, 1);
+  must(zp_queue_enlist(queue, POOL));
+  size_t size = 1 << 20;
+  char *large = calloc(1, size);
+  zp_done done = {{large, size}, 0.001};
+  int rc = zp_queue_claim(queue, NULL, &claim);
+  while (rc == 1) rc = zp_queue_claim(queue, &done, &claim);
+  must(rc);
+  must(zp_queue_arm_work(queue));
+  zp_queue_close(&other);
+  assert_int_equal(zp_queue_wait(queue, zp_clock_now() + GENEROUS), 0);
+  assert_int_equal(zp_queue_claim(queue, NULL, &claim), 1);
+  expect_claim(&claim, 0, 1);
+  assert_false(claim.is_suspect);
+  assert_int_equal(zp_queue_claim(queue, &done, &claim), 0);
+  must(zp_queue_drop(queue, task));
+  free(large);
+}
+
 /* A worker that claims, says how far it is, and is killed. */
 static void claim_and_die(uint64_t item, uint64_t span) {
   pid_t pid = fork();
@@ -428,6 +456,7 @@ int main(void) {
       WITH_QUEUE(no_more_workers_than_allowed_work_on_a_task),
       WITH_QUEUE(a_task_is_for_its_pools),
       WITH_QUEUE(results_that_nobody_takes_stop_the_work),
+      WITH_QUEUE(what_was_given_back_is_claimed_although_too_much_is_pending),
       WITH_QUEUE(what_a_dead_worker_had_claimed_is_worked_on_again),
       WITH_QUEUE(the_items_at_which_it_died_are_told_apart),
       WITH_QUEUE(after_too_many_deaths_its_result_is_that),
