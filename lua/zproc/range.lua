@@ -31,26 +31,41 @@ local function check_number(name, value)
   end
 end
 
+--- How many steps fit between two integers; they may be further apart than an integer counts, so all is done without sign.
+---@return integer? nil if they are too many
+local function count_steps(first, last, step)
+  if step > 0 and last < first or step < 0 and last > first then return -1 end
+  local span, size = last - first, step
+  if step < 0 then span, size = first - last, -step end
+  local steps
+  if size < 0 then steps = math.ult(span, size) and 0 or 1 -- the smallest integer, which has no positive counterpart
+  elseif span >= 0 then steps = span // size
+  else
+    steps = (span >> 1) // size << 1
+    if not math.ult(span - steps * size, size) then steps = steps + 1 end
+  end
+  return steps >= 0 and steps < math.maxinteger and steps or nil
+end
+
 --- zproc.range(first, last, [step]): both ends are part of it.
 ---@param first number
 ---@param last number
 ---@param step number? 1 by default
 ---@return zproc.Range
 function range.new(first, last, step)
-  step = step or 1
+  if step == nil then step = 1 end
   check_number("first", first)
   check_number("last", last)
   check_number("step", step)
   if step == 0 then errors.usage "zproc.range: the step must not be 0" end
-  local n
+  local steps
   if math.type(first) == "integer" and math.type(last) == "integer" and math.type(step) == "integer" then
-    local span = step > 0 and last - first or first - last
-    if (step > 0 and last < first) or (step < 0 and last > first) then span = -1 end
-    n = span < 0 and 0 or span // math.abs(step) + 1
+    steps = count_steps(first, last, step)
   else
-    n = math.max(0, math.floor((last - first) / step + 1e-9) + 1)
+    steps = math.tointeger(math.max(-1, math.floor((last - first) / step + 1e-9)))
   end
-  return setmetatable({ first = first, step = step, n = n }, Range)
+  if not steps then errors.usage("zproc.range: there are too many numbers from %s to %s", first, last) end
+  return setmetatable({ first = first, step = step, n = steps + 1 }, Range)
 end
 
 return range
