@@ -209,12 +209,17 @@ function Context:ping(opts)
   return server.ping("ctx:ping", self.server_address, opts)
 end
 
---- Workers have nothing to lose: what they have claimed is given back.
+--- Workers have nothing to lose: what they have claimed is given back. What only this Context could ask for is dropped, since others may
+--- go on with the server.
 local function stop_workers(self)
+  for result in pairs(self._results or {}) do result:_abandon() end
   for _, one in ipairs(self.worker_list) do one:_terminate() end
   for _, one in ipairs(self.worker_list) do one:stop() end
   self.worker_list = {}
-  if self._queue then self._queue:close() end
+  if self._queue then
+    pcall(self._queue.disband, self._queue, self._pool)
+    self._queue:close()
+  end
 end
 
 --- Wait for the processes if the Context was made with `wait`, stop them unless with `cleanup = false`, and let go of the

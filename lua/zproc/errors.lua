@@ -91,7 +91,7 @@ end
 local known = {}
 for _, name in ipairs {
   "AuthError", "DecodeError", "EncodeError", "HistoryLost", "MemoryError", "ProcessExit", "ProcessWaitError", "RemoteError",
-  "ServerLost", "SignalError", "StateFull", "SystemError", "TimeoutError", "UsageError",
+  "ServerLost", "SignalError", "StateFull", "SystemError", "TaskLost", "TimeoutError", "UsageError",
 } do
   known[name] = true
 end

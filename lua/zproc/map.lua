@@ -11,16 +11,18 @@ local options = require "zproc.options"
 local process = require "zproc.process"
 local progress = require "zproc.progress"
 local range = require "zproc.range"
+local state = require "zproc.state"
 local worker = require "zproc.worker"
 
 local Context = context.Context
 
 local BLOCK_ITEMS <const>, BLOCK_BYTES <const> = 4096, 64 << 10 -- of items that travel together, at most about
-local BLOCK_FIRST <const> = 64 -- items of the first block, which tells how large they are
+local BLOCK_GROWTH <const> = 4 -- the first block is one item, which tells how large they are
 local AHEAD_ITEMS <const>, AHEAD_BYTES <const> = 1 << 20, 4 << 20 -- that an iterator is read ahead of the workers
 local AHEAD_SECONDS <const> = 0.005 -- at a time
 local LOOK <const> = 0.1 -- seconds between looks whether workers have died
 local MAX_ATTEMPTS <const> = 3
+local MOST <const> = 1 << 30 -- of attempts, and of items in a chunk
 local FAILURES_MAX <const> = 5 -- of workers, in a row
 
 local OPTIONS <const> = {
@@ -29,7 +31,7 @@ local OPTIONS <const> = {
   map_kwargs = "sequence",
   args = "list",
   kwargs = "table",
-  count = "count",
+  count = "workers",
   stateful = "boolean",
   new = "boolean",
   return_task = "boolean",
@@ -43,44 +45,69 @@ local OPTIONS <const> = {
 -- ---- sequences ----
 
 --- What can be taken out of a sequence: take(count, deadline) gives an array, the first index in it and how many of its elements are
---- the next items, at most `count`; fewer if there are no more, or if the time is up. If it raises, rest() has those that it had got by
---- then. `n` is how many there are, if that is known without looking.
+--- the next items, at most `count`; fewer if there are no more, or if they are large, or if the time is up. `n` is how many there are, if
+--- that is known without looking and all of them can be put into the queue at once.
 ---@class zproc.Source
 ---@field n integer?
----@field take fun(count: integer, deadline: number?): any[], integer, integer, boolean the last: whether that is the end
----@field rest fun(): any[], integer
+---@field take fun(count: integer, deadline: number?): any[], integer, integer, boolean, table? whether that is the end; { what it raised }
 
---- What next() gives, until it gives nil.
+local NAMES <const> = { "the sequence", "map_args", "map_kwargs" }
+
+--- What ends this process, or interrupts it, is no matter of the sequence.
+local function is_passing(err) return errors.is(err, "SignalError") or errors.is(err, "ProcessExit") end
+
+--- What next() gives, until it gives nil. If it raises, what it gave before that comes first.
 local function source_of_iterator(next_item)
-  local items, n
+  local items, n = {}, 0
+  local function fill(count, deadline)
+    local size = 0
+    while n < count and size < BLOCK_BYTES do
+      local item = next_item()
+      if item == nil then return true end
+      n = n + 1
+      items[n] = item
+      if type(item) == "string" then size = size + #item end
+      if deadline and core.clock() > deadline then return false end
+    end
+    return false
+  end
   return {
-    rest = function() return items, n end,
     take = function(count, deadline)
+      local ok, is_end = pcall(fill, count, deadline)
+      if not ok and is_passing(is_end) then error(is_end, 0) end -- what was read comes the next time
+      local taken, taken_n = items, n
       items, n = {}, 0
-      while n < count do
-        local item = next_item()
-        if item == nil then return items, 1, n, true end
-        n = n + 1
-        items[n] = item
-        if deadline and core.clock() > deadline then break end
-      end
-      return items, 1, n, false
+      if ok then return taken, 1, taken_n, is_end end
+      return taken, 1, taken_n, true, { is_end }
     end,
   }
 end
 
---- The elements 1 to n of anything that can be indexed.
-local function source_of_indexed(sequence, n)
+local function raise_nil(i, place) errors.usage("ctx:process_map: item %d of %s is nil", i, NAMES[place]) end
+
+--- The elements 1 to n of anything that can be indexed. It may be long, and cost no memory until it is looked at.
+local function source_of_indexed(sequence, n, place)
   local i = 0
   local source = source_of_iterator(function()
+    if i == n then return nil end
     i = i + 1
-    if i > n then return nil end
     local item = sequence[i]
-    if item == nil then errors.usage("ctx:process_map: item %d of the sequence is nil", i) end
+    if item == nil then raise_nil(i, place) end
     return item
   end)
-  source.n = n
+  source.n = n <= AHEAD_ITEMS and n or nil
   return source
+end
+
+--- How many elements of the array are worth a block of bytes, at most `count`. Whether they are strings the first one tells.
+local function count_strings(array, first, count)
+  if type(array[first]) ~= "string" then return count end
+  local size = 0
+  for i = first, first + count - 1 do
+    if type(array[i]) == "string" then size = size + #array[i] end
+    if size >= BLOCK_BYTES then return i - first + 1 end
+  end
+  return count
 end
 
 --- An array as it is, without copying.
@@ -88,90 +115,114 @@ local function source_of_array(array, n)
   local taken = 0
   return {
     n = n,
-    rest = function() return {}, 0 end, -- it does not raise
     take = function(count)
       local first = taken + 1
-      taken = math.min(taken + count, n)
+      taken = taken + count_strings(array, first, math.min(count, n - taken))
       return array, first, taken - first + 1, taken == n
     end,
   }
 end
 
 ---@param sequence table|function
+---@param place integer of NAMES
 ---@return zproc.Source
-local function source_of(sequence)
+local function source_of(sequence, place)
   if options.is_callable(sequence) then return source_of_iterator(function() return (sequence()) end) end
-  local n = range.is(sequence) and #sequence or sequence.n or #sequence
-  return getmetatable(sequence) and source_of_indexed(sequence, n) or source_of_array(sequence, n)
+  if range.is(sequence) then return source_of_indexed(sequence, #sequence, place) end
+  local n, meta = rawget(sequence, "n"), getmetatable(sequence)
+  if type(meta) == "table" and rawget(meta, "__len") or math.type(n) ~= "integer" or n < 0 then n = #sequence end
+  return meta and source_of_indexed(sequence, n, place) or source_of_array(sequence, n)
 end
 
 --- The items of a source one by one: a function that gives the next one, or nil.
-local function one_by_one(source)
-  local items, at, last, is_end = {}, 1, 0, false
+local function one_by_one(source, place)
+  local taken, is_end = 0, false
   return function()
-    if at > last then
-      if is_end then return nil end
-      local first, count
-      items, first, count, is_end = source.take(1)
-      at, last = first, first + count - 1
-      if count == 0 then return nil end
-    end
-    at = at + 1
-    return items[at - 1]
+    if is_end then return nil end
+    local items, first, count, failed
+    items, first, count, is_end, failed = source.take(1)
+    if failed then error(failed[1], 0) end
+    if count == 0 then return nil end
+    taken = taken + 1
+    if items[first] == nil then raise_nil(taken, place) end
+    return items[first]
   end
 end
 
 --- Several sequences side by side, cut off at the shortest: an item is { item, args, kwargs }.
 local function join(sources)
-  local n, parts = nil, {}
-  for place, part in pairs(sources) do
-    if part.n and (not n or part.n < n) then n = part.n end
-    parts[place] = one_by_one(part)
+  local n, parts, is_known = math.huge, {}, true
+  for place, source in pairs(sources) do
+    parts[#parts + 1] = { place = place, next = one_by_one(source, place) }
+    if source.n then n = math.min(n, source.n) else is_known = false end
   end
-  for _, part in pairs(sources) do
-    if not part.n then n = nil end -- an iterator may be shorter
-  end
+  table.sort(parts, function(a, b) return a.place < b.place end)
   local taken = 0
-  local source = source_of_iterator(function()
+  local joined = source_of_iterator(function()
+    if taken == n then return nil end -- without asking the others
     local item = {}
-    for place, next_part in pairs(parts) do
-      local value = next_part()
+    for _, part in ipairs(parts) do
+      local place, value = part.place, part.next()
       if value == nil then return nil end
       if place > 1 and type(value) ~= "table" then
-        errors.usage("ctx:process_map: item %d of %s must be a table, not %s", taken + 1, place == 2 and "map_args" or "map_kwargs",
-          options.describe(value))
+        errors.usage("ctx:process_map: item %d of %s must be a table, not %s", taken + 1, NAMES[place], options.describe(value))
       end
       item[place] = value
     end
     taken = taken + 1
     return item
   end)
-  source.n = n
-  return source
+  joined.n = is_known and n or nil -- else it may be shorter
+  return joined
 end
 
 -- ---- putting items into the queue ----
 
---- Put one block of the source's next items into the queue, within the time if one is given. When there are no more the task is told
---- so, also if the source raises: the error comes where the sequence ends by that.
-local function put_block(self, seconds)
-  local ok, items, first, count, is_end = pcall(self._source.take, self._block_items, seconds and core.clock() + seconds)
-  if not ok then
-    self._source_error = items
-    items, count = self._source.rest()
-    first, is_end = 1, true
-  end
-  local sent, size = pcall(self._queue.put, self._queue, self._task, items, first, count, is_end)
-  if not sent then
-    for i = first, first + count - 1 do -- which one is it?
-      if items[i] == nil then errors.usage("ctx:process_map: item %d of the sequence is nil", i) end
-      core.encode(items[i], ("item %d"):format(self._put + i - first + 1))
+--- Of a block that could not be encoded: all before the culprit, and, in its place, the end of the sequence by the error.
+local function cut_off(self, block, err)
+  for i = 0, block.count - 1 do
+    local item = block.items[block.first + i]
+    local ok, culprit = true, nil
+    if item == nil then
+      ok, culprit = pcall(raise_nil, self._put + i + 1, 1)
+    else
+      ok, culprit = pcall(core.encode, item, ("item %d"):format(self._put + i + 1))
     end
+    if not ok then
+      block.count, block.is_end, block.failed = i, true, { culprit }
+      return
+    end
+  end
+  error(err, 0)
+end
+
+local function put(self, block)
+  return self._queue:put(self._task, block.items, block.first, block.count, block.is_end)
+end
+
+--- Put one block of the source's next items into the queue, within the time if one is given. If the source raises, or gives what cannot
+--- travel, the sequence ends there, and the error comes at its end. If there is no room nothing is lost, either: the block waits.
+local function put_block(self, seconds)
+  local block = self._block
+  if not block then
+    block = {}
+    block.items, block.first, block.count, block.is_end, block.failed =
+      self._source.take(self._block_items, seconds and core.clock() + seconds)
+    self._block = block
+  end
+  local ok, size = pcall(put, self, block)
+  if not ok and errors.is(size, "EncodeError") then
+    cut_off(self, block, size)
+    size = put(self, block)
+  elseif not ok then
     error(size, 0)
   end
-  if is_end then self._source = nil end
-  self._put = self._put + count
-  if count > 0 then self._block_items = math.max(1, math.min(BLOCK_ITEMS, BLOCK_BYTES * count // size)) end
+  self._block = nil
+  if block.is_end then self._source, self._source_failure = nil, block.failed end
+  self._put = self._put + block.count
+  if block.count > 0 then
+    self._block_items = math.max(1, math.min(BLOCK_ITEMS, block.count * BLOCK_GROWTH, BLOCK_BYTES * block.count // size))
+  end
 end
 
 --- Read an iterator ahead, for a moment, unless the workers have enough.
@@ -181,16 +232,17 @@ local function read_ahead(self)
   local info = self._queue:describe(self._task)
   if not info then return false end
   if info.put - info.next > AHEAD_ITEMS or info.block_bytes > AHEAD_BYTES or self._put - self._position > AHEAD_ITEMS then return false end
-  put_block(self, AHEAD_SECONDS)
-  return true
+  local ok, err = pcall(put_block, self, AHEAD_SECONDS)
+  if ok then return true end
+  if errors.is(err, "StateFull") and self._put > self._position then return false end -- there will be, when these are taken
+  error(err, 0)
 end
 
 -- ---- workers ----
 
---- Start workers until so many are alive. One that was killed is replaced without a word; but when several in a row could not do their
+--- Forget the workers that have ended. One that was killed is replaced without a word; but when several in a row could not do their
 --- work, no more of them will, and what the last one has said is raised.
-local function ensure_workers(self, count, pool, only)
-  local alive = 0
+local function sweep(self)
   for i = #self.worker_list, 1, -1 do
     local one = self.worker_list[i]
     if not one.is_alive then
@@ -202,14 +254,21 @@ local function ensure_workers(self, count, pool, only)
           one:wait()
         end
       end
-    elseif one.pool == pool then
-      alive = alive + 1
     end
   end
+end
+
+--- Start workers until so many of the pool are alive.
+local function ensure_workers(self, count, pool, only)
+  sweep(self)
+  local alive = 0
+  for _, one in ipairs(self.worker_list) do alive = alive + (one.pool == pool and 1 or 0) end
+  local given = self._options.process or {}
   for _ = alive + 1, count do
     local one = process.new("ctx:process_map", worker.main, self.server_address, {
       name = "worker",
       stateful = false,
+      backend = given.backend,
       args = { n = 4, self._directory, self.server_address, pool, only },
     }, self._state_for, self._table)
     one.pool = pool
@@ -222,7 +281,10 @@ local function queue_of(self)
   if not self._queue then
     self._queue = core.queue(self._directory)
     self._pool = core.new_pool()
+    self._results = setmetatable({}, { __mode = "k" }) -- those that are to be dropped with the Context
+    self._garbage = {} -- tasks that a finaliser was kept from dropping
   end
+  while #self._garbage > 0 and self._queue:drop(self._garbage[#self._garbage]) do table.remove(self._garbage) end
   return self._queue
 end
 
@@ -233,17 +295,18 @@ local MapResult = { __name = "MapResult" }
 MapResult.__index = MapResult
 
 local function result_of(fields)
-  fields._block_items = BLOCK_FIRST
-  fields._put = fields._put or 0
+  fields._block_items = 1
+  fields._put = 0
   fields._place, fields._count = 0, 0 -- in the chunk at hand
   fields._pid = core.getpid()
+  fields._context._results[fields] = true
   return setmetatable(fields, MapResult)
 end
 
 local function check_usable(self, call)
   if self._pid ~= core.getpid() then errors.usage("%s: this MapResult belongs to process %d", call, self._pid) end
-  if self._closed then errors.usage("%s: this MapResult is closed", call) end
   if self._context._closed then errors.usage("%s: the Context of this MapResult is closed", call) end
+  if self._closed then errors.usage("%s: this MapResult is closed", call) end
 end
 
 local function tell_progress(self, info)
@@ -252,14 +315,20 @@ local function tell_progress(self, info)
   if info then self._progress(info.finished, info.total, info.finished == info.total) end
 end
 
+--- Workers that were started for this task alone can go.
+local function dismiss(self)
+  if self._only then self._queue:disband(self._pool) end
+end
+
 --- The sequence is at its end, or was cut off by an error.
 local function finish(self)
   self._is_done = true
+  dismiss(self)
   if self._progress then self._progress(self._position, self._position, true) end
-  local err = self._source_error
-  if err ~= nil then
-    self._source_error = nil
-    error(err, 0)
+  local failed = self._source_failure
+  if failed then
+    self._source_failure = nil
+    error(failed[1], 0)
   end
 end
 
@@ -292,6 +361,9 @@ local function fetch(self, into, offset)
     local info = queue:describe(task)
     if not info then
       error(errors.new("TaskLost", ("task %d is not there any more: it was dropped, or taken by somebody else"):format(task)))
+    end
+    if info.taken > self._position then
+      error(errors.new("TaskLost", ("somebody else takes the results of task %d: one at a time can"):format(task)))
     end
     if info.total == self._position then
       queue:acknowledge(task, self._position)
@@ -352,20 +424,37 @@ function MapResult:collect()
   return all
 end
 
+--- Drop the task, if that is still to be done: false if a signal has prevented it.
+local function drop(self)
+  self._closed = true
+  self._results, self._failures, self._source, self._block = nil, nil, nil, nil
+  if self._progress then self._progress() end
+  if self._context._closed or self._is_done then return true end
+  if not self._queue:drop(self._task) then return false end
+  dismiss(self)
+  return true
+end
+
 --- Give up what was not taken yet: nothing of it is begun any more.
 function MapResult:close()
   if self._closed or self._pid ~= core.getpid() then return end
-  self._closed = true
-  self._results, self._failures, self._source = nil, nil, nil
-  if not self._context._closed and not self._is_done then self._queue:drop(self._task) end
+  if not drop(self) then
+    table.insert(self._context._garbage, self._task)
+    core.sleep(0) -- raises the signal
+  end
 end
 
 MapResult.__close = MapResult.close
 
---- Nobody can ask for the results any more. A Context that is closed has taken the queue with it.
-function MapResult:__gc()
-  pcall(self.close, self)
+--- Nobody can ask for the results any more. Those of a task that was made to be passed on stay for whoever asks next. A Context that is
+--- closed has taken the queue with it.
+function MapResult:_abandon()
+  if self._closed or self._is_pulled or self._pid ~= core.getpid() then return end
+  local ok, is_dropped = pcall(drop, self)
+  if ok and not is_dropped then table.insert(self._context._garbage, self._task) end
 end
+
+MapResult.__gc = MapResult._abandon
 
 function MapResult:__tostring()
   return ("MapResult (task %d, %d taken%s)"):format(self._task, self._position - self._count + self._place,
@@ -383,7 +472,7 @@ local function specification(self, target, opts, sequence)
     args = opts.args,
     kwargs = opts.kwargs,
     stateful = opts.stateful or nil,
-    namespace = opts.namespace or self.namespace,
+    namespace = opts.namespace or (self._options.process or {}).namespace or self.namespace,
     has_item = sequence ~= nil,
     has_parts = has_parts,
     is_plain = not has_parts and not opts.args and not opts.kwargs and not opts.stateful,
@@ -393,9 +482,9 @@ end
 
 local function find_sources(sequence, opts)
   local sources = {}
-  if sequence ~= nil then sources[1] = source_of(sequence) end
-  if opts.map_args then sources[2] = source_of(opts.map_args) end
-  if opts.map_kwargs then sources[3] = source_of(opts.map_kwargs) end
+  if sequence ~= nil then sources[1] = source_of(sequence, 1) end
+  if opts.map_args then sources[2] = source_of(opts.map_args, 2) end
+  if opts.map_kwargs then sources[3] = source_of(opts.map_kwargs, 3) end
   if next(sources) == nil then errors.usage "ctx:process_map: a sequence is needed, or map_args, or map_kwargs" end
   return (sources[2] or sources[3]) and join(sources) or sources[1]
 end
@@ -424,13 +513,15 @@ function Context:process_map(target, sequence, opts)
   core.check_fork()
   sequence, opts = read_arguments(target, sequence, opts)
   local source = find_sources(sequence, opts)
+  if opts.namespace then state.attach(self._directory, opts.namespace, self.server_address):close() end -- a name that is none
   local spec = specification(self, target, opts, sequence)
   local bytes = core.encode(spec, "ctx:process_map: specification")
   local queue = queue_of(self)
   local count = opts.count or core.cpu_count()
   local pool = opts.new and core.new_pool() or self._pool
   local total = spec.range and #sequence or nil
-  local task = queue:add(pool, total, count, opts.max_attempts or MAX_ATTEMPTS, opts.chunk_size or 0, bytes)
+  local task = queue:add(pool, total, count, math.min(opts.max_attempts or MAX_ATTEMPTS, MOST),
+    math.min(opts.chunk_size or 0, MOST), bytes)
   local result = result_of {
     _context = self,
     _queue = queue,
@@ -447,9 +538,10 @@ function Context:process_map(target, sequence, opts)
     ensure_workers(self, count, pool, result._only)
     if source.n or opts.return_task then
       while result._source do put_block(result) end
-      if result._source_error ~= nil then error(result._source_error, 0) end
+      if result._source_failure then error(result._source_failure[1], 0) end
     else
-      read_ahead(result)
+      local till = core.clock() + AHEAD_SECONDS
+      while read_ahead(result) and core.clock() < till do end
     end
   end)
   if not ok then
@@ -482,8 +574,9 @@ function Context:pull_results_for_task(task, opts)
   if not info or not queue:adopt(id, self._pool) then
     error(errors.new("TaskLost", ("there is no task %d any more: all its results were taken, or it was dropped"):format(id)))
   end
-  ensure_workers(self, count, self._pool)
+  if info.finished ~= info.total then ensure_workers(self, count, self._pool) end
   return result_of {
+    _is_pulled = true,
     _context = self,
     _queue = queue,
     _task = id,

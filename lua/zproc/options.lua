@@ -37,6 +37,9 @@ local kinds = {
   backend = {
     function(value) return value == "process" or value == "thread" end, "'process' or 'thread'",
   },
+  workers = { -- as many as the queue of tasks has slots
+    function(value) return math.type(value) == "integer" and value >= 1 and value <= 4096 end, "an integer of at least 1 and at most 4096",
+  },
   count = {
     function(value) return math.type(value) == "integer" and value >= 1 end, "an integer of at least 1",
   },
@@ -98,11 +101,14 @@ function options.check(call, given, spec)
   return given
 end
 
---- Whether a value can be gone through: an array (an empty table is one), a zproc.range, or something to call.
+--- Whether a value can be gone through: an array (an empty table is one), what says by a metatable that it is like one, a zproc.range, or
+--- something to call.
 function options.is_sequence(value)
   if options.is_callable(value) then return true end
   if type(value) ~= "table" then return false end
-  return require "zproc.range".is(value) or next(value) == nil or rawget(value, 1) ~= nil or math.type(rawget(value, "n")) == "integer"
+  if next(value) == nil or rawget(value, 1) ~= nil or math.type(rawget(value, "n")) == "integer" then return true end
+  local meta = getmetatable(value)
+  return type(meta) == "table" and rawget(meta, "__len") ~= nil
 end
 
 --- Check one optional timeout.

@@ -38,9 +38,10 @@ local function draw(now, is_last)
   io.stderr:flush()
 end
 
---- What is to be called with done, total and whether that is the end; nil if nobody wants to know.
+--- What is to be called with done, total and whether that is the end, or with nothing if the map is given up; nil if nobody wants to
+--- know.
 ---@param option boolean|function|nil
----@return fun(done: integer, total: integer?, is_last: boolean)?
+---@return fun(done: integer?, total: integer?, is_last: boolean?)?
 function progress.new(option)
   local show
   if type(option) == "function" then
@@ -52,6 +53,10 @@ function progress.new(option)
   end
   local begun, due, has_ended = core.clock(), 0, false
   return function(done, total, is_last)
+    if not done then
+      if show == draw and due > 0 and not has_ended then io.stderr:write "\n" end
+      has_ended = true
+    end
     local now = core.clock()
     if has_ended or (now < due and not is_last) then return end
     due, has_ended = now + INTERVAL, is_last

@@ -67,13 +67,17 @@ local function block_of(self, task, known, item)
   return known.block
 end
 
---- What was raised, with where; cut off where zproc's own part begins.
-local function describe(raised)
-  local traceback = debug.traceback(nil, 2):gsub("\n\tzproc%.worker:.*", "")
-  if errors.is(raised, "ProcessExit") then
+--- The error object for how the thread of a target has ended, with where; cut off where zproc's own part begins.
+local function describe(thread, raised)
+  local traceback = debug.traceback(thread):gsub("\n\t[^\n]*zproc%.worker:.*", "")
+  if coroutine.status(thread) == "suspended" then
+    raised = "the target yielded, but it is not run by a scheduler"
+  elseif errors.is(raised, "ProcessExit") then
     raised = errors.new("RemoteError", ("the target has called for the end of its process (status %s)"):format(raised.status),
       { where = false })
   end
+  local closed, failure = coroutine.close(thread)
+  if not closed and not rawequal(failure, raised) and errors.is(failure, "SignalError") then return failure end
   return runtime.describe(raised, traceback)
 end
 
@@ -114,12 +118,14 @@ local function run(self, task, known, from, to, is_suspect)
   end
 
   while place < to do
-    local ok, err = xpcall(work, describe)
-    if ok then break end
+    local thread = coroutine.create(work) -- what it leaves is closed, and a yield is not ours
+    local ok, raised = coroutine.resume(thread)
+    if ok and coroutine.status(thread) == "dead" then break end
+    local err = describe(thread, raised)
     if errors.is(err, "SignalError") and core.is_to_stop() then error(err, 0) end
     failures = failures or {}
     results[place - from + 1] = nil
-    failures[place - from + 1] = errors.is(err) and err or runtime.describe(err) -- out of memory, it could not be described
+    failures[place - from + 1] = err
     place = place + 1
   end
   return results, failures
