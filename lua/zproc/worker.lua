@@ -24,7 +24,10 @@ local function make_call(spec, own)
       n = n + 1
       arguments[n] = value
     end
-    if own then add(own) end
+    if own then
+      core.renew(own) -- what another item was given is news to this one
+      add(own)
+    end
     local parts = spec.has_parts and item or { item }
     if spec.has_item then add(parts[1]) end
     local mapped = parts[2]

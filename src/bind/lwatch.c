@@ -242,6 +242,16 @@ static int core_go_live(lua_State *L) {
   return rc ? zp_lua_raise(L, rc) : 0;
 }
 
+/* core.renew(state): as if the State were made now; what it was given so far is forgotten. */
+static int core_renew(lua_State *L) {
+  zp_lstate *state = zp_lstate_check(L, 1);
+  zp_watch_cursor fresh = {.revision = 0};
+  int rc = zp_watch_go_live(state->store, &fresh);
+  if (rc) return zp_lua_raise(L, rc);
+  state->cursor = fresh;
+  return 0;
+}
+
 /* core.set_cursor(state, revision): watchers of this State consider what comes after the revision; 0: as far back as is kept. */
 static int core_set_cursor(lua_State *L) {
   zp_lstate *state = zp_lstate_check(L, 1);
@@ -261,6 +271,7 @@ static int core_set_cursor(lua_State *L) {
 static const luaL_Reg functions[] = {
     {"watch", core_watch},
     {"go_live", core_go_live},
+    {"renew", core_renew},
     {"set_cursor", core_set_cursor},
     {NULL, NULL},
 };
