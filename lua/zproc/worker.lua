@@ -8,7 +8,8 @@ local state = require "zproc.state"
 local LOOK_FIRST <const>, LOOK_LAST <const> = 0.1, 2 -- seconds between looks whether other workers have died
 local NOTE_SECONDS <const> = 5e-5 -- between notes of how far it is, about
 local NOTE_ITEMS <const> = 1024 -- at most, between two notes
-local FULL_PAUSE <const>, FULL_TRIES <const> = 0.05, 100
+local FULL_PAUSE <const>, FULL_TRIES <const> = 0.05, 200 -- of leaving results where there is no room
+local FULL_PATIENCE <const> = 100 -- of these before results are given up
 local KNOWN_MAX <const> = 16 -- tasks to remember
 
 local worker = {}
@@ -146,10 +147,31 @@ local function replace_unsendable(count, results, failures)
   end
 end
 
---- Leave the result of what was claimed, and claim more. A store that is full has room again when somebody takes his results; a small
---- word on what is the matter fits in, most of the time.
-local function hand_over(self, count, results, failures, seconds)
-  for _ = 1, FULL_TRIES do
+--- Whether it makes sense to wait for room: somebody may take the results before these. If it is these that he waits for, there will be
+--- none.
+local function may_get_room(self, task, from)
+  local info = self.queue:describe(task)
+  return info ~= nil and info.taken < from
+end
+
+--- In place of the largest results, small words on what is the matter.
+local function replace_largest(count, results, failures, err)
+  local sizes, largest = {}, 0
+  for i = 1, count do
+    sizes[i] = failures[i] and 0 or #core.encode(results[i])
+    largest = math.max(largest, sizes[i])
+  end
+  for i = 1, count do
+    if not failures[i] and sizes[i] > largest // 2 then
+      results[i], failures[i] = nil, errors.new("StateFull", "no room for the result: " .. err.message, { where = false })
+    end
+  end
+end
+
+--- Leave the result of what was claimed, and claim more. A store that is full has room again when somebody takes his results; if that
+--- takes too long, something has to be left all the same.
+local function hand_over(self, task, from, count, results, failures, seconds)
+  for try = 1, FULL_TRIES do
     local claim = table.pack(pcall(self.queue.finish, self.queue, results, count, failures, seconds))
     if claim[1] then return table.unpack(claim, 2, claim.n) end
     local err = claim[2]
@@ -157,8 +179,10 @@ local function hand_over(self, count, results, failures, seconds)
       failures = failures or {}
       replace_unsendable(count, results, failures)
     elseif errors.is(err, "StateFull") then
-      results, failures = {}, {}
-      for i = 1, count do failures[i] = errors.new("StateFull", "no room for the result: " .. err.message, { where = false }) end
+      if try > FULL_PATIENCE or not may_get_room(self, task, from) then
+        failures = failures or {}
+        replace_largest(count, results, failures, err)
+      end
       core.sleep(FULL_PAUSE)
     else
       error(err, 0)
@@ -197,7 +221,7 @@ function worker.main(directory, server_address, pool, only)
       runtime.close_from(mark) -- what the target has opened and left
       local seconds = core.clock() - begun
       queue:arm_work()
-      task, from, to, is_suspect = hand_over(self, count, results, failures, seconds)
+      task, from, to, is_suspect = hand_over(self, task, from, count, results, failures, seconds)
     else
       local info = only and queue:describe(only)
       if only and (not info or info.finished == info.total) then break end

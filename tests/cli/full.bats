@@ -85,3 +85,40 @@ LUA
   [ "$status" -eq 1 ]
   [[ "$output" == *"No space left"* || "$output" == *"no space left"* ]]
 }
+
+@test "a map whose results find no room raises StateFull at its items, and the rest goes on when there is room again" {
+  cat > "$dir/script.lua" <<'LUA'
+local zproc = require "zproc"
+local ctx = zproc.context()
+local refused, done = 0, 0
+local result = ctx:process_map(function(n) return ("x"):rep(n == 3 and 20000000 or 1000) end, zproc.range(1, 60), { count = 2 })
+while true do
+  local ok, value, i = pcall(result.next, result)
+  if not ok then
+    assert(zproc.is_error(value, "StateFull"), tostring(value))
+    refused = refused + 1
+  elseif not i then
+    break
+  else
+    done = done + 1
+  end
+end
+assert(refused == 1 and done == 59, refused .. " " .. done)
+local all = ctx:process_map(math.abs, { -1, -2 }):collect()
+assert(all[1] == 1 and all[2] == 2)
+
+-- Items that find no room are refused at once; an iterator goes on.
+local items = {}
+for i = 1, 20 do items[i] = ("x"):rep(1000000) end
+local ok, err = pcall(ctx.process_map, ctx, string.len, items)
+assert(not ok and zproc.is_error(err, "StateFull"), tostring(err))
+local i = 0
+all = ctx:process_map(string.len, function() i = i + 1 return items[i] end):collect()
+assert(all.n == 20, all.n)
+print "recovered"
+LUA
+  run timeout 120 "$ZPROC" run "$dir/script.lua"
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [ "$output" = "recovered" ]
+}
