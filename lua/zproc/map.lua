@@ -521,7 +521,7 @@ function Context:process_map(target, sequence, opts)
   local pool = opts.new and core.new_pool() or self._pool
   local total = spec.range and #sequence or nil
   local task = queue:add(pool, total, count, math.min(opts.max_attempts or MAX_ATTEMPTS, MOST),
-    math.min(opts.chunk_size or 0, MOST), bytes)
+    math.min(opts.chunk_size or 0, MOST), bytes, worker.is_self() and not opts.return_task)
   local result = result_of {
     _context = self,
     _queue = queue,

@@ -14,6 +14,11 @@ local KNOWN_MAX <const> = 16 -- tasks to remember
 
 local worker = {}
 
+local own_pid -- of this process, if it is a worker
+
+--- Whether this process is a worker: what it maps within a map is of no use to others.
+function worker.is_self() return own_pid == core.getpid() end
+
 --- What a task's target is called with: a function of one item, or of the three parts of one.
 local function make_call(spec, own)
   local target, args, kwargs = spec.target, spec.args or {}, spec.kwargs
@@ -198,6 +203,7 @@ end
 ---@param only integer? the task
 function worker.main(directory, server_address, pool, only)
   runtime.unwind_on_exit()
+  own_pid = core.getpid()
   local queue = core.queue(directory)
   queue:enlist(pool)
   local self = { queue = queue, directory = directory, server_address = server_address, known = {}, order = {} }

@@ -52,13 +52,14 @@ static int core_new_pool(lua_State *L) {
   return 1;
 }
 
-/* queue:add(pool, total or nil, workers, max_attempts, chunk, specification) -> task */
+/* queue:add(pool, total or nil, workers, max_attempts, chunk, specification, is_private) -> task */
 static int queue_add(lua_State *L) {
   zp_queue *queue = check_queue(L);
   zp_task_options options = {.pool = check_number(L, 2),
                              .total = lua_isnil(L, 3) ? ZP_TASK_UNKNOWN : check_number(L, 3),
                              .workers = (uint32_t)check_number(L, 4),
                              .max_attempts = (uint32_t)check_number(L, 5),
+                             .is_private = lua_toboolean(L, 8),
                              .chunk = (uint32_t)check_number(L, 6)};
   uint64_t task;
   int rc = zp_queue_add(queue, &options, check_bytes(L, 7), &task);

@@ -172,7 +172,9 @@ int zp_queue_add(zp_queue *queue, const zp_task_options *options, zp_bytes speci
   bool is_implied = options->total != ZP_TASK_UNKNOWN;
   zp_task task = {.total = options->total, .put = is_implied ? options->total : 0, .workers = options->workers,
                   .max_attempts = options->max_attempts, .chunk = options->chunk, .pools = {options->pool}};
-  if (!is_implied) task.producer = (zp_process_id){.pid = getpid(), .start = zp_alive_start(getpid())};
+  zp_process_id self = {.pid = getpid(), .start = zp_alive_start(getpid())};
+  if (!is_implied) task.producer = self;
+  if (options->is_private) task.owner = self;
   int rc = zp_queue_begin(queue);
   if (rc) return rc;
   *id = 0;

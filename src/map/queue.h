@@ -48,6 +48,7 @@ typedef struct zp_task_options {
   uint64_t total;        /* how many items, which the specification implies; ZP_TASK_UNKNOWN: they come by zp_queue_put */
   uint32_t workers;      /* at most so many at the same time, at least 1 */
   uint32_t max_attempts; /* of an item that kills its worker, at least 1 */
+  bool is_private;       /* if this process is a worker and dies, nobody wants it any more */
   uint32_t chunk;        /* items that are worked on together, and their multiples while they are cheap; 0: as it pays */
 } zp_task_options;
 
@@ -119,7 +120,7 @@ void zp_queue_note(zp_queue *queue, uint64_t item, uint64_t span);
 /* Nobody will be in this pool any more: what is kept for it can go. */
 int zp_queue_disband(zp_queue *queue, uint64_t pool);
 
-/* Give back what dead workers had claimed: how many there were, or an error. */
+/* Give back what dead workers had claimed, and drop the tasks that were only theirs: how many workers there were, or an error. */
 int zp_queue_recover(zp_queue *queue);
 
 /* ---- waiting: arm, look, and wait if there is nothing; a wait may end without a reason ---- */

@@ -41,6 +41,7 @@ typedef struct zp_task {
   uint64_t pending_bytes, block_bytes;
   uint64_t pools[ZP_TASK_POOLS]; /* 0: none */
   zp_process_id producer;        /* pid 0: there is nothing more to add */
+  zp_process_id owner;           /* a worker that the task goes with; pid 0: there is none */
   double item_seconds;           /* measured; 0: not yet */
   double item_bytes;             /* of results */
   uint32_t workers, max_attempts, chunk;

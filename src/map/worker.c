@@ -277,6 +277,23 @@ static int bury(zp_queue *queue, uint64_t slot) {
   return rc ? rc : 1;
 }
 
+/* A map within a map: whoever has asked for it is dead. */
+static int drop_orphans(zp_queue *queue, const zp_process_id *owner) {
+  for (uint64_t id = 0;; id++) {
+    zp_task task = {.total = 0};
+    zp_bytes value;
+    int rc = zp_store_read_begin(queue->store);
+    if (rc) return rc;
+    rc = zp_queue_seek(queue, ZP_KEY_TASK, 1, 0, id, &id, &value);
+    if (rc == 1) memcpy(&task, value.data, value.size < sizeof task ? value.size : sizeof task);
+    zp_store_read_end(queue->store);
+    if (rc != 1) return rc;
+    if (task.owner.pid != owner->pid || task.owner.start != owner->start) continue;
+    rc = zp_queue_drop(queue, id);
+    if (rc < 0) return rc;
+  }
+}
+
 int zp_queue_recover(zp_queue *queue) {
   int count = 0;
   for (uint64_t slot = 0;; slot++) {
@@ -289,6 +306,8 @@ int zp_queue_recover(zp_queue *queue) {
     zp_store_read_end(queue->store);
     if (rc != 1) return rc < 0 ? rc : count;
     if (!is_dead(&worker)) continue;
+    rc = drop_orphans(queue, &worker.process); /* while there is somebody to find them by */
+    if (rc < 0) return rc;
     rc = bury(queue, slot);
     if (rc < 0) return rc;
     count += rc;

@@ -305,6 +305,35 @@ describe("process_map in trouble:", function()
       expect_usable()
     end)
 
+    it("maps within maps are worked on again, and leave no tasks behind", function()
+      local address = ctx.server_address
+      local queue = core.queue(ctx.server_process.directory)
+      local result = ctx:process_map(function(n)
+        local inner <close> = zproc.context(address)
+        local sum = 0
+        local numbers = inner:process_map(function(k)
+          zproc.sleep(0.002)
+          return k
+        end, zproc.range(1, n), { count = 2 })
+        for _, value in numbers do sum = sum + value end
+        return sum
+      end, zproc.range(1, 40), { count = 3, max_attempts = 1000 })
+      for i, value in result do
+        assert.equal(i * (i + 1) // 2, value)
+        local victim = ctx.worker_list[i % 3 + 1]
+        if i % 5 == 0 and victim.is_alive then kill(victim.pid) end
+      end
+      local function is_empty()
+        queue:recover()
+        for task = 1, 200 do
+          if queue:describe(task) then return false end
+        end
+        return true
+      end
+      eventually("the tasks of the dead are gone", is_empty)
+      queue:close()
+    end)
+
     it("a script that is ended by a signal leaves nothing", function()
       for _, signal in ipairs { "TERM", "INT", "KILL" } do
         local pipe = support.run_script [[

@@ -330,6 +330,31 @@ static void the_items_at_which_it_died_are_told_apart(void **unused) {
   assert_int_equal(describe(task).finished, 100);
 }
 
+static void what_a_dead_worker_wanted_for_itself_is_dropped(void **unused) {
+  (void)unused;
+  uint64_t work = add(1, 1, 1);
+  pid_t pid = fork();
+  if (pid == 0) {
+    zp_queue *own;
+    zp_claim claim;
+    zp_task_options options = {.pool = POOL + 1, .total = 5, .workers = 1, .max_attempts = 1, .is_private = true};
+    uint64_t task;
+    if (zp_queue_open(directory, &own) || zp_queue_enlist(own, POOL) || zp_queue_claim(own, NULL, &claim) != 1) _exit(1);
+    if (zp_queue_add(own, &options, text("private"), &task)) _exit(2);
+    options.is_private = false;
+    if (zp_queue_add(own, &options, text("public"), &task)) _exit(3);
+    raise(SIGKILL);
+  }
+  int status;
+  assert_int_equal(waitpid(pid, &status, 0), pid);
+  assert_true(WIFSIGNALED(status));
+  assert_true(is_there(work + 1));
+  assert_int_equal(zp_queue_recover(queue), 1);
+  assert_true(is_there(work));
+  assert_false(is_there(work + 1));
+  assert_true(is_there(work + 2));
+}
+
 static void after_too_many_deaths_its_result_is_that(void **unused) {
   (void)unused;
   zp_task_options options = {.pool = POOL, .total = 1, .workers = 1, .max_attempts = 3};
@@ -459,6 +484,7 @@ int main(void) {
       WITH_QUEUE(what_was_given_back_is_claimed_although_too_much_is_pending),
       WITH_QUEUE(what_a_dead_worker_had_claimed_is_worked_on_again),
       WITH_QUEUE(the_items_at_which_it_died_are_told_apart),
+      WITH_QUEUE(what_a_dead_worker_wanted_for_itself_is_dropped),
       WITH_QUEUE(after_too_many_deaths_its_result_is_that),
       WITH_QUEUE(a_result_wakes_who_waits_for_it),
       WITH_QUEUE(whoever_is_killed_nothing_is_lost),
