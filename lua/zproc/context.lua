@@ -209,8 +209,8 @@ function Context:ping(opts)
   return server.ping("ctx:ping", self.server_address, opts)
 end
 
---- Workers have nothing to lose: what they have claimed is given back. What only this Context could ask for is dropped, since others may
---- go on with the server.
+--- Workers have nothing to lose: what they have claimed is given back. What only this Context could ask for is dropped, since
+--- others may go on with the server.
 local function stop_workers(self)
   for result in pairs(self._results or {}) do result:_abandon() end
   for _, one in ipairs(self.worker_list) do one:_terminate() end

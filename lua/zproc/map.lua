@@ -1,7 +1,7 @@
 --- process_map: a function over the items of a sequence, by worker processes, lazily and in order.
 ---
---- The items go into the server's queue of tasks, workers claim them in chunks (zproc.worker), and a MapResult takes the results one
---- after the other. Arrays and ranges are there as a whole from the beginning, so the work goes on whatever this process does
+--- The items go into the server's queue of tasks, workers claim them in chunks (zproc.worker), and a MapResult takes the results
+--- one after the other. Arrays and ranges are there as a whole from the beginning, so the work goes on whatever this process does
 --- meanwhile; iterators are read ahead while results are asked for, and only so far.
 
 local core = require "zproc.core"
@@ -44,12 +44,13 @@ local OPTIONS <const> = {
 
 -- ---- sequences ----
 
---- What can be taken out of a sequence: take(count, deadline) gives an array, the first index in it and how many of its elements are
---- the next items, at most `count`; fewer if there are no more, or if they are large, or if the time is up. `n` is how many there are, if
---- that is known without looking and all of them can be put into the queue at once.
+--- What can be taken out of a sequence: take(count, deadline) gives an array, the first index in it and how many of its elements
+--- are the next items, at most `count`; fewer if there are no more, or if they are large, or if the time is up. `n` is how many
+--- there are, if that is known without looking and all of them can be put into the queue at once.
 ---@class zproc.Source
 ---@field n integer?
----@field take fun(count: integer, deadline: number?): any[], integer, integer, boolean, table? whether that is the end; { what it raised }
+---@field take fun(count: integer, deadline: number?): any[], integer, integer, boolean, table? the last two: whether that is the
+--- end, and { what it raised } if that is why
 
 local NAMES <const> = { "the sequence", "map_args", "map_kwargs" }
 
@@ -200,8 +201,9 @@ local function put(self, block)
   return self._queue:put(self._task, block.items, block.first, block.count, block.is_end)
 end
 
---- Put one block of the source's next items into the queue, within the time if one is given. If the source raises, or gives what cannot
---- travel, the sequence ends there, and the error comes at its end. If there is no room nothing is lost, either: the block waits.
+--- Put one block of the source's next items into the queue, within the time if one is given. If the source raises, or gives what
+--- cannot travel, the sequence ends there, and the error comes at its end. If there is no room nothing is lost, either: the block
+--- waits.
 local function put_block(self, seconds)
   local block = self._block
   if not block then
@@ -231,7 +233,8 @@ local function read_ahead(self)
   if not self._source then return false end
   local info = self._queue:describe(self._task)
   if not info then return false end
-  if info.put - info.next > AHEAD_ITEMS or info.block_bytes > AHEAD_BYTES or self._put - self._position > AHEAD_ITEMS then return false end
+  local ahead = math.max(info.put - info.next, self._put - self._position)
+  if ahead > AHEAD_ITEMS or info.block_bytes > AHEAD_BYTES then return false end
   local ok, err = pcall(put_block, self, AHEAD_SECONDS)
   if ok then return true end
   if errors.is(err, "StateFull") and self._put > self._position then return false end -- there will be, when these are taken
@@ -240,8 +243,8 @@ end
 
 -- ---- workers ----
 
---- Forget the workers that have ended. One that was killed is replaced without a word; but when several in a row could not do their
---- work, no more of them will, and what the last one has said is raised.
+--- Forget the workers that have ended. One that was killed is replaced without a word; but when several in a row could not do
+--- their work, no more of them will, and what the last one has said is raised.
 local function sweep(self)
   for i = #self.worker_list, 1, -1 do
     local one = self.worker_list[i]
@@ -446,8 +449,8 @@ end
 
 MapResult.__close = MapResult.close
 
---- Nobody can ask for the results any more. Those of a task that was made to be passed on stay for whoever asks next. A Context that is
---- closed has taken the queue with it.
+--- Nobody can ask for the results any more. Those of a task that was made to be passed on stay for whoever asks next. A Context
+--- that is closed has taken the queue with it.
 function MapResult:_abandon()
   if self._closed or self._is_pulled or self._pid ~= core.getpid() then return end
   local ok, is_dropped = pcall(drop, self)
@@ -553,8 +556,8 @@ function Context:process_map(target, sequence, opts)
   return { task = task, server_address = self.server_address, count = count }
 end
 
---- ctx:pull_results_for_task(task): the results of a task that was made with return_task, from where they were not yet taken. By any
---- Context on the same server, also if the process that has made the task is dead; by one at a time.
+--- ctx:pull_results_for_task(task): the results of a task that was made with return_task, from where they were not yet taken. By
+--- any Context on the same server, also if the process that has made the task is dead; by one at a time.
 ---@param task { task: integer, server_address: string, count: integer }
 ---@param opts? { on_error: string?, progress: boolean|function|nil }
 ---@return zproc.MapResult

@@ -101,8 +101,8 @@ function options.check(call, given, spec)
   return given
 end
 
---- Whether a value can be gone through: an array (an empty table is one), what says by a metatable that it is like one, a zproc.range, or
---- something to call.
+--- Whether a value can be gone through: an array (an empty table is one), what says by a metatable that it is like one, a
+--- zproc.range, or something to call.
 function options.is_sequence(value)
   if options.is_callable(value) then return true end
   if type(value) ~= "table" then return false end

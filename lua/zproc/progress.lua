@@ -38,8 +38,8 @@ local function draw(now, is_last)
   io.stderr:flush()
 end
 
---- What is to be called with done, total and whether that is the end, or with nothing if the map is given up; nil if nobody wants to
---- know.
+--- What is to be called with done, total and whether that is the end, or with nothing if the map is given up; nil if nobody wants
+--- to know.
 ---@param option boolean|function|nil
 ---@return fun(done: integer?, total: integer?, is_last: boolean?)?
 function progress.new(option)

@@ -152,8 +152,8 @@ local function replace_unsendable(count, results, failures)
   end
 end
 
---- Whether it makes sense to wait for room: somebody may take the results before these. If it is these that he waits for, there will be
---- none.
+--- Whether it makes sense to wait for room: somebody may take the results before these. If it is these that he waits for, there
+--- will be none.
 local function may_get_room(self, task, from)
   local info = self.queue:describe(task)
   return info ~= nil and info.taken < from
@@ -173,8 +173,8 @@ local function replace_largest(count, results, failures, err)
   end
 end
 
---- Leave the result of what was claimed, and claim more. A store that is full has room again when somebody takes his results; if that
---- takes too long, something has to be left all the same.
+--- Leave the result of what was claimed, and claim more. A store that is full has room again when somebody takes his results; if
+--- that takes too long, something has to be left all the same.
 local function hand_over(self, task, from, count, results, failures, seconds)
   for try = 1, FULL_TRIES do
     local claim = table.pack(pcall(self.queue.finish, self.queue, results, count, failures, seconds))

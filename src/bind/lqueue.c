@@ -153,7 +153,8 @@ static int queue_describe(lua_State *L) {
   return 1;
 }
 
-/* queue:drop(task) -> true; or false if a signal has come in between, which is left to others: for finalisers, which cannot raise it */
+/* queue:drop(task) -> true; or false if a signal has come in between, which is left to others: for finalisers, which cannot
+   raise it */
 static int queue_drop(lua_State *L) {
   int rc = zp_queue_drop(check_queue(L), check_number(L, 2));
   if (rc < 0 && rc != ZP_EINTR) return zp_lua_raise(L, rc);

@@ -232,8 +232,8 @@ static int settle(zp_queue *queue, const zp_worker *worker, uint64_t slot, legac
   return zp_queue_wake_task(queue, task, left->counters);
 }
 
-/* Give the slot back, and what is claimed, as if nobody had begun with it: a thread may end while its process lives, whom nobody would
-   miss. */
+/* Give the slot back, and what is claimed, as if nobody had begun with it: a thread may end while its process lives, whom
+   nobody would miss. */
 static int resign(zp_queue *queue) {
   uint64_t slot = (uint64_t)queue->slot;
   zp_worker worker;

@@ -340,9 +340,11 @@ describe("process_map in trouble:", function()
           local zproc = require "zproc"
           local ctx = zproc.context()
           local n = 0
-          local result = ctx:process_map(function(x) zproc.sleep(0.001) return x end, function() n = n + 1 return n end, { count = 2 })
+          local function slow(x) zproc.sleep(0.001) return x end
+          local result = ctx:process_map(slow, function() n = n + 1 return n end, { count = 2 })
           result:next()
-          print(zproc.getpid(), ctx.worker_list[1].pid, ctx.worker_list[2].pid, ctx.server_process.pid, ctx.server_process.directory)
+          local workers, server = ctx.worker_list, ctx.server_process
+          print(zproc.getpid(), workers[1].pid, workers[2].pid, server.pid, server.directory)
           io.stdout:flush()
           for _ in result do end
         ]]
@@ -422,7 +424,8 @@ describe("process_map in trouble:", function()
     end)
 
     it("that fails in the middle of collect goes on behind that", function()
-      local result = ctx:process_map(function(n) return n == 5 and error("five", 0) or n end, zproc.range(1, 8), { chunk_size = 8 })
+      local function picky(n) return n == 5 and error("five", 0) or n end
+      local result = ctx:process_map(picky, zproc.range(1, 8), { chunk_size = 8 })
       refuses("five", result.collect, result)
       assert.same({ 6, 7, 8, n = 3 }, result:collect())
     end)

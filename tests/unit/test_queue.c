@@ -251,7 +251,7 @@ static void results_that_nobody_takes_stop_the_work(void **unused) {
   free(large);
 }
 
-/* The consumer waits for the first chunk, of which the results behind it know nothing: they must not keep it from being worked on. */
+/* The consumer waits for the first chunk: what is pending behind it must not keep it from being worked on. */
 static void what_was_given_back_is_claimed_although_too_much_is_pending(void **unused) {
   (void)unused;
   uint64_t task = add(1000, 2, 1);
