@@ -3,7 +3,8 @@
 --   zproc run tests/fault/map_kill.lua [ROUNDS [SEED]]
 --
 -- Each round has a sequence of another kind and length, items that cost nothing or something, chunks that follow their cost or are fixed,
--- and a consumer that is fast or slow; every other one is pulled by a second process after the first puller was killed.
+-- and results that are small, or so large that they stop the work until they are taken; every other one is pulled by a second process
+-- after the first puller was killed.
 
 local core = require "zproc.core"
 local zproc = require "zproc"
@@ -13,12 +14,12 @@ local LIMIT <const> = 120 -- seconds for one round; generous, not an expectation
 math.randomseed(SEED)
 print(("# seed %d"):format(SEED))
 
-local function triple(n, cost)
+local function triple(n, cost, size)
   if cost > 0 then
     local over = core.clock() + cost
     while core.clock() < over do end
   end
-  return n * 3
+  return size > 0 and { n * 3, ("x"):rep(size) } or n * 3
 end
 
 --- One that kills the workers of a Context, of which `pids` gives those that there are, until it is stopped.
@@ -51,29 +52,38 @@ local function play(round)
   local kind = ({ "range", "array", "iterator" })[math.random(3)]
   local cost = ({ 0, 0, 1e-4, 1e-3 })[math.random(4)]
   local length = cost == 0 and math.random(200000) or cost < 1e-3 and math.random(3000) or math.random(300)
+  local size = math.random(4) == 1 and 200000 or 0
+  if size > 0 then length = math.min(length, 500) end
   local opts = {
-    args = { cost },
+    args = { cost, size },
     count = math.random(4),
     chunk_size = math.random(2) == 1 and math.random(50) or nil,
     max_attempts = 1000, -- whoever is killed here is not killed by his item
   }
   local is_task = kind ~= "iterator" and round % 2 == 0
   opts.return_task = is_task
-  local words = ("round %d: %s of %d, cost %g, count %d, chunk size %s%s"):format(round, kind, length, cost, opts.count,
-    opts.chunk_size, is_task and ", as a task" or "")
+  local words = ("round %d: %s of %d, cost %g, size %d, count %d, chunk size %s%s"):format(round, kind, length, cost, size,
+    opts.count, opts.chunk_size, is_task and ", as a task" or "")
   local begun = core.clock()
   local expected = 0
 
+  local function tell_killer(own)
+    local pids = {}
+    for k, worker in ipairs(own.worker_list) do pids[k] = worker.pid end
+    own.state.pids = pids
+  end
+
   --- Take results until there are no more, or so many; tells the killer whom there is.
   local function consume(own, result, most)
+    tell_killer(own)
+    if size > 0 then zproc.sleep(math.random() * 0.2) end -- until nothing more is worked on
     for i, value in result do
       assert(expected == 0 or i == expected + 1, ("%s: item %d follows on %d"):format(words, i, expected))
+      if size > 0 then value = value[1] end
       assert(value == i * 3, ("%s: item %d is %s"):format(words, i, value))
       expected = i
       if i % 64 == 1 then
-        local pids = {}
-        for k, worker in ipairs(own.worker_list) do pids[k] = worker.pid end
-        own.state.pids = pids
+        tell_killer(own)
         assert(core.clock() - begun < LIMIT, words .. ": it takes too long")
       end
       if i == most then return end
