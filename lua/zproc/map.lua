@@ -323,26 +323,30 @@ local function dismiss(self)
   if self._only then self._queue:disband(self._pool) end
 end
 
---- The sequence is at its end, or was cut off by an error.
+--- Nothing more comes: false, or, once, the error that has cut the sequence off.
+local function say_end(self)
+  local failed = self._source_failure
+  self._source_failure = nil
+  if failed then error(failed[1], 0) end
+  return false
+end
+
+--- The sequence is at its end.
 local function finish(self)
   self._is_done = true
   dismiss(self)
   if self._progress then self._progress(self._position, self._position, true) end
-  local failed = self._source_failure
-  if failed then
-    self._source_failure = nil
-    error(failed[1], 0)
-  end
+  return say_end(self)
 end
 
 --- Get the next chunk of results, waiting for it, into the array behind the offset: false at the end.
 local function fetch(self, into, offset)
   local queue, task = self._queue, self._task
-  if self._is_done then return false end
+  if self._is_done then return say_end(self) end
   if self._unacknowledged then
     self._results, self._failures = nil, nil
     self._unacknowledged = false
-    if queue:acknowledge(task, self._position) then return finish(self) or false end
+    if queue:acknowledge(task, self._position) then return finish(self) end
   end
   while true do
     queue:arm_result(task, self._position)
@@ -370,7 +374,7 @@ local function fetch(self, into, offset)
     end
     if info.total == self._position then
       queue:acknowledge(task, self._position)
-      return finish(self) or false
+      return finish(self)
     end
     if not info.is_produced and info.put == self._position then
       error(errors.new("TaskLost", ("the process that was to give the items of task %d after %d of them is dead"):format(task,

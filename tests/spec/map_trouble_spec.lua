@@ -448,6 +448,12 @@ describe("process_map in trouble:", function()
       end
       assert.equal(50, count)
       assert.is_true(errors >= 1)
+      local function tell(_, is_last) if is_last then error("no progress", 0) end end
+      result = ctx:process_map(same, counter_until(2, function() error("no source", 0) end), { progress = tell })
+      local came = {}
+      for i = 1, 4 do came[i] = tostring(select(2, pcall(result.next, result))) end
+      table.sort(came)
+      assert.same({ "1", "nil", "no progress", "no source" }, came)
     end)
 
     it("is a bar on a terminal, which ends with its line", function()
