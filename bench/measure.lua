@@ -29,6 +29,34 @@ function measure.each(operation, batches, size)
   return measure.median(took)
 end
 
+--- Microseconds from an update of the key `news` to the return of a call that waits for it, asleep, in another process.
+---@param ctx zproc.Context
+---@param samples integer
+---@param wait fun(state: zproc.State, i: integer) waits until `news` is i
+---@return number
+function measure.wake(ctx, samples, wait)
+  local state = ctx.state
+  local waiter = ctx:process(function(own)
+    local returned = {}
+    for i = 1, samples do
+      wait(own, i)
+      returned[i] = core.clock()
+      own.got = i
+    end
+    return returned
+  end)
+  local begun = {}
+  for i = 1, samples do
+    core.sleep(0.0003) -- so that the waiter is asleep
+    begun[i] = core.clock()
+    state.news = i
+    while state.got ~= i do core.sleep(0.00005) end
+  end
+  local took = {}
+  for i, returned in ipairs(waiter:wait()) do took[i] = (returned - begun[i]) * 1e6 end
+  return measure.median(took)
+end
+
 --- Print one figure as "name value", for scripts/bench.
 function measure.report(name, value)
   io.write(("%s %.6f\n"):format(name, value))

@@ -3,7 +3,6 @@
 
 package.path = arg[0]:match "^(.*/)" .. "?.lua;" .. package.path
 local measure = require "measure"
-local core = require "zproc.core"
 local zproc = require "zproc"
 
 local SAMPLES <const> = arg[1] == "--quick" and 50 or 100
@@ -29,25 +28,9 @@ local function run(suffix, size)
   end, SAMPLES, 1))
   measure.report("copy" .. suffix, measure.each(function() return state:copy() end, SAMPLES, 1))
 
-  local waiter = ctx:process(function(own)
-    local returned = {}
-    for i = 1, SAMPLES do
-      own:get_when(function(snapshot) return snapshot.news >= i end)
-      returned[i] = core.clock()
-      own.got = i
-    end
-    return returned
-  end)
-  local begun = {}
-  for i = 1, SAMPLES do
-    zproc.sleep(0.0003) -- so that the waiter is asleep
-    begun[i] = core.clock()
-    state.news = i
-    while state.got ~= i do zproc.sleep(0.00005) end
-  end
-  local took = {}
-  for i, returned in ipairs(waiter:wait()) do took[i] = (returned - begun[i]) * 1e6 end
-  measure.report("when" .. suffix, measure.median(took))
+  measure.report("when" .. suffix, measure.wake(ctx, SAMPLES, function(own, i)
+    own:get_when(function(snapshot) return snapshot.news >= i end)
+  end))
 end
 
 run("_10", 10)

@@ -19,6 +19,15 @@ static inline double zp_clock_read(clockid_t clock) {
 /* Seconds on the monotonic clock. */
 static inline double zp_clock_now(void) { return zp_clock_read(CLOCK_MONOTONIC); }
 
+/* A deadline as system calls take an instant of the monotonic clock: `until`, filled in, or NULL for ZP_FOREVER. */
+static inline struct timespec *zp_clock_instant(double deadline, struct timespec *until) {
+  if (deadline == ZP_FOREVER) return NULL;
+  double whole = deadline < 1e9 ? deadline : 1e9;
+  *until = (struct timespec){.tv_sec = (time_t)whole};
+  until->tv_nsec = (long)((whole - (double)until->tv_sec) * 1e9);
+  return until;
+}
+
 /* Seconds since the epoch. */
 static inline double zp_clock_wall(void) { return zp_clock_read(CLOCK_REALTIME); }
 

@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "bind/core.h"
 #include "bind/lbuf.h"
+#include "bind/lclass.h"
 #include "bind/lerror.h"
 #include "bind/lsignal.h"
 #include "sys/child.h"
@@ -242,10 +243,5 @@ static const luaL_Reg functions[] = {
 
 void zp_lchild_open(lua_State *L) {
   luaL_setfuncs(L, functions, 0);
-  luaL_newmetatable(L, CHILD);
-  luaL_newlib(L, child_methods);
-  lua_setfield(L, -2, "__index");
-  lua_pushcfunction(L, child_gc);
-  lua_setfield(L, -2, "__gc");
-  lua_pop(L, 1);
+  zp_lclass_new(L, CHILD, child_methods, child_gc);
 }

@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "bind/core.h"
 #include "bind/lbuf.h"
+#include "bind/lclass.h"
 #include "bind/lerror.h"
 #include "bind/lsignal.h"
 #include "bind/pack.h"
@@ -94,19 +95,15 @@ static int queue_adopt(lua_State *L) {
   return 1;
 }
 
-/* Push what is in the buffer if rc is 1, nil if it is 0. */
-static void push_found(lua_State *L, int rc, const zp_buf *bytes) {
-  if (rc < 0) zp_lua_raise(L, rc);
-  if (rc == 1) lua_pushlstring(L, (const char *)bytes->data, bytes->size);
-  else lua_pushnil(L);
-}
-
 /* queue:specification(task) -> bytes or nil */
 static int queue_specification(lua_State *L) {
   zp_queue *queue = check_queue(L);
   uint64_t task = check_number(L, 2);
   zp_buf *bytes = zp_lbuf_push(L);
-  push_found(L, zp_queue_specification(queue, task, bytes), bytes);
+  int rc = zp_queue_specification(queue, task, bytes);
+  if (rc < 0) return zp_lua_raise(L, rc);
+  if (rc == 0) return 0;
+  lua_pushlstring(L, (const char *)bytes->data, bytes->size);
   return 1;
 }
 
@@ -331,10 +328,5 @@ static const luaL_Reg functions[] = {
 
 void zp_lqueue_open(lua_State *L) {
   luaL_setfuncs(L, functions, 0);
-  luaL_newmetatable(L, QUEUE);
-  luaL_newlib(L, methods);
-  lua_setfield(L, -2, "__index");
-  lua_pushcfunction(L, queue_close);
-  lua_setfield(L, -2, "__gc");
-  lua_pop(L, 1);
+  zp_lclass_new(L, QUEUE, methods, queue_close);
 }

@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "bind/core.h"
 #include "bind/lbuf.h"
+#include "bind/lclass.h"
 #include "bind/lerror.h"
 #include "bind/lsignal.h"
 #include "server/client.h"
@@ -133,8 +134,5 @@ static const luaL_Reg methods[] = {
 
 void zp_lserver_open(lua_State *L) {
   luaL_setfuncs(L, functions, 0);
-  luaL_newmetatable(L, SERVER);
-  luaL_newlib(L, methods);
-  lua_setfield(L, -2, "__index");
-  lua_pop(L, 1);
+  zp_lclass_new(L, SERVER, methods, NULL);
 }

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "bind/core.h"
+#include "bind/lclass.h"
 #include "bind/lerror.h"
 #include "bind/lsignal.h"
 #include "store/keep.h"
@@ -131,13 +132,10 @@ static int directory_gc(lua_State *L) {
 
 #define KEEP "zproc.Keep"
 
-static const char *const sync_names[] = {"never", "interval", "always", NULL};
-
 /* core.open_keep(directory, "never" | "interval" | "always") -> Keep: a directory in which the state of a server is kept. */
 static int core_open_keep(lua_State *L) {
-  static const zp_sync modes[] = {ZP_SYNC_NEVER, ZP_SYNC_INTERVAL, ZP_SYNC_ALWAYS};
   const char *directory = luaL_checkstring(L, 1);
-  zp_sync sync = modes[luaL_checkoption(L, 2, NULL, sync_names)];
+  zp_sync sync = (zp_sync)luaL_checkoption(L, 2, NULL, zp_sync_names);
   zp_keep **keep = lua_newuserdatauv(L, sizeof *keep, 0);
   *keep = NULL;
   luaL_setmetatable(L, KEEP);
@@ -192,16 +190,6 @@ static const luaL_Reg keep_methods[] = {
 
 void zp_lsys_open(lua_State *L) {
   luaL_setfuncs(L, functions, 0);
-  luaL_newmetatable(L, DIR_TYPE);
-  luaL_newlib(L, directory_methods);
-  lua_setfield(L, -2, "__index");
-  lua_pushcfunction(L, directory_gc);
-  lua_setfield(L, -2, "__gc");
-  lua_pop(L, 1);
-  luaL_newmetatable(L, KEEP);
-  luaL_newlib(L, keep_methods);
-  lua_setfield(L, -2, "__index");
-  lua_pushcfunction(L, keep_close);
-  lua_setfield(L, -2, "__gc");
-  lua_pop(L, 1);
+  zp_lclass_new(L, DIR_TYPE, directory_methods, directory_gc);
+  zp_lclass_new(L, KEEP, keep_methods, keep_close);
 }

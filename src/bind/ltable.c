@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "bind/core.h"
 #include "bind/lbuf.h"
+#include "bind/lclass.h"
 #include "bind/lerror.h"
 #include "sys/interrupt.h"
 #include "sys/table.h"
@@ -159,10 +160,5 @@ static const luaL_Reg methods[] = {
 
 void zp_ltable_open(lua_State *L) {
   luaL_setfuncs(L, functions, 0);
-  luaL_newmetatable(L, TABLE);
-  luaL_newlib(L, methods);
-  lua_setfield(L, -2, "__index");
-  lua_pushcfunction(L, table_gc);
-  lua_setfield(L, -2, "__gc");
-  lua_pop(L, 1);
+  zp_lclass_new(L, TABLE, methods, table_gc);
 }

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "bind/core.h"
+#include "bind/lclass.h"
 #include "bind/lerror.h"
 #include "bind/lsignal.h"
 #include "sys/interrupt.h"
@@ -207,10 +208,5 @@ static const luaL_Reg functions[] = {
 
 void zp_lthread_open(lua_State *L) {
   luaL_setfuncs(L, functions, 0);
-  luaL_newmetatable(L, THREAD);
-  luaL_newlib(L, methods);
-  lua_setfield(L, -2, "__index");
-  lua_pushcfunction(L, thread_gc);
-  lua_setfield(L, -2, "__gc");
-  lua_pop(L, 1);
+  zp_lclass_new(L, THREAD, methods, thread_gc);
 }

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "bind/core.h"
+#include "bind/lclass.h"
 #include "bind/lerror.h"
 #include "bind/lsignal.h"
 #include "bind/lstate.h"
@@ -278,8 +279,5 @@ static const luaL_Reg functions[] = {
 
 void zp_lwatch_open(lua_State *L) {
   luaL_setfuncs(L, functions, 0);
-  luaL_newmetatable(L, WATCHER);
-  lua_pushcfunction(L, watcher_gc);
-  lua_setfield(L, -2, "__gc");
-  lua_pop(L, 1);
+  zp_lclass_new(L, WATCHER, NULL, watcher_gc);
 }

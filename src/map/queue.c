@@ -98,6 +98,11 @@ int zp_queue_wake_task(zp_queue *queue, const zp_task *task, uint64_t counters[Z
   return 0;
 }
 
+void zp_queue_forget_work(zp_queue *queue, uint64_t id, const zp_task *task) {
+  for (int i = 0; i < ZP_TASK_POOLS; i++)
+    if (task->pools[i]) zp_queue_delete(queue, ZP_KEY_WORK, 2, task->pools[i], id);
+}
+
 static int commit(zp_queue *queue) {
   zp_buf *entries = &queue->entries, *changes = &queue->changes;
   if (entries->size % sizeof(zp_entry)) return zp_fail(ZP_ENOMEM, "out of memory: cannot change the queue of tasks");
@@ -296,11 +301,6 @@ int zp_queue_describe(zp_queue *queue, uint64_t id, zp_task_info *info) {
   return 1;
 }
 
-static void forget_work(zp_queue *queue, uint64_t id, const zp_task *task) {
-  for (int i = 0; i < ZP_TASK_POOLS; i++)
-    if (task->pools[i]) zp_queue_delete(queue, ZP_KEY_WORK, 2, task->pools[i], id);
-}
-
 /* Delete up to a portion of the task's records of one kind: how many, or an error. */
 static int drop_portion(zp_queue *queue, uint64_t id, int kind) {
   int rc = zp_queue_begin(queue);
@@ -325,7 +325,7 @@ int zp_queue_drop(zp_queue *queue, uint64_t id) {
   if (rc == 1) { /* first nobody begins with it any more */
     task.dropped = 1;
     zp_queue_set(queue, ZP_KEY_TASK, 1, id, 0, ZP_BYTES_OF(task));
-    forget_work(queue, id, &task);
+    zp_queue_forget_work(queue, id, &task);
   }
   bool found = rc == 1;
   rc = zp_queue_end(queue, rc);
@@ -386,7 +386,7 @@ int zp_queue_acknowledge(zp_queue *queue, uint64_t id, uint64_t position) {
   rc = 0;
   if (position > task.taken) task.taken = position;
   if (task.taken == task.total) {
-    forget_work(queue, id, &task);
+    zp_queue_forget_work(queue, id, &task);
     zp_queue_delete(queue, ZP_KEY_SPEC, 1, id, 0);
     zp_queue_delete(queue, ZP_KEY_TASK, 1, id, 0);
     rc = 1;

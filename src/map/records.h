@@ -122,6 +122,9 @@ void zp_queue_delete(zp_queue *queue, int kind, int count, uint64_t first, uint6
 int zp_queue_wake(zp_queue *queue, uint64_t pool, uint64_t *counter);
 int zp_queue_wake_task(zp_queue *queue, const zp_task *task, uint64_t counters[ZP_TASK_POOLS]);
 
+/* The pools of a task need not look at it any more: changes. */
+void zp_queue_forget_work(zp_queue *queue, uint64_t id, const zp_task *task);
+
 /* Commit what was collected, unless rc says that something went wrong, and unlock: rc, or what the commit says. */
 int zp_queue_end(zp_queue *queue, int rc);
 

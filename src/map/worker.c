@@ -129,9 +129,7 @@ static int claim_of(zp_queue *queue, uint64_t id, zp_task *task, zp_worker *work
 static bool has_work(const zp_task *task) { return task->returned > 0 || (task->next < task->put && !zp_task_is_blocked(task)); }
 
 static void forget_if_complete(zp_queue *queue, uint64_t id, const zp_task *task) {
-  if (!zp_task_is_complete(task)) return;
-  for (int i = 0; i < ZP_TASK_POOLS; i++)
-    if (task->pools[i]) zp_queue_delete(queue, ZP_KEY_WORK, 2, task->pools[i], id);
+  if (zp_task_is_complete(task)) zp_queue_forget_work(queue, id, task);
 }
 
 int zp_queue_claim(zp_queue *queue, const zp_done *done, zp_claim *claim) {
@@ -277,16 +275,22 @@ static int bury(zp_queue *queue, uint64_t slot) {
   return rc ? rc : 1;
 }
 
+/* In a read of its own: the first record of a kind with at least the number `from`: 1, its number, and a copy; 0 if there is none. */
+static int copy_next(zp_queue *queue, int kind, uint64_t from, uint64_t *number, void *record, size_t size) {
+  zp_bytes value;
+  int rc = zp_store_read_begin(queue->store);
+  if (rc) return rc;
+  rc = zp_queue_seek(queue, kind, 1, 0, from, number, &value);
+  if (rc == 1) memcpy(record, value.data, value.size < size ? value.size : size);
+  zp_store_read_end(queue->store);
+  return rc;
+}
+
 /* A map within a map: whoever has asked for it is dead. */
 static int drop_orphans(zp_queue *queue, const zp_process_id *owner) {
   for (uint64_t id = 0;; id++) {
     zp_task task = {.total = 0};
-    zp_bytes value;
-    int rc = zp_store_read_begin(queue->store);
-    if (rc) return rc;
-    rc = zp_queue_seek(queue, ZP_KEY_TASK, 1, 0, id, &id, &value);
-    if (rc == 1) memcpy(&task, value.data, value.size < sizeof task ? value.size : sizeof task);
-    zp_store_read_end(queue->store);
+    int rc = copy_next(queue, ZP_KEY_TASK, id, &id, &task, sizeof task);
     if (rc != 1) return rc;
     if (task.owner.pid != owner->pid || task.owner.start != owner->start) continue;
     rc = zp_queue_drop(queue, id);
@@ -298,12 +302,7 @@ int zp_queue_recover(zp_queue *queue) {
   int count = 0;
   for (uint64_t slot = 0;; slot++) {
     zp_worker worker = {.pool = 0};
-    zp_bytes value;
-    int rc = zp_store_read_begin(queue->store);
-    if (rc) return rc;
-    rc = zp_queue_seek(queue, ZP_KEY_WORKER, 1, 0, slot, &slot, &value);
-    if (rc == 1) memcpy(&worker, value.data, value.size < sizeof worker ? value.size : sizeof worker);
-    zp_store_read_end(queue->store);
+    int rc = copy_next(queue, ZP_KEY_WORKER, slot, &slot, &worker, sizeof worker);
     if (rc != 1) return rc < 0 ? rc : count;
     if (!is_dead(&worker)) continue;
     rc = drop_orphans(queue, &worker.process); /* while there is somebody to find them by */

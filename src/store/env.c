@@ -121,14 +121,18 @@ void zp_env_unlock_size(zp_env *env) {
 
 /* ---- control ---- */
 
-int zp_env_init_writer_lock(zp_control *control) {
+void zp_env_read_boot(char boot[ZP_BOOT_SIZE]) {
   FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
-  memset(control->boot, 0, sizeof control->boot);
-  if (file) {
-    size_t got = fread(control->boot, 1, sizeof control->boot - 1, file);
-    control->boot[got] = 0;
-    fclose(file);
-  }
+  memset(boot, 0, ZP_BOOT_SIZE);
+  if (!file) return;
+  size_t got = fread(boot, 1, ZP_BOOT_SIZE - 1, file);
+  fclose(file);
+  boot[got] = 0;
+  boot[strcspn(boot, "\n")] = 0;
+}
+
+int zp_env_init_writer_lock(zp_control *control) {
+  zp_env_read_boot(control->boot);
   pthread_mutexattr_t attributes;
   int rc = pthread_mutexattr_init(&attributes);
   if (!rc) {
@@ -145,13 +149,9 @@ int zp_env_init_writer_lock(zp_control *control) {
 
 /* A mutex that was locked when the machine went down has no owner who could be found dead. Under the size lock. */
 static int renew_writer_lock(zp_control *control) {
-  char boot[sizeof control->boot] = "";
-  FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
-  if (!file) return 0;
-  size_t got = fread(boot, 1, sizeof boot - 1, file);
-  boot[got] = 0;
-  fclose(file);
-  return strcmp(boot, control->boot) == 0 ? 0 : zp_env_init_writer_lock(control);
+  char boot[ZP_BOOT_SIZE];
+  zp_env_read_boot(boot);
+  return !boot[0] || strcmp(boot, control->boot) == 0 ? 0 : zp_env_init_writer_lock(control);
 }
 
 static int map_control(zp_env *env) {

@@ -42,7 +42,8 @@ enum {
   ZP_STORE_FORMAT = 3,
   ZP_STORE_READERS = 4096,
   ZP_STORE_INITIAL_SIZE = 1 << 20, /* of data.mdb */
-  ZP_STORE_PLACES = 64             /* in tables by namespace */
+  ZP_STORE_PLACES = 64,            /* in tables by namespace */
+  ZP_BOOT_SIZE = 40                /* of what names a boot of the machine, with the NUL */
 };
 
 #define ZP_STORE_MAGIC "zproc\0\0" /* 8 bytes */
@@ -60,7 +61,7 @@ typedef struct zp_control {
   _Atomic uint32_t retired;  /* not 0: the store is given up */
   uint32_t is_synced;        /* commits are on the disk before they count as done */
   _Atomic uint32_t deleting; /* not 0: keys were deleted since waiters were last told to look */
-  char boot[40]; /* the boot of the machine that `writer` is of: a mutex does not survive one */
+  char boot[ZP_BOOT_SIZE]; /* the boot of the machine that `writer` is of: a mutex does not survive one */
   _Alignas(64) pthread_mutex_t writer;
   /* What giving up history has cost each namespace, several of which may share a place: the newest update whose record is gone, or the
      next to go; and the newest deletion of which nothing is left, not even that the key once was. Raised under the writer lock,
@@ -139,6 +140,9 @@ int zp_env_allocate_lock_file(const char *directory);
 
 /* Allocate file space [from, to), extending the file. 0, ENOSPC, or another errno. */
 int zp_env_allocate(int fd, off_t from, off_t to);
+
+/* Which boot of the machine this is; empty if the kernel does not say. */
+void zp_env_read_boot(char boot[ZP_BOOT_SIZE]);
 
 /* Initialise the writer lock in a control file that nobody else uses. 0 or ZP_ESYS. */
 int zp_env_init_writer_lock(zp_control *control);

@@ -14,7 +14,7 @@
 #include "base/err.h"
 #include "store/handle.h"
 
-enum { BOOT_SIZE = 40, WRITER_SECONDS = 10 };
+enum { WRITER_SECONDS = 10 };
 
 struct zp_keep {
   pid_t owner;
@@ -31,12 +31,12 @@ static const char SNAPSHOTS[] = "snapshots";
 typedef struct status {
   int format;
   char state[8]; /* "making" the first store, "open", "closed" */
-  char boot[BOOT_SIZE];
+  char boot[ZP_BOOT_SIZE];
   char sync[16];
   char runtime[PATH_MAX];
 } status;
 
-static const char *const sync_names[] = {[ZP_SYNC_NEVER] = "never", [ZP_SYNC_INTERVAL] = "interval", [ZP_SYNC_ALWAYS] = "always"};
+const char *const zp_sync_names[] = {[ZP_SYNC_NEVER] = "never", [ZP_SYNC_INTERVAL] = "interval", [ZP_SYNC_ALWAYS] = "always", NULL};
 
 /* ---- files ---- */
 
@@ -91,16 +91,6 @@ static int copy_file(const char *from, const char *to) {
   return rc;
 }
 
-static void read_boot(char boot[BOOT_SIZE]) {
-  FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
-  memset(boot, 0, BOOT_SIZE);
-  if (!file) return;
-  size_t got = fread(boot, 1, BOOT_SIZE - 1, file);
-  fclose(file);
-  boot[got] = 0;
-  boot[strcspn(boot, "\n")] = 0;
-}
-
 /* ---- the status: one word a line, a path on the last ---- */
 
 /* 1, 0 if there is none, or an error. */
@@ -121,13 +111,13 @@ static int read_status(const char *directory, status *out) {
 }
 
 static int write_status(const zp_keep *keep, const char *state) {
-  char path[PATH_MAX], boot[BOOT_SIZE];
+  char path[PATH_MAX], boot[ZP_BOOT_SIZE];
   int rc = path_in(keep->path, "status.new", path);
   if (rc) return rc;
-  read_boot(boot);
+  zp_env_read_boot(boot);
   FILE *file = fopen(path, "we");
   if (!file) return zp_fail_errno("cannot write %s", path);
-  fprintf(file, "zproc %d %s %s %s\n%s\n", ZP_STORE_FORMAT, state, boot[0] ? boot : "-", sync_names[keep->sync], keep->runtime);
+  fprintf(file, "zproc %d %s %s %s\n%s\n", ZP_STORE_FORMAT, state, boot[0] ? boot : "-", zp_sync_names[keep->sync], keep->runtime);
   bool failed = ferror(file);
   if ((fclose(file) != 0) | failed) return zp_fail_errno("cannot write %s", path);
   return replace(keep->path, path, "status");
@@ -160,8 +150,8 @@ static int recover(const zp_keep *keep, const status *last) {
   int rc = path_in(keep->path, "data.mdb", data);
   if (!rc) rc = path_in(keep->path, "snapshot.mdb", snapshot);
   if (!rc) rc = path_in(keep->path, "data.new", fresh);
-  if (rc || strcmp(last->sync, sync_names[ZP_SYNC_ALWAYS]) == 0) return rc;
-  if (strcmp(last->sync, sync_names[ZP_SYNC_INTERVAL]) == 0 && access(snapshot, F_OK) == 0) {
+  if (rc || strcmp(last->sync, zp_sync_names[ZP_SYNC_ALWAYS]) == 0) return rc;
+  if (strcmp(last->sync, zp_sync_names[ZP_SYNC_INTERVAL]) == 0 && access(snapshot, F_OK) == 0) {
     rc = copy_file(snapshot, fresh);
     return rc ? rc : replace(keep->path, fresh, "data.mdb");
   }
@@ -173,7 +163,7 @@ static int recover(const zp_keep *keep, const status *last) {
 
 static int restore(zp_keep *keep) {
   status last, *known = &last;
-  char boot[BOOT_SIZE], data[PATH_MAX];
+  char boot[ZP_BOOT_SIZE], data[PATH_MAX];
   int rc = read_status(keep->path, &last);
   if (rc < 0) return rc;
   if (rc == 0) known = NULL;
@@ -189,7 +179,7 @@ static int restore(zp_keep *keep) {
     unlink(data);
     return 0;
   }
-  read_boot(boot);
+  zp_env_read_boot(boot);
   return strcmp(last.state, "open") == 0 && strcmp(last.boot, boot) != 0 ? recover(keep, &last) : 0;
 }
 

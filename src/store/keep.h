@@ -28,6 +28,9 @@
 
 typedef enum zp_sync { ZP_SYNC_NEVER, ZP_SYNC_INTERVAL, ZP_SYNC_ALWAYS } zp_sync;
 
+/* What users call the modes, in their order; a NULL ends them. */
+extern const char *const zp_sync_names[];
+
 typedef struct zp_keep zp_keep;
 
 /* Take the directory, making it if it is not there (one level), and bring its data into order. ZP_ESYS if another server uses it, or if it

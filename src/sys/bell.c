@@ -95,15 +95,6 @@ uint32_t zp_bell_arm(zp_bell *bell, uint64_t tag) {
   return (uint32_t)then;
 }
 
-/* The instant of a deadline as the kernel takes it, or NULL for none. */
-static struct timespec *instant(double deadline, struct timespec *until) {
-  if (deadline == ZP_FOREVER) return NULL;
-  double whole = deadline < 1e9 ? deadline : 1e9;
-  *until = (struct timespec){.tv_sec = (time_t)whole};
-  until->tv_nsec = (long)((whole - (double)until->tv_sec) * 1e9);
-  return until;
-}
-
 static bool is_void(zp_bell *bell, const uint64_t *tags, const uint32_t *tickets, size_t count) {
   for (size_t i = 0; i < count; i++)
     if ((uint32_t)atomic_load(bucket_of(bell, tags[i])) != tickets[i]) return true;
@@ -117,7 +108,7 @@ static long sleep_on(zp_bell *bell, const uint64_t *tags, const uint32_t *ticket
   uint32_t armed;
   _Atomic uint32_t *interrupt = zp_interrupt_word(&armed);
   if (count == 1 && !interrupt)
-    return syscall(SYS_futex, futex_of(bell, tags[0]), FUTEX_WAIT_BITSET, tickets[0], instant(deadline, &until), NULL,
+    return syscall(SYS_futex, futex_of(bell, tags[0]), FUTEX_WAIT_BITSET, tickets[0], zp_clock_instant(deadline, &until), NULL,
                    FUTEX_BITSET_MATCH_ANY);
   struct futex_waitv waiters[ZP_BELL_TAGS_MAX + 1];
   for (size_t i = 0; i < count; i++)
@@ -127,11 +118,11 @@ static long sleep_on(zp_bell *bell, const uint64_t *tags, const uint32_t *ticket
   if (interrupt)
     waiters[words++] =
         (struct futex_waitv){.val = armed, .uaddr = (uintptr_t)interrupt, .flags = FUTEX_32 | FUTEX_PRIVATE_FLAG};
-  long rc = syscall(SYS_futex_waitv, waiters, words, 0, instant(deadline, &until), CLOCK_MONOTONIC);
+  long rc = syscall(SYS_futex_waitv, waiters, words, 0, zp_clock_instant(deadline, &until), CLOCK_MONOTONIC);
   if (rc >= 0 || errno != ENOSYS) return rc;
   double soon = zp_clock_now() + 0.005;
   return syscall(SYS_futex, futex_of(bell, tags[0]), FUTEX_WAIT_BITSET, tickets[0],
-                 instant(soon < deadline ? soon : deadline, &until), NULL, FUTEX_BITSET_MATCH_ANY);
+                 zp_clock_instant(soon < deadline ? soon : deadline, &until), NULL, FUTEX_BITSET_MATCH_ANY);
 }
 
 int zp_bell_wait(zp_bell *bell, const uint64_t *tags, const uint32_t *tickets, size_t count, double deadline) {

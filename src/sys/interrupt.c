@@ -36,16 +36,10 @@ _Atomic uint32_t *zp_interrupt_word(uint32_t *value) {
 int zp_interrupt_wait(double deadline) {
   for (;;) {
     if (zp_interrupt_is_due()) return ZP_EINTR;
-    struct timespec until, *limit = NULL;
-    if (deadline != ZP_FOREVER) {
-      if (deadline <= zp_clock_now()) return ZP_ETIMEOUT;
-      double whole = deadline < 1e9 ? deadline : 1e9;
-      until.tv_sec = (time_t)whole;
-      until.tv_nsec = (long)((whole - (double)until.tv_sec) * 1e9);
-      limit = &until;
-    }
+    if (deadline != ZP_FOREVER && deadline <= zp_clock_now()) return ZP_ETIMEOUT;
+    struct timespec until;
     uint32_t seen = is_armed ? armed : atomic_load(&count);
-    if (syscall(SYS_futex, &count, FUTEX_WAIT_BITSET_PRIVATE, seen, limit, NULL, FUTEX_BITSET_MATCH_ANY) < 0 &&
+    if (syscall(SYS_futex, &count, FUTEX_WAIT_BITSET_PRIVATE, seen, zp_clock_instant(deadline, &until), NULL, FUTEX_BITSET_MATCH_ANY) < 0 &&
         errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT)
       return zp_fail_errno("cannot wait: futex");
   }

@@ -1,16 +1,13 @@
 --- zproc ping: whether a server answers.
 
 local core = require "zproc.core"
-local errors = require "zproc.errors"
-local runtime = require "zproc.runtime"
+local failure = require "zproc.cli.failure"
 local server = require "zproc.server"
 
 local command = {
   usage = "ping ADDRESS [--timeout SECONDS]",
   summary = "ask a server for a sign of life",
 }
-
-local USAGE_ERROR <const> = 2
 
 local help = [[
 usage: zproc ping ADDRESS [--timeout SECONDS]
@@ -28,16 +25,16 @@ local function parse(arguments)
   while arguments[i] do
     if arguments[i] == "--timeout" then
       timeout = tonumber(arguments[i + 1])
-      if not timeout or not (timeout >= 0) then return nil, "ping: --timeout takes a number of seconds, 0 or more" end
+      if not timeout or not (timeout >= 0) then return nil, "--timeout takes a number of seconds, 0 or more" end
       i = i + 2
     elseif address or arguments[i]:find "^%-" then
-      return nil, ("ping: unknown argument '%s'"):format(arguments[i])
+      return nil, ("unknown argument '%s'"):format(arguments[i])
     else
       address = arguments[i]
       i = i + 1
     end
   end
-  if not address then return nil, "ping: which server?" end
+  if not address then return nil, "which server?" end
   return address, timeout
 end
 
@@ -51,16 +48,11 @@ function command.run(arguments)
   end
   local address, timeout = parse(arguments)
   if not address then
-    runtime.say(timeout .. "; see zproc ping --help")
-    return USAGE_ERROR
+    return failure.of_usage("ping", timeout)
   end
   local begin = core.clock()
   local ok, pid, err = pcall(server.ping, "ping", address, { timeout = timeout })
-  if not ok or not pid then
-    err = err or pid
-    runtime.say(tostring(err))
-    return errors.is(err, "UsageError") and USAGE_ERROR or 1
-  end
+  if not ok or not pid then return failure.of(err or pid) end
   print(("pid %d, %.2f ms"):format(pid, (core.clock() - begin) * 1000))
   return 0
 end

@@ -1,15 +1,12 @@
 --- zproc ps: the processes of a server.
 
-local errors = require "zproc.errors"
+local failure = require "zproc.cli.failure"
 local processes = require "zproc.processes"
-local runtime = require "zproc.runtime"
 
 local command = {
   usage = "ps ADDRESS [--json]",
   summary = "list the processes of a server",
 }
-
-local USAGE_ERROR <const> = 2
 
 local help = [[
 usage: zproc ps ADDRESS [--json]
@@ -68,27 +65,17 @@ function command.run(arguments)
     elseif argument == "--json" then
       as_json = true
     elseif address or argument:find "^%-" then
-      runtime.say(("ps: unknown argument '%s'; see zproc ps --help"):format(argument))
-      return USAGE_ERROR
+      return failure.of_usage("ps", ("unknown argument '%s'"):format(argument))
     else
       address = argument
     end
   end
-  if not address then
-    runtime.say "ps: which server? see zproc ps --help"
-    return USAGE_ERROR
-  end
+  if not address then return failure.of_usage("ps", "which server?") end
   local ok, rows = pcall(processes.of, "ps", address)
-  if not ok then
-    runtime.say(tostring(rows))
-    return errors.is(rows, "UsageError") and USAGE_ERROR or 1
-  end
-  local text, failure
-  if as_json then text, failure = encode(rows) else text = format(rows) end
-  if not text then
-    runtime.say(failure)
-    return 1
-  end
+  if not ok then return failure.of(rows) end
+  local text, wrong
+  if as_json then text, wrong = encode(rows) else text = format(rows) end
+  if not text then return failure.of(wrong) end
   io.write(text)
   return 0
 end

@@ -1,16 +1,13 @@
 --- zproc server: a state server in the foreground.
 
 local core = require "zproc.core"
-local errors = require "zproc.errors"
-local runtime = require "zproc.runtime"
+local failure = require "zproc.cli.failure"
 local server = require "zproc.server"
 
 local command = {
   usage = "server [--bind ADDRESS] [--data-dir DIR [--sync MODE]]",
   summary = "keep a state at an address until a signal ends it",
 }
-
-local USAGE_ERROR <const> = 2
 
 local help = [=[
 usage: zproc server [--bind ADDRESS] [--data-dir DIR [--sync never|interval|always]]
@@ -35,13 +32,13 @@ local function parse(arguments)
   for i = 1, #arguments, 2 do
     local option, value = arguments[i], arguments[i + 1]
     local name = TAKES_VALUE[option]
-    if not name then return nil, ("server: unknown argument '%s'"):format(option) end
-    if given[name] then return nil, ("server: one %s is enough"):format(option) end
-    if not value then return nil, ("server: %s takes %s"):format(option, option == "--bind" and "an address" or "a value") end
+    if not name then return nil, ("unknown argument '%s'"):format(option) end
+    if given[name] then return nil, ("one %s is enough"):format(option) end
+    if not value then return nil, ("%s takes %s"):format(option, option == "--bind" and "an address" or "a value") end
     given[name] = value
   end
-  if given.sync and not SYNC[given.sync] then return nil, "server: --sync is never, interval or always" end
-  if given.sync and not given.data_dir then return nil, "server: --sync goes with --data-dir" end
+  if given.sync and not SYNC[given.sync] then return nil, "--sync is never, interval or always" end
+  if given.sync and not given.data_dir then return nil, "--sync goes with --data-dir" end
   return given
 end
 
@@ -55,14 +52,10 @@ function command.run(arguments)
   end
   local given, wrong = parse(arguments)
   if not given then
-    runtime.say(wrong .. "; see zproc server --help")
-    return USAGE_ERROR
+    return failure.of_usage("server", wrong)
   end
   local ok, kept = pcall(server.start, "server", given.address, { data_dir = given.data_dir, sync = given.sync })
-  if not ok then
-    runtime.say(tostring(kept))
-    return errors.is(kept, "UsageError") and USAGE_ERROR or 1
-  end
+  if not ok then return failure.of(kept) end
   print(kept.server_address)
   io.stdout:flush()
   core.await_termination()
