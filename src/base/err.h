@@ -27,7 +27,10 @@ enum {
   ZP_EINTR = -13,    /* cut short by a signal */
   ZP_EBUDGET = -14,  /* a predicate took more time or memory than it may */
   ZP_EPREDICATE = -15, /* a predicate raised; the detail is its message */
-  ZP_ENOTASK = -16   /* there is no such task (any more) */
+  ZP_ENOTASK = -16,  /* there is no such task (any more) */
+  ZP_EAUTH = -17,    /* the wrong key, or none, or one too many */
+  ZP_EBUSY = -18,    /* it would have to wait */
+  ZP_EUSAGE = -19    /* the caller's fault, in words of the detail */
 };
 
 /* Record a printf-style sentence for this thread and return code, so that `return zp_fail(...)` reads as one step.

@@ -16,7 +16,9 @@ const char *zp_lua_error_name(int code) {
     case ZP_EFULL: return "StateFull";
     case ZP_ENOSTORE: return "ServerLost";
     case ZP_EKEY:
-    case ZP_EATOMIC: return "UsageError";
+    case ZP_EATOMIC:
+    case ZP_EUSAGE: return "UsageError";
+    case ZP_EAUTH: return "AuthError";
     case ZP_EVALUE:
     case ZP_EENCODE: return "EncodeError";
     case ZP_EDECODE: return "DecodeError";

@@ -81,21 +81,26 @@ void zp_queue_delete(zp_queue *queue, int kind, int count, uint64_t first, uint6
   zp_queue_set(queue, kind, count, first, second, (zp_bytes){NULL, 0});
 }
 
-int zp_queue_wake(zp_queue *queue, uint64_t pool, uint64_t *counter) {
+static int count_up(zp_queue *queue, uint64_t pool, uint64_t *counter) {
   *counter = 0;
   int rc = zp_queue_get(queue, ZP_KEY_WAKE, 1, pool, 0, counter, sizeof *counter);
-  if (rc < 0) return rc;
+  if (rc < 0 || (rc == 0 && pool == ZP_POOL_ALL)) return rc; /* whoever is the first there writes its counter */
   ++*counter;
   zp_queue_set(queue, ZP_KEY_WAKE, 1, pool, 0, zp_bytes_of(counter, sizeof *counter));
   return 0;
 }
 
-int zp_queue_wake_task(zp_queue *queue, const zp_task *task, uint64_t counters[ZP_TASK_POOLS]) {
+int zp_queue_wake(zp_queue *queue, uint64_t pool, uint64_t counters[2]) {
+  int rc = count_up(queue, pool, &counters[0]);
+  return rc ? rc : count_up(queue, ZP_POOL_ALL, &counters[1]);
+}
+
+int zp_queue_wake_task(zp_queue *queue, const zp_task *task, uint64_t counters[ZP_TASK_WAKES]) {
   for (int i = 0; i < ZP_TASK_POOLS; i++) {
-    int rc = task->pools[i] ? zp_queue_wake(queue, task->pools[i], &counters[i]) : 0;
+    int rc = task->pools[i] ? count_up(queue, task->pools[i], &counters[i]) : 0;
     if (rc) return rc;
   }
-  return 0;
+  return count_up(queue, ZP_POOL_ALL, &counters[ZP_TASK_POOLS]);
 }
 
 void zp_queue_forget_work(zp_queue *queue, uint64_t id, const zp_task *task) {
@@ -183,11 +188,11 @@ int zp_queue_add(zp_queue *queue, const zp_task_options *options, zp_bytes speci
   int rc = zp_queue_begin(queue);
   if (rc) return rc;
   *id = 0;
-  uint64_t counter;
+  uint64_t counters[2];
   rc = zp_queue_get(queue, ZP_KEY_COUNTER, 0, 0, 0, id, sizeof *id);
   if (rc < 0) goto out;
   ++*id;
-  rc = zp_queue_wake(queue, options->pool, &counter);
+  rc = zp_queue_wake(queue, options->pool, counters);
   if (rc) goto out;
   zp_queue_set(queue, ZP_KEY_COUNTER, 0, 0, 0, ZP_BYTES_OF(*id));
   zp_queue_set(queue, ZP_KEY_TASK, 1, *id, 0, ZP_BYTES_OF(task));
@@ -213,7 +218,7 @@ int zp_queue_put(zp_queue *queue, uint64_t id, uint64_t items, zp_bytes bytes, b
   if (!rc) rc = zp_queue_begin(queue);
   if (rc) return rc;
   zp_task task;
-  uint64_t counters[ZP_TASK_POOLS];
+  uint64_t counters[ZP_TASK_WAKES];
   rc = need_task(queue, id, &task);
   if (!rc) rc = zp_queue_wake_task(queue, &task, counters);
   if (rc) goto out;
@@ -231,11 +236,25 @@ out:
   return zp_queue_end(queue, rc);
 }
 
+int zp_queue_give_up(zp_queue *queue, uint64_t id) {
+  int rc = zp_queue_begin(queue);
+  if (rc) return rc;
+  zp_task task;
+  uint64_t counters[ZP_TASK_WAKES];
+  rc = zp_queue_get(queue, ZP_KEY_TASK, 1, id, 0, &task, sizeof task);
+  if (rc == 1 && !task.dropped && task.producer.pid != 0) {
+    task.producer = (zp_process_id){.pid = -1}; /* nobody's */
+    zp_queue_set(queue, ZP_KEY_TASK, 1, id, 0, ZP_BYTES_OF(task));
+    rc = zp_queue_wake_task(queue, &task, counters);
+  }
+  return zp_queue_end(queue, rc < 0 ? rc : 0);
+}
+
 int zp_queue_adopt(zp_queue *queue, uint64_t id, uint64_t pool) {
   int rc = zp_queue_begin(queue);
   if (rc) return rc;
   zp_task task;
-  uint64_t counter;
+  uint64_t counters[2];
   rc = zp_queue_get(queue, ZP_KEY_TASK, 1, id, 0, &task, sizeof task);
   if (rc == 1 && task.dropped) rc = 0;
   if (rc != 1) goto out;
@@ -247,7 +266,7 @@ int zp_queue_adopt(zp_queue *queue, uint64_t id, uint64_t pool) {
   *place = pool;
   zp_queue_set(queue, ZP_KEY_TASK, 1, id, 0, ZP_BYTES_OF(task));
   if (!zp_task_is_complete(&task)) zp_queue_set(queue, ZP_KEY_WORK, 2, pool, id, zp_bytes_of("", 1));
-  int woken = zp_queue_wake(queue, pool, &counter);
+  int woken = zp_queue_wake(queue, pool, counters);
   if (woken) rc = woken;
 out:
   return zp_queue_end(queue, rc);
@@ -365,7 +384,7 @@ int zp_queue_acknowledge(zp_queue *queue, uint64_t id, uint64_t position) {
   int rc = zp_queue_begin(queue);
   if (rc) return rc;
   zp_task task;
-  uint64_t number, counters[ZP_TASK_POOLS];
+  uint64_t number, counters[ZP_TASK_WAKES];
   zp_bytes value;
   rc = need_task(queue, id, &task);
   if (rc) goto out;

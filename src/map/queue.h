@@ -15,7 +15,11 @@
  * the dead had claimed. In shared memory each worker notes how far it is; so the items at which it died are known, and are the only
  * ones that count an attempt. After too many of these an item's result is that nobody survived it.
  *
- * Pools. A task is for the workers of a few pools; a pool is a number that somebody has chosen.
+ * Pools. A task is for the workers of a few pools; a pool is a number that somebody has chosen. Workers of ZP_POOL_ALL help wherever they
+ * can.
+ *
+ * For others. A process may have handles for workers and callers that it stands for, which are on other machines. It must say itself when
+ * one of these is gone: zp_queue_resign, zp_queue_give_up.
  *
  * Invariants:
  *   1  taken <= next <= put <= total. Items below `next` are claimed, given back, finished or taken, each exactly one of these.
@@ -36,6 +40,9 @@
 typedef struct zp_queue zp_queue;
 
 #define ZP_TASK_UNKNOWN UINT64_MAX
+
+/* The pool of workers that work on every task, and count in the limits of none. */
+#define ZP_POOL_ALL UINT64_MAX
 
 /* Open the queue of the server whose state is in the directory. ZP_ENOSTORE if there is none. */
 int zp_queue_open(const char *directory, zp_queue **queue);
@@ -113,6 +120,12 @@ typedef struct zp_done {
 /* Finish what was claimed, if done is not NULL, and claim something: 1, or 0 if there is nothing to do at present. If it fails nothing
    has happened: the claim is as it was. */
 int zp_queue_claim(zp_queue *queue, const zp_done *done, zp_claim *claim);
+
+/* Give the slot back, and what is claimed. is_dead: the worker has died of what it has noted last; else nobody had begun with it. */
+int zp_queue_resign(zp_queue *queue, bool is_dead);
+
+/* The one who gives the items of a task, which was added through a handle of this process, will give no more. */
+int zp_queue_give_up(zp_queue *queue, uint64_t task);
 
 /* Note that this worker is about to work on the items from `item`, `span` of them, until it notes again. */
 void zp_queue_note(zp_queue *queue, uint64_t item, uint64_t span);

@@ -27,6 +27,7 @@ enum {
 enum {
   ZP_QUEUE_SLOTS = 4096,
   ZP_TASK_POOLS = 4,
+  ZP_TASK_WAKES = ZP_TASK_POOLS + 1, /* these, and ZP_POOL_ALL */
   ZP_QUEUE_KEY_MAX = 17
 };
 
@@ -46,6 +47,7 @@ typedef struct zp_task {
   double item_bytes;             /* of results */
   uint32_t workers, max_attempts, chunk;
   uint32_t active, returned;
+  uint32_t helpers; /* how many of the active ones are of ZP_POOL_ALL */
   uint32_t last_chunk;
   uint32_t dropped; /* it is being removed */
   uint32_t adopted; /* how many pools were added to the first one */
@@ -118,9 +120,10 @@ int zp_queue_begin(zp_queue *queue);
 void zp_queue_set(zp_queue *queue, int kind, int count, uint64_t first, uint64_t second, zp_bytes value);
 void zp_queue_delete(zp_queue *queue, int kind, int count, uint64_t first, uint64_t second);
 
-/* Wake the idle workers of a pool: one more change. `counter` holds its value until the commit. */
-int zp_queue_wake(zp_queue *queue, uint64_t pool, uint64_t *counter);
-int zp_queue_wake_task(zp_queue *queue, const zp_task *task, uint64_t counters[ZP_TASK_POOLS]);
+/* Wake the idle workers of a pool, or of all pools of a task, and those of ZP_POOL_ALL: further changes. The counters hold their values
+   until the commit. */
+int zp_queue_wake(zp_queue *queue, uint64_t pool, uint64_t counters[2]);
+int zp_queue_wake_task(zp_queue *queue, const zp_task *task, uint64_t counters[ZP_TASK_WAKES]);
 
 /* The pools of a task need not look at it any more: changes. */
 void zp_queue_forget_work(zp_queue *queue, uint64_t id, const zp_task *task);

@@ -29,7 +29,7 @@ int zp_queue_enlist(zp_queue *queue, uint64_t pool) {
   zp_worker worker = {.process = {.pid = getpid(), .start = zp_alive_start(getpid())}, .pool = pool};
   int rc = zp_queue_begin(queue);
   if (rc) return rc;
-  uint64_t slot = 0, taken;
+  uint64_t slot = 0, taken, counter = 0;
   zp_bytes value;
   for (rc = zp_queue_seek(queue, ZP_KEY_WORKER, 1, 0, 0, &taken, &value); rc == 1 && taken == slot;
        rc = zp_queue_step(queue, ZP_KEY_WORKER, 1, 0, &taken, &value))
@@ -39,6 +39,8 @@ int zp_queue_enlist(zp_queue *queue, uint64_t pool) {
     rc = 0;
     atomic_store(&queue->progress[slot].item, UINT64_MAX);
     zp_queue_set(queue, ZP_KEY_WORKER, 1, slot, 0, ZP_BYTES_OF(worker));
+    if (pool == ZP_POOL_ALL && zp_queue_get(queue, ZP_KEY_WAKE, 1, pool, 0, &counter, sizeof counter) == 0)
+      zp_queue_set(queue, ZP_KEY_WAKE, 1, pool, 0, ZP_BYTES_OF(counter));
   }
   rc = zp_queue_end(queue, rc);
   if (rc) return rc;
@@ -72,6 +74,13 @@ static uint64_t choose_size(const zp_task *task, uint64_t available) {
 
 static double mix(double old, double fresh) { return old > 0 ? old * (1 - WEIGHT) + fresh * WEIGHT : fresh; }
 
+static bool is_helper(const zp_worker *worker) { return worker->pool == ZP_POOL_ALL; }
+
+static void end_claim(zp_task *task, const zp_worker *worker) {
+  task->active--;
+  if (is_helper(worker)) task->helpers--;
+}
+
 /* Take the claim from the worker, and leave its result. 1 with the task as it is now, which is not recorded yet; 0 if there is no task
    any more. */
 static int finish(zp_queue *queue, zp_worker *worker, const zp_done *done, zp_task *task) {
@@ -87,7 +96,7 @@ static int finish(zp_queue *queue, zp_worker *worker, const zp_done *done, zp_ta
     zp_queue_set(queue, ZP_KEY_RESULT, 2, worker->task, worker->from, zp_bytes_of(queue->value.data, queue->value.size));
     task->finished += items;
     task->pending_bytes += queue->value.size;
-    task->active--;
+    end_claim(task, worker);
     task->item_seconds = mix(task->item_seconds, done->seconds / (double)items);
     task->item_bytes = mix(task->item_bytes, (double)done->bytes.size / (double)items);
     rc = 1;
@@ -99,7 +108,7 @@ static int finish(zp_queue *queue, zp_worker *worker, const zp_done *done, zp_ta
 
 /* Claim something of the task, if there is anything. 1, 0, or an error; the task is not recorded yet. */
 static int claim_of(zp_queue *queue, uint64_t id, zp_task *task, zp_worker *worker) {
-  if (task->dropped || task->active >= task->workers) return 0;
+  if (task->dropped || (!is_helper(worker) && task->active - task->helpers >= task->workers)) return 0;
   if (task->returned > 0) { /* even if the task is blocked: its consumer may be waiting for this very chunk */
     zp_returned returned;
     uint64_t from;
@@ -123,6 +132,7 @@ static int claim_of(zp_queue *queue, uint64_t id, zp_task *task, zp_worker *work
   }
   worker->task = id;
   task->active++;
+  if (is_helper(worker)) task->helpers++;
   return 1;
 }
 
@@ -132,13 +142,19 @@ static void forget_if_complete(zp_queue *queue, uint64_t id, const zp_task *task
   if (zp_task_is_complete(task)) zp_queue_forget_work(queue, id, task);
 }
 
+/* Find the first task, from a number on, at which the worker has to look. */
+static int next_task(zp_queue *queue, const zp_worker *worker, uint64_t from, uint64_t *id) {
+  zp_bytes value;
+  if (is_helper(worker)) return zp_queue_seek(queue, ZP_KEY_TASK, 1, 0, from, id, &value);
+  return zp_queue_seek(queue, ZP_KEY_WORK, 2, worker->pool, from, id, &value);
+}
+
 int zp_queue_claim(zp_queue *queue, const zp_done *done, zp_claim *claim) {
   if (!has_slot(queue)) return zp_fail(ZP_ESYS, "this is no worker");
   uint64_t slot = (uint64_t)queue->slot, finished_id = 0, id;
   zp_worker worker;
   zp_task finished, fresh, *task = NULL;
-  uint64_t counters[ZP_TASK_POOLS];
-  zp_bytes value;
+  uint64_t counters[ZP_TASK_WAKES];
   int rc = zp_queue_begin(queue);
   if (rc) return rc;
   rc = zp_queue_get(queue, ZP_KEY_WORKER, 1, slot, 0, &worker, sizeof worker);
@@ -153,16 +169,16 @@ int zp_queue_claim(zp_queue *queue, const zp_done *done, zp_claim *claim) {
   }
 
   bool found = false;
-  for (rc = zp_queue_seek(queue, ZP_KEY_WORK, 2, worker.pool, 0, &id, &value); rc == 1 && !found;) {
+  for (rc = next_task(queue, &worker, 0, &id); rc == 1 && !found;) {
     uint64_t at = id;
     task = &fresh;
     if (at == finished_id) task = &finished; /* rc is 1 */
     else rc = zp_queue_get(queue, ZP_KEY_TASK, 1, at, 0, task, sizeof *task);
-    if (rc == 0) zp_queue_delete(queue, ZP_KEY_WORK, 2, worker.pool, at); /* what one who died while he dropped it has left */
+    if (rc == 0 && !is_helper(&worker)) zp_queue_delete(queue, ZP_KEY_WORK, 2, worker.pool, at); /* what one who died while he dropped it has left */
     if (rc == 1) rc = claim_of(queue, at, task, &worker);
     if (rc < 0) goto out;
     found = rc == 1;
-    if (!found) rc = zp_queue_seek(queue, ZP_KEY_WORK, 2, worker.pool, at + 1, &id, &value);
+    if (!found) rc = next_task(queue, &worker, at + 1, &id);
   }
   if (rc < 0) goto out;
   if (finished_id) {
@@ -184,14 +200,14 @@ out:
 
 /* ---- the dead ---- */
 
-static bool is_dead(const zp_worker *worker) { return !zp_alive_is(worker->process.pid, worker->process.start); }
+static bool has_died(const zp_worker *worker) { return !zp_alive_is(worker->process.pid, worker->process.start); }
 
 /* What becomes of one worker's claim: some items are given back, and some may have had their last attempt. */
 typedef struct legacy {
   zp_task task;
   zp_returned returned[3];
   zp_result_head verdict;
-  uint64_t counters[ZP_TASK_POOLS];
+  uint64_t counters[ZP_TASK_WAKES];
 } legacy;
 
 static void give_back(zp_queue *queue, legacy *left, int n, uint64_t task, uint64_t from, uint64_t to, uint64_t attempts) {
@@ -206,7 +222,7 @@ static int settle(zp_queue *queue, const zp_worker *worker, uint64_t slot, legac
   zp_task *task = &left->task;
   int rc = zp_queue_get(queue, ZP_KEY_TASK, 1, worker->task, 0, task, sizeof *task);
   if (rc != 1 || task->dropped) return rc < 0 ? rc : 0;
-  task->active--;
+  end_claim(task, worker);
   uint64_t item = atomic_load_explicit(&queue->progress[slot].item, memory_order_acquire);
   uint64_t span = atomic_load_explicit(&queue->progress[slot].span, memory_order_relaxed);
   uint64_t from = worker->from, to = worker->to, attempts = worker->attempts + 1;
@@ -230,13 +246,12 @@ static int settle(zp_queue *queue, const zp_worker *worker, uint64_t slot, legac
   return zp_queue_wake_task(queue, task, left->counters);
 }
 
-/* Give the slot back, and what is claimed, as if nobody had begun with it: a thread may end while its process lives, whom
-   nobody would miss. */
-static int resign(zp_queue *queue) {
+int zp_queue_resign(zp_queue *queue, bool is_dead) {
+  if (!has_slot(queue)) return 0;
   uint64_t slot = (uint64_t)queue->slot;
   zp_worker worker;
   legacy left = {.task = {.total = 0}};
-  atomic_store_explicit(&queue->progress[slot].item, UINT64_MAX, memory_order_release);
+  if (!is_dead) atomic_store_explicit(&queue->progress[slot].item, UINT64_MAX, memory_order_release);
   int rc = zp_queue_begin(queue);
   if (rc) return rc;
   rc = zp_queue_get(queue, ZP_KEY_WORKER, 1, slot, 0, &worker, sizeof worker);
@@ -244,14 +259,17 @@ static int resign(zp_queue *queue) {
     rc = worker.task ? settle(queue, &worker, slot, &left) : 0;
     zp_queue_delete(queue, ZP_KEY_WORKER, 1, slot, 0);
   }
-  return zp_queue_end(queue, rc);
+  rc = zp_queue_end(queue, rc < 0 ? rc : 0);
+  if (!rc) queue->slot = -1;
+  return rc;
 }
 
 void zp_queue_close(zp_queue **handle) {
   zp_queue *queue = *handle;
   if (!queue) return;
   *handle = NULL;
-  if (has_slot(queue) && queue->store) resign(queue);
+  /* A thread may end while its process lives: nobody would miss it. */
+  if (queue->store) zp_queue_resign(queue, false);
   zp_store_close(&queue->store);
   zp_shared_close(queue->progress, ZP_QUEUE_SLOTS * sizeof(zp_progress));
   zp_buf_free(&queue->entries);
@@ -267,7 +285,7 @@ static int bury(zp_queue *queue, uint64_t slot) {
   int rc = zp_queue_begin(queue);
   if (rc) return rc;
   rc = zp_queue_get(queue, ZP_KEY_WORKER, 1, slot, 0, &worker, sizeof worker);
-  bool found = rc == 1 && is_dead(&worker);
+  bool found = rc == 1 && has_died(&worker);
   if (rc < 0 || !found) return zp_queue_end(queue, rc < 0 ? rc : 0);
   rc = worker.task ? settle(queue, &worker, slot, &left) : 0;
   zp_queue_delete(queue, ZP_KEY_WORKER, 1, slot, 0);
@@ -304,7 +322,7 @@ int zp_queue_recover(zp_queue *queue) {
     zp_worker worker = {.pool = 0};
     int rc = copy_next(queue, ZP_KEY_WORKER, slot, &slot, &worker, sizeof worker);
     if (rc != 1) return rc < 0 ? rc : count;
-    if (!is_dead(&worker)) continue;
+    if (!has_died(&worker)) continue;
     rc = drop_orphans(queue, &worker.process); /* while there is somebody to find them by */
     if (rc < 0) return rc;
     rc = bury(queue, slot);

@@ -93,6 +93,11 @@ uint64_t zp_store_author(zp_store *store) {
   return store->author;
 }
 
+void zp_store_set_author(zp_store *store, uint64_t author) {
+  if (store->generation != zp_env_generation) forget(store);
+  store->author = author;
+}
+
 /* A robust mutex survives the death of its owner, but not every death of a waiter: one that is killed between being
    woken and taking the mutex takes the wake-up with it, and if a third process has come in meanwhile without seeing
    that others sleep, nobody is woken again. So a waiter looks for itself now and then, for a signal of the process as well: the
@@ -119,13 +124,14 @@ static int lock_writer(pthread_mutex_t *writer) {
   return rc;
 }
 
-int zp_store_lock(zp_store *store) {
+static int lock_with(zp_store *store, int (*lock)(pthread_mutex_t *writer)) {
   int rc = zp_store_wake(store);
   if (rc) return rc;
   if (store->locked) return zp_store_refuse();
   zp_store_read_end(store); /* it would not see what was committed while this waited */
   pthread_mutex_t *writer = &store->env->control->writer;
-  rc = lock_writer(writer);
+  rc = lock(writer);
+  if (rc == EBUSY) return ZP_EBUSY;
   if (rc == EOWNERDEAD) {
     /* First recover, then say so: if this process dies in between, the next one is told of a dead owner again. */
     int recovered = zp_write_recover(store->env);
@@ -144,6 +150,10 @@ int zp_store_lock(zp_store *store) {
   atomic_store_explicit(&store->env->lock_thread, zp_env_thread(), memory_order_relaxed);
   return 0;
 }
+
+int zp_store_lock(zp_store *store) { return lock_with(store, lock_writer); }
+
+int zp_store_try_lock(zp_store *store) { return lock_with(store, pthread_mutex_trylock); }
 
 void zp_store_unlock(zp_store *store) {
   if (!zp_store_is_locked(store)) return;

@@ -94,6 +94,9 @@ const char *zp_store_namespace(const zp_store *store);
 /* The number that marks commits through this handle; unlike that of any other handle, never 0. */
 uint64_t zp_store_author(zp_store *store);
 
+/* Act for somebody who has such a number himself. */
+void zp_store_set_author(zp_store *store, uint64_t author);
+
 /* ---- reading ----
    Reads happen between begin and end, and see one revision. Keep them short: what they see cannot be reused meanwhile.
    Bytes handed out are borrowed until zp_store_read_end. A second begin without an end is a bug (asserted). */
@@ -147,6 +150,9 @@ int zp_store_commit(zp_store *store, const zp_change *changes, size_t count, uin
    ZP_EATOMIC as well. */
 int zp_store_lock(zp_store *store);
 void zp_store_unlock(zp_store *store);
+
+/* The same for those who must not wait: ZP_EBUSY if there is a writer at present. */
+int zp_store_try_lock(zp_store *store);
 bool zp_store_is_locked(const zp_store *store); /* by this handle */
 
 /* ---- the past ---- */
