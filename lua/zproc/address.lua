@@ -17,27 +17,40 @@ function address.of_directory(directory)
   return "ipc://" .. directory .. ENDPOINT
 end
 
---- The path in an address; raises a UsageError if it is none.
+--- The parts of an address; raises a UsageError if it is none.
+---@param call string the function's name, for messages
+---@param server_address string
+---@return "ipc"|"tcp" transport
+---@return string place the path, or host and port
+function address.parse(call, server_address)
+  if type(server_address) ~= "string" then
+    errors.usage("%s: a server address is a string such as \"ipc:///run/user/1000/my-server\" or \"tcp://127.0.0.1:7000\", not a %s",
+      call, type(server_address))
+  end
+  local transport, place = server_address:match "^(%a+)://(.+)$"
+  if transport == "ipc" then
+    if place:find "^/.*[^/]$" and not place:find("\0", 1, true) then return transport, place end
+    errors.usage("%s: the path of %q must be absolute and name a file", call, server_address)
+  elseif transport == "tcp" then
+    local ok, err = pcall(core.check_inet, place)
+    if ok and not place:find("\0", 1, true) then return transport, place end
+    errors.usage("%s: %q is no server address: %s", call, server_address, ok and "it has a zero byte" or err.message)
+  end
+  errors.usage("%s: %q is no server address: expected ipc://<path> or tcp://<host>:<port>", call, server_address)
+  return "ipc", ""
+end
+
+--- The path in an address, which has to be an ipc address.
 ---@param call string the function's name, for messages
 ---@param server_address string
 ---@return string path
 function address.path(call, server_address)
-  if type(server_address) ~= "string" then
-    errors.usage("%s: a server address is a string such as \"ipc:///run/user/1000/my-server\", not a %s", call,
-      type(server_address))
-  end
-  local transport, path = server_address:match "^(%a+)://(.+)$"
-  if transport == "ipc" then
-    if path:find "^/.*[^/]$" and not path:find("\0", 1, true) then return path end
-    errors.usage("%s: the path of %q must be absolute and name a file", call, server_address)
-  elseif transport == "tcp" then
-    errors.usage("%s: %q: this version of zproc has no network transport; use an ipc:// address", call, server_address)
-  end
-  errors.usage("%s: %q is no server address: expected ipc://<path> or tcp://<host>:<port>", call, server_address)
-  return ""
+  local transport, path = address.parse(call, server_address)
+  if transport ~= "ipc" then errors.usage("%s: %q: an ipc:// address is needed here", call, server_address) end
+  return path
 end
 
---- The directory of the state behind an address. Raises a UsageError if it is none, and ServerLost if there is no server.
+--- The directory of the state behind an ipc address. Raises a UsageError if it is none, and ServerLost if there is no server.
 ---@param call string the function's name, for messages
 ---@param server_address string
 ---@return string directory

@@ -1,14 +1,12 @@
 --- Context: a State and the processes that share it.
 
 local core = require "zproc.core"
-local address = require "zproc.address"
 local errors = require "zproc.errors"
 local options = require "zproc.options"
+local link = require "zproc.link"
 local process = require "zproc.process"
-local processes = require "zproc.processes"
 local runtime = require "zproc.runtime"
 local server = require "zproc.server"
-local state = require "zproc.state"
 
 ---@class zproc.Context
 ---@field state zproc.State
@@ -16,6 +14,7 @@ local state = require "zproc.state"
 ---@field server_address string
 ---@field server_process zproc.Server? the server, if the Context has started it
 ---@field namespace string
+---@field secret_key string?
 local Context = {
   __name = "Context",
   __unsendable = "a Context, which belongs to the process that made it: use pass_context = true, or make one there with "
@@ -29,6 +28,8 @@ local OPTIONS = {
   cleanup = "boolean",
   namespace = "string",
   server_backend = "backend",
+  secret_key = "secret",
+  transport = "transport",
   process = "table",
 }
 
@@ -39,7 +40,7 @@ local context = { Context = Context }
 local function state_for(self, namespace)
   local own = self._states[namespace]
   if not own then
-    own = state.attach(self._directory, namespace, self.server_address)
+    own = self._link:state(namespace)
     self._states[namespace] = own
   end
   core.go_live(own)
@@ -48,7 +49,8 @@ end
 
 --- zproc.context([server_address,] [options])
 ---@param server_address? string|table
----@param opts? { server_address: string?, wait: boolean?, cleanup: boolean?, namespace: string?, server_backend: string?, process: table? }
+---@param opts? { server_address: string?, wait: boolean?, cleanup: boolean?, namespace: string?, server_backend: string?, process: table?,
+--- secret_key: string?, transport: "auto"|"network"|nil }
 ---@return zproc.Context
 function context.new(server_address, opts)
   if type(server_address) == "table" and opts == nil then
@@ -58,12 +60,12 @@ function context.new(server_address, opts)
   options.check("zproc.context: option 'process'", opts.process, process.OPTIONS)
   server_address = server_address or opts.server_address
   local namespace = opts.namespace or "default"
-  local own, directory
+  local own, way
   if server_address then
-    directory = address.directory("zproc.context", server_address)
+    way = link.open("zproc.context", server_address, opts)
   else
-    own = server.start("zproc.context", nil, { backend = opts.server_backend })
-    server_address, directory = own.server_address, own.directory
+    own = server.start("zproc.context", {}, { backend = opts.server_backend, secret_key = opts.secret_key })
+    server_address = own.server_address
   end
   local self = setmetatable({
     process_list = {},
@@ -72,15 +74,20 @@ function context.new(server_address, opts)
     server_process = own,
     namespace = namespace,
     _options = opts,
-    _directory = directory,
     _pid = core.getpid(),
     _states = {},
   }, Context)
   self._state_for = function(name) return state_for(self, name) end
   local ok, err = pcall(function()
-    self.state = state.attach(directory, namespace, server_address)
+    if own then -- by the network only if that is wished
+      way = opts.transport == "network" and link.open("zproc.context", server_address, opts)
+        or link.of_directory(server_address, own.directory, own.secret_key)
+    end
+    self._link = way
+    self.secret_key = way.secret_key
+    self.state = way:state(namespace)
     core.state_check(self.state)
-    self._table = processes.join(directory)
+    self._table = way:join_processes()
   end)
   if not ok then
     if own then own:stop() end
@@ -119,8 +126,7 @@ function Context:process(target, opts)
     local given = process_options(self, "ctx:process", target)
     return function(decorated) return self:process(decorated, given) end
   end
-  local fresh = process.new("ctx:process", target, self.server_address, process_options(self, "ctx:process", opts),
-    self._state_for, self._table)
+  local fresh = process.new("ctx:process", target, self.server_address, process_options(self, "ctx:process", opts), self)
   self.process_list[#self.process_list + 1] = fresh
   return fresh
 end
@@ -197,7 +203,7 @@ end
 ---@return zproc.ProcessRow[]
 function Context:processes()
   check_open(self, "ctx:processes")
-  return self._table:list()
+  return self._link:list_processes()
 end
 
 --- Ask the server for a sign of life: its pid; nil and a TimeoutError when the time is up.
@@ -206,13 +212,16 @@ end
 ---@return zproc.Error?
 function Context:ping(opts)
   check_open(self, "ctx:ping")
-  return server.ping("ctx:ping", self.server_address, opts)
+  return self._link:ping("ctx:ping", opts)
 end
 
 --- Workers have nothing to lose: what they have claimed is given back. What only this Context could ask for is dropped, since
 --- others may go on with the server.
 local function stop_workers(self)
   for result in pairs(self._results or {}) do result:_abandon() end
+  if self._link.connection then -- which that was left to
+    for _, task in ipairs(self._garbage or {}) do pcall(self._queue.drop, self._queue, task) end
+  end
   for _, one in ipairs(self.worker_list) do one:_terminate() end
   for _, one in ipairs(self.worker_list) do one:stop() end
   self.worker_list = {}
@@ -248,7 +257,7 @@ function Context:close()
     for _, one in ipairs(self.process_list) do running = running or one.is_alive end
     if not running then -- else it is theirs; the server cleans up once they have ended
       self.server_process:stop()
-      self._table:detach()
+      if self._table then self._table:detach() end
     end
   end
   if not ok then error(err, 0) end

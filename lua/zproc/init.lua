@@ -12,6 +12,7 @@ local state = require "zproc.state"
 local range = require "zproc.range"
 require "zproc.watch" -- adds the watchers to State and Context
 require "zproc.map" -- adds process_map to Context
+require "zproc.remote" -- atomic functions elsewhere
 
 local zproc = {}
 

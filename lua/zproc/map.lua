@@ -11,7 +11,6 @@ local options = require "zproc.options"
 local process = require "zproc.process"
 local progress = require "zproc.progress"
 local range = require "zproc.range"
-local state = require "zproc.state"
 local worker = require "zproc.worker"
 
 local Context = context.Context
@@ -23,6 +22,7 @@ local AHEAD_SECONDS <const> = 0.005 -- at a time
 local LOOK <const> = 0.1 -- seconds between looks whether workers have died
 local MAX_ATTEMPTS <const> = 3
 local MOST <const> = 1 << 30 -- of attempts, and of items in a chunk
+local FULL_PAUSE <const>, FULL_TRIES <const> = 0.02, 50 -- of putting items where there is no room
 local FAILURES_MAX <const> = 5 -- of workers, in a row
 
 local OPTIONS <const> = {
@@ -236,12 +236,27 @@ local function read_ahead(self)
   local ahead = math.max(info.put - info.next, self._put - self._position)
   if ahead > AHEAD_ITEMS or info.block_bytes > AHEAD_BYTES then return false end
   local ok, err = pcall(put_block, self, AHEAD_SECONDS)
-  if ok then return true end
-  if errors.is(err, "StateFull") and self._put > self._position then return false end -- there will be, when these are taken
-  error(err, 0)
+  if ok then
+    self._full_tries = 0
+    return true
+  end
+  if not errors.is(err, "StateFull") then error(err, 0) end
+  if self._put > self._position then return false end -- there will be room, when these are taken
+  -- What was freed last may still be held by somebody who reads.
+  self._full_tries = self._full_tries + 1
+  if self._full_tries > FULL_TRIES then error(err, 0) end
+  core.sleep(FULL_PAUSE)
+  return true
 end
 
 -- ---- workers ----
+
+--- A worker whose server is elsewhere has died: the server cannot see that, nor of what.
+local function mourn(self, one)
+  if not one.notepad or one.exitcode >= 0 then return end
+  local client, item, span = one.notepad:read()
+  if client then self._link.connection:bury(client, item, span) end
+end
 
 --- Forget the workers that have ended. One that was killed is replaced without a word; but when several in a row could not do
 --- their work, no more of them will, and what the last one has said is raised.
@@ -250,6 +265,7 @@ local function sweep(self)
     local one = self.worker_list[i]
     if not one.is_alive then
       table.remove(self.worker_list, i)
+      mourn(self, one)
       if one.exitcode > 0 then
         self._worker_failures = (self._worker_failures or 0) + 1
         if self._worker_failures > FAILURES_MAX then
@@ -268,13 +284,14 @@ local function ensure_workers(self, count, pool, only)
   for _, one in ipairs(self.worker_list) do alive = alive + (one.pool == pool and 1 or 0) end
   local given = self._options.process or {}
   for _ = alive + 1, count do
+    local notepad = self._link.connection and given.backend ~= "thread" and core.notepad() or nil
     local one = process.new("ctx:process_map", worker.main, self.server_address, {
       name = "worker",
       stateful = false,
       backend = given.backend,
-      args = { n = 4, self._directory, self.server_address, pool, only },
-    }, self._state_for, self._table)
-    one.pool = pool
+      args = { n = 4, self._link:pack(), pool, only, notepad },
+    }, self)
+    one.pool, one.notepad = pool, notepad
     self.worker_list[#self.worker_list + 1] = one
   end
 end
@@ -282,7 +299,7 @@ end
 --- The queue of a Context's server, opened once.
 local function queue_of(self)
   if not self._queue then
-    self._queue = core.queue(self._directory)
+    self._queue = self._link:queue()
     self._pool = core.new_pool()
     self._results = setmetatable({}, { __mode = "k" }) -- those that are to be dropped with the Context
     self._garbage = {} -- tasks that a finaliser was kept from dropping
@@ -300,6 +317,7 @@ MapResult.__index = MapResult
 local function result_of(fields)
   fields._block_items = 1
   fields._put = 0
+  fields._full_tries = 0
   fields._place, fields._count = 0, 0 -- in the chunk at hand
   fields._pid = core.getpid()
   fields._context._results[fields] = true
@@ -376,7 +394,7 @@ local function fetch(self, into, offset)
       queue:acknowledge(task, self._position)
       return finish(self)
     end
-    if not info.is_produced and info.put == self._position then
+    if not info.is_produced and info.put == self._position and not self._source then
       error(errors.new("TaskLost", ("the process that was to give the items of task %d after %d of them is dead"):format(task,
         info.put)))
     end
@@ -457,6 +475,10 @@ MapResult.__close = MapResult.close
 --- that is closed has taken the queue with it.
 function MapResult:_abandon()
   if self._closed or self._is_pulled or self._pid ~= core.getpid() then return end
+  if self._context._link.connection and not self._context._closed then -- a finaliser does not wait for the network
+    if not self._is_done then table.insert(self._context._garbage, self._task) end
+    return
+  end
   local ok, is_dropped = pcall(drop, self)
   if ok and not is_dropped then table.insert(self._context._garbage, self._task) end
 end
@@ -520,7 +542,7 @@ function Context:process_map(target, sequence, opts)
   core.check_fork()
   sequence, opts = read_arguments(target, sequence, opts)
   local source = find_sources(sequence, opts)
-  if opts.namespace then state.attach(self._directory, opts.namespace, self.server_address):close() end -- a name that is none
+  if opts.namespace then self._link:state(opts.namespace):close() end -- a name that is none
   local spec = specification(self, target, opts, sequence)
   local bytes = core.encode(spec, "ctx:process_map: specification")
   local queue = queue_of(self)
@@ -557,12 +579,12 @@ function Context:process_map(target, sequence, opts)
   end
   if not opts.return_task then return result end
   result._is_done = true -- so that it is not dropped with this handle
-  return { task = task, server_address = self.server_address, count = count }
+  return { task = task, server_address = self.server_address, server = self._link:server_name(), count = count }
 end
 
 --- ctx:pull_results_for_task(task): the results of a task that was made with return_task, from where they were not yet taken. By
 --- any Context on the same server, also if the process that has made the task is dead; by one at a time.
----@param task { task: integer, server_address: string, count: integer }
+---@param task { task: integer, server_address: string, server: string?, count: integer }
 ---@param opts? { on_error: string?, progress: boolean|function|nil }
 ---@return zproc.MapResult
 function Context:pull_results_for_task(task, opts)
@@ -573,7 +595,7 @@ function Context:pull_results_for_task(task, opts)
   if not id or not count or type(task.server_address) ~= "string" then
     errors.usage("ctx:pull_results_for_task takes what ctx:process_map gives with return_task = true, not %s", options.describe(task))
   end
-  if task.server_address ~= self.server_address then
+  if not self._link:is_server_of(task) then
     errors.usage("ctx:pull_results_for_task: the task is one of the server %s, not of %s", task.server_address, self.server_address)
   end
   local queue = queue_of(self)

@@ -34,6 +34,12 @@ local kinds = {
   sync = {
     function(value) return value == "never" or value == "interval" or value == "always" end, "'never', 'interval' or 'always'",
   },
+  secret = {
+    function(value) return type(value) == "string" and value ~= "" end, "a string that is not empty",
+  },
+  transport = {
+    function(value) return value == "auto" or value == "network" end, "'auto' or 'network'",
+  },
   backend = {
     function(value) return value == "process" or value == "thread" end, "'process' or 'thread'",
   },

@@ -1,13 +1,11 @@
 --- Process: one forked process, or one thread, that runs one target.
 
 local core = require "zproc.core"
-local address = require "zproc.address"
 local errors = require "zproc.errors"
+local link = require "zproc.link"
 local options = require "zproc.options"
-local processes = require "zproc.processes"
 local retry = require "zproc.retry"
 local runtime = require "zproc.runtime"
-local state = require "zproc.state"
 local thread = require "zproc.thread"
 
 local GRACE <const> = 2 -- seconds that a process has between SIGTERM and SIGKILL
@@ -32,6 +30,8 @@ local OPTIONS = {
   name = "string",
   backend = "backend",
   cleanup = "boolean", -- set by the Context
+  secret_key = "secret",
+  transport = "transport",
 }
 for name, kind in pairs(retry.OPTIONS) do OPTIONS[name] = kind end
 
@@ -112,10 +112,9 @@ end
 ---@param target function
 ---@param server_address string
 ---@param opts table?
----@param state_for? fun(namespace: string): zproc.State gives the State for the target; only the child will use it
----@param listed_in? userdata the table of processes that it will be in; to be given with state_for
+---@param context? zproc.Context that it is one of
 ---@return zproc.Process
-function process.new(call, target, server_address, opts, state_for, listed_in)
+function process.new(call, target, server_address, opts, context)
   if not options.is_callable(target) then
     errors.usage("%s: the target must be a function, not %s", call, options.describe(target))
   end
@@ -128,16 +127,16 @@ function process.new(call, target, server_address, opts, state_for, listed_in)
     _options = opts,
     _retry = retry.plan(call, opts),
     _is_thread = opts.backend == "thread",
-    _is_alone = state_for == nil, -- no Context will stop it
+    _is_alone = context == nil, -- no Context will stop it
   }, Process)
   if self._is_thread then check_thread(call, self) end
-  if not state_for then
-    local directory = address.directory(call, server_address)
-    state_for = function(namespace) return state.attach(directory, namespace, server_address) end
-    listed_in = processes.join(directory)
+  if context then
+    self._link, self._state_for, self._table = context._link, context._state_for, context._table
+  else
+    local way = link.open(call, server_address, opts)
+    self._link, self._table = way, way:join_processes()
+    self._state_for = function(namespace) return way:state(namespace) end
   end
-  self._state_for = state_for
-  self._table = listed_in
   if opts.start ~= false then self:start() end
   return self
 end
@@ -165,7 +164,12 @@ local function prepare(self)
   end
   local first
   if opts.pass_context then -- made by the child: a Context belongs to the process that makes it
-    local plain, given = target, { server_address = self.server_address, namespace = self.namespace }
+    local plain, given = target, {
+      server_address = self.server_address,
+      namespace = self.namespace,
+      secret_key = self._link.secret_key,
+      transport = self._link.transport,
+    }
     target = function(...) return plain(require "zproc.context".new(given), ...) end
   elseif opts.stateful ~= false then
     first = self._state_for(self.namespace)
@@ -199,6 +203,7 @@ local function start_thread(self)
     name = self.name,
     target = self.target,
     server_address = self.server_address,
+    link = self._link:pack(),
     namespace = self.namespace,
     options = opts,
     revision = self._state_for(self.namespace):revision(),
@@ -213,16 +218,17 @@ end
 ---@param job table of start_thread
 ---@return any ... what it returned
 function process.run_job(job)
-  local directory = address.directory(job.name, job.server_address)
+  local way = link.unpack(job.link)
   local self = {
     target = job.target,
     name = job.name,
     server_address = job.server_address,
     namespace = job.namespace,
     _options = job.options,
+    _link = way,
     _retry = retry.plan(job.name, job.options),
     _state_for = function(namespace)
-      local own = state.attach(directory, namespace, job.server_address)
+      local own = way:state(namespace)
       core.set_cursor(own, job.revision)
       return own
     end,

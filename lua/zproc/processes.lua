@@ -1,7 +1,6 @@
 --- The table of the processes of a server.
 
 local core = require "zproc.core"
-local address = require "zproc.address"
 
 ---@class zproc.ProcessRow
 ---@field name string source file and line of the target, or the name that was given; of a script its path; "server"
@@ -22,14 +21,6 @@ function processes.join(directory)
   local opened = core.open_table(directory)
   opened:enlist(arg and arg[0] or "a program")
   return opened
-end
-
---- What is in the table of the server at an address.
----@param call string the function's name, for messages
----@param server_address string
----@return zproc.ProcessRow[]
-function processes.of(call, server_address)
-  return core.open_table(address.directory(call, server_address)):list()
 end
 
 return processes

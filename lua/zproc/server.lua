@@ -5,11 +5,14 @@
 local core = require "zproc.core"
 local address = require "zproc.address"
 local errors = require "zproc.errors"
+local link = require "zproc.link"
 local options = require "zproc.options"
 local runtime = require "zproc.runtime"
 
 ---@class zproc.Server
----@field server_address string
+---@field server_address string the first of its addresses
+---@field server_addresses string[]
+---@field secret_key string?
 ---@field pid integer? nil while it is being started again, and once it was stopped
 ---@field is_alive boolean
 ---@field exitcode integer? nil until it was stopped; -N after signal N
@@ -38,22 +41,49 @@ function Server.__tostring(self)
     pid and "pid " .. pid or self.exitcode and "stopped" or "being started again")
 end
 
+--- Listen at the addresses that a server is to have: the path of the one ipc address (nil: none), the TCP sockets, and the addresses as
+--- they are then, since a port may be any that is free.
+local function listen(call, addresses, is_keyed, insecure)
+  local alias, listeners, bound = nil, {}, {}
+  for i, server_address in ipairs(addresses) do
+    local transport, place = address.parse(call, server_address)
+    if transport == "ipc" then
+      if alias then errors.usage("%s: one ipc:// address is all that a server can have besides its random one", call) end
+      alias, bound[i] = place, server_address
+    else
+      local ok, listener, name, is_loopback = pcall(core.listen, place)
+      if not ok then
+        if errors.is(listener) then listener.message = ("%s: %s"):format(call, listener.message) end
+        error(listener, 0)
+      end
+      if not (is_loopback or is_keyed or insecure) then
+        errors.usage("%s: without a secret_key a server listens at addresses of this machine alone, such as tcp://127.0.0.1:*; at %s "
+          .. "anybody could run code here (insecure = true if that is wanted)", call, server_address)
+      end
+      listeners[#listeners + 1], bound[i] = listener, "tcp://" .. name
+    end
+  end
+  return alias, listeners, bound
+end
+
 --- Start a server, owned by this process: with an empty state, or with that of a data directory.
 ---@param call string the function's name, for messages
----@param server_address string? nil: a random one
----@param opts? { backend: string?, data_dir: string?, sync: string? }
+---@param addresses string[] none: a random one
+---@param opts? { backend: string?, data_dir: string?, sync: string?, secret_key: string?, insecure: boolean? }
 ---@return zproc.Server
-function server.start(call, server_address, opts)
+function server.start(call, addresses, opts)
   opts = opts or {}
-  local alias = server_address and address.path(call, server_address)
+  local secret_key = link.secret_of(opts)
+  local alias, listeners, bound = listen(call, addresses, secret_key ~= nil, opts.insecure)
   if opts.sync and not opts.data_dir then errors.usage("%s: 'sync' is about a data directory, and there is none", call) end
   core.sweep_directories() -- what processes that were killed have left
   local keep = opts.data_dir and core.open_keep(opts.data_dir, opts.sync or "interval") or nil
   local store = core.plan_directory()
   -- First of all the server: should this process be killed, it removes what there is by then.
-  local handle = core.start_server(store:path(), alias, opts.backend == "thread")
+  local handle = core.start_server(store:path(), alias, opts.backend == "thread", listeners)
   local ok, err = pcall(function()
     store:make()
+    if secret_key then core.write_keys(store:path(), secret_key) end
     core.create_store(store:path(), keep)
     handle:listen()
   end)
@@ -64,7 +94,9 @@ function server.start(call, server_address, opts)
     error(err)
   end
   return setmetatable({
-    server_address = server_address or address.of_directory(store:path()),
+    server_address = bound[1] or address.of_directory(store:path()),
+    server_addresses = #bound > 0 and bound or { address.of_directory(store:path()) },
+    secret_key = secret_key,
     directory = store:path(),
     _store = store,
     _handle = handle,
@@ -107,37 +139,42 @@ function Server:wait(timeout)
   return self.exitcode
 end
 
+local OPTIONS <const> = {
+  backend = "backend",
+  data_dir = "string",
+  sync = "sync",
+  secret_key = "secret",
+  insecure = "boolean",
+  bind = "list",
+}
+
 --- zproc.start_server([server_address,] [options]): start a server that runs until it is stopped, or this process ends.
 ---@param server_address? string
----@param opts? { backend: string?, data_dir: string?, sync: "never"|"interval"|"always"|nil }
+---@param opts? { backend: string?, data_dir: string?, sync: "never"|"interval"|"always"|nil, secret_key: string?, insecure: boolean?,
+--- bind: string[]? } bind: further addresses
 ---@return zproc.Server server_process
 ---@return string server_address
 function server.start_server(server_address, opts)
   if type(server_address) == "table" and opts == nil then
     server_address, opts = nil, server_address
   end
-  opts = options.check("zproc.start_server", opts, { backend = "backend", data_dir = "string", sync = "sync" })
-  local fresh = server.start("zproc.start_server", server_address, opts)
+  opts = options.check("zproc.start_server", opts, OPTIONS)
+  local addresses = { server_address }
+  for _, further in ipairs(opts.bind or {}) do addresses[#addresses + 1] = further end
+  local fresh = server.start("zproc.start_server", addresses, opts)
   runtime.add(fresh)
   return fresh, fresh.server_address
 end
 
---- Ask a server for a sign of life: its pid; nil and a TimeoutError when the time is up. A server that is being started again is
---- waited for; ServerLost if there is none.
+--- zproc.ping(server_address, [options]): the server's pid; nil and a TimeoutError when the time is up.
 ---@param call string the function's name, for messages
 ---@param server_address string
----@param opts? { timeout: number?, payload: string? }
+---@param opts? { timeout: number?, payload: string?, secret_key: string?, transport: string? }
 ---@return integer? pid
 ---@return zproc.Error?
 function server.ping(call, server_address, opts)
-  opts = options.check(call, opts, { timeout = "seconds", payload = "string" })
-  local payload = opts.payload or "zproc"
-  local pid, echo = core.ping(address.path(call, server_address), opts.timeout, payload)
-  if not pid then return errors.timeout(call .. ": the server at " .. server_address, opts.timeout) end
-  if echo ~= payload then
-    error(errors.new("SystemError", ("%s: the server at %s sent back another payload"):format(call, server_address)))
-  end
-  return pid
+  opts = options.check(call, opts, { timeout = "seconds", payload = "string", secret_key = "secret", transport = "transport" })
+  return link.reach(call, server_address, opts):ping(call, { timeout = opts.timeout, payload = opts.payload })
 end
 
 return server

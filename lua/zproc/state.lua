@@ -1,11 +1,10 @@
 --- The State's methods that are policy; the others are C (zproc.core).
 
 local core = require "zproc.core"
-local address = require "zproc.address"
 local errors = require "zproc.errors"
 local inspect = require "zproc.inspect"
+local link = require "zproc.link"
 local options = require "zproc.options"
-local server = require "zproc.server"
 
 ---@class zproc.State
 ---@field namespace string
@@ -28,31 +27,35 @@ local server = require "zproc.server"
 
 local state = {}
 
---- A State, without looking whether its files are there: that happens at its first use.
----@return zproc.State
-function state.attach(directory, namespace, server_address)
-  if namespace == "" or #namespace > 255 then
-    errors.usage("a namespace's name has 1 to 255 bytes, not %d", #namespace)
-  end
-  return core.state(directory, namespace, server_address)
-end
+local OPTIONS <const> = { namespace = "string", secret_key = "secret", transport = "transport" }
 
 --- zproc.state(server_address, [options])
 ---@param server_address string
----@param opts? { namespace: string? }
+---@param opts? { namespace: string?, secret_key: string?, transport: "auto"|"network"|nil }
 ---@return zproc.State
 function state.new(server_address, opts)
-  local directory = address.directory("zproc.state", server_address)
-  opts = options.check("zproc.state", opts, { namespace = "string" })
-  local fresh = state.attach(directory, opts.namespace or "default", server_address)
+  opts = options.check("zproc.state", opts, OPTIONS)
+  local fresh = link.open("zproc.state", server_address, opts):state(opts.namespace or "default")
   core.state_check(fresh)
   return fresh
 end
 
 --- state:fork([options]): another State on the same server, by default on the same namespace.
+---@param opts? { namespace: string?, server_address: string?, secret_key: string?, transport: "auto"|"network"|nil }
+---@return zproc.State
 function core.state_methods.fork(self, opts)
-  opts = options.check("state:fork", opts, { namespace = "string", server_address = "string" })
-  return state.new(opts.server_address or self.server_address, { namespace = opts.namespace or self.namespace })
+  opts = options.check("state:fork", opts,
+    { namespace = "string", server_address = "string", secret_key = "secret", transport = "transport" })
+  local own = core.link_of(self)
+  if opts.server_address or opts.secret_key or opts.transport then
+    own = link.open("state:fork", opts.server_address or own.server_address, {
+      secret_key = opts.secret_key or own.secret_key,
+      transport = opts.transport or own.transport,
+    })
+  end
+  local fresh = own:state(opts.namespace or self.namespace)
+  core.state_check(fresh)
+  return fresh
 end
 
 --- state:ping([options]): ask the server for a sign of life: its pid; nil and a TimeoutError when the time is up.
@@ -60,7 +63,7 @@ end
 ---@return integer? pid
 ---@return zproc.Error?
 function core.state_methods.ping(self, opts)
-  return server.ping("state:ping", self.server_address, opts)
+  return core.link_of(self):ping("state:ping", opts)
 end
 
 --- Deep equality of plain tables; `pairs_seen` holds the pairs that are being compared, so that cycles end.

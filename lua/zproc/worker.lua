@@ -2,8 +2,8 @@
 
 local core = require "zproc.core"
 local errors = require "zproc.errors"
+local link = require "zproc.link"
 local runtime = require "zproc.runtime"
-local state = require "zproc.state"
 
 local LOOK_FIRST <const>, LOOK_LAST <const> = 0.1, 2 -- seconds between looks whether other workers have died
 local NOTE_SECONDS <const> = 5e-5 -- between notes of how far it is, about
@@ -12,7 +12,9 @@ local FULL_PAUSE <const>, FULL_TRIES <const> = 0.05, 200 -- of leaving results w
 local FULL_PATIENCE <const> = 100 -- of these before results are given up
 local KNOWN_MAX <const> = 16 -- tasks to remember
 
-local worker = {}
+local worker = {
+  EVERYWHERE = -1, -- the pool of those who work on every task of a server
+}
 
 local own_pid -- of this process, if it is a worker
 
@@ -58,7 +60,7 @@ local function learn(self, task)
   local bytes = self.queue:specification(task)
   if not bytes then return nil end
   local spec = core.decode(bytes)
-  local own = spec.stateful and state.attach(self.directory, spec.namespace, self.server_address) or nil
+  local own = spec.stateful and self.link:state(spec.namespace) or nil
   known = { spec = spec, call = make_call(spec, own) }
   self.order[#self.order + 1] = task
   if #self.order > KNOWN_MAX then self.known[table.remove(self.order, 1)] = nil end
@@ -197,16 +199,17 @@ local function hand_over(self, task, from, count, results, failures, seconds)
 end
 
 --- Serve a pool until this process is ended, or, with `task`, until that task is complete.
----@param directory string of the server
----@param server_address string
----@param pool integer
+---@param packed table the Link to the server
+---@param pool integer worker.EVERYWHERE: that of all tasks
 ---@param only integer? the task
-function worker.main(directory, server_address, pool, only)
+---@param notepad userdata? where its parent sees what it works on
+function worker.main(packed, pool, only, notepad)
   runtime.unwind_on_exit()
   own_pid = core.getpid()
-  local queue = core.queue(directory)
+  local way = link.unpack(packed)
+  local queue = way:queue(notepad)
   queue:enlist(pool)
-  local self = { queue = queue, directory = directory, server_address = server_address, known = {}, order = {} }
+  local self = { queue = queue, link = way, known = {}, order = {} }
   local look = LOOK_FIRST
   queue:arm_work()
   local task, from, to, is_suspect = queue:claim()

@@ -34,6 +34,9 @@ int zp_buf_append_byte(zp_buf *buf, unsigned char byte);
 /* Append an unsigned number as LEB128, 1 to 10 bytes; small numbers are short, equal numbers have equal bytes. */
 int zp_buf_append_varint(zp_buf *buf, uint64_t number);
 
+/* What is in it; borrowed until it changes. */
+static inline zp_bytes zp_buf_bytes(const zp_buf *buf) { return (zp_bytes){buf->data, buf->size}; }
+
 /* Empty the buffer; a capacity beyond `keep` bytes is given back (a single large value must not stay for ever). */
 void zp_buf_clear(zp_buf *buf, size_t keep);
 

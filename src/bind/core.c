@@ -64,7 +64,11 @@ static int open_core(lua_State *L) {
   lua_setfield(L, -2, "version");
   zp_lstate_open(L);
   zp_lchild_open(L);
+  zp_lnet_open(L);
   zp_lqueue_open(L);
+  zp_lremote_open(L);
+  zp_lrqueue_open(L);
+  zp_lrunner_open(L);
   zp_lserver_open(L);
   zp_lsignal_open(L);
   zp_lsys_open(L);

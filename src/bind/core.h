@@ -8,6 +8,8 @@
 
 #include <lua.h>
 
+#include "base/buf.h"
+
 /* Prepare a VM whose standard libraries are open and that has run no script yet: the codec, and package.preload for zproc.core
    and the embedded Lua modules. May raise. */
 void zp_core_install(lua_State *L);
@@ -15,7 +17,11 @@ void zp_core_install(lua_State *L);
 /* The parts of zproc.core; each sets its functions in the table on top of the stack. May raise. */
 void zp_lstate_open(lua_State *L);
 void zp_lchild_open(lua_State *L);
+void zp_lnet_open(lua_State *L);
 void zp_lqueue_open(lua_State *L);
+void zp_lremote_open(lua_State *L);
+void zp_lrqueue_open(lua_State *L);
+void zp_lrunner_open(lua_State *L);
 void zp_lserver_open(lua_State *L);
 void zp_lsignal_open(lua_State *L);
 void zp_lsys_open(lua_State *L);
@@ -25,6 +31,9 @@ void zp_lwatch_open(lua_State *L);
 
 /* The open table of processes at a stack index; NULL for nil. May raise. */
 struct zp_table *zp_ltable_get(lua_State *L, int index);
+
+/* Push the list of table:list() for bytes of zp_process. May raise. */
+void zp_ltable_push_rows(lua_State *L, zp_bytes rows);
 
 /* This process ends now, with that status: say so in the tables in which it has enlisted itself. Never raises. */
 void zp_ltable_note_exit(int status);

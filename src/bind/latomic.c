@@ -14,6 +14,7 @@
 #include <lauxlib.h>
 
 #include "bind/lerror.h"
+#include "bind/lremote.h"
 #include "bind/lstate.h"
 #include "codec/key.h"
 #include "codec/value.h"
@@ -231,6 +232,7 @@ static int atomic_body(lua_State *L) {
 }
 
 int zp_lstate_atomic(lua_State *L) {
+  if (zp_lremote_is(L, 1)) return zp_lremote_atomic(L);
   zp_lstate *state = zp_lstate_check(L, 1);
   if (lua_type(L, 2) != LUA_TFUNCTION)
     return zp_lua_usage(L, "an atomic operation needs a function, not a %s", luaL_typename(L, 2));

@@ -14,7 +14,8 @@ const char *zp_lua_error_name(int code) {
   switch (code) {
     case ZP_ENOMEM: return "MemoryError";
     case ZP_EFULL: return "StateFull";
-    case ZP_ENOSTORE: return "ServerLost";
+    case ZP_ENOSTORE:
+    case ZP_ESTALE: return "ServerLost";
     case ZP_EKEY:
     case ZP_EATOMIC:
     case ZP_EUSAGE: return "UsageError";

@@ -67,6 +67,41 @@ void zp_lpairs_push_table(lua_State *L, zp_batch *all) {
   }
 }
 
+/* The iterator; upvalues: the pairs, how many were given. */
+static int next_pair(lua_State *L) {
+  zp_batch *all = lua_touserdata(L, lua_upvalueindex(1));
+  size_t i = (size_t)lua_tointeger(L, lua_upvalueindex(2));
+  if (i >= zp_batch_count(all)) return 0;
+  const zp_change *pair = (const zp_change *)all->changes.data + i;
+  lua_pushinteger(L, (lua_Integer)i + 1);
+  lua_replace(L, lua_upvalueindex(2));
+  zp_lpairs_push_key(L, pair);
+  zp_lpairs_push_value(L, pair);
+  return 2;
+}
+
+int zp_lpairs_iterate(lua_State *L, zp_batch *all) {
+  zp_lpairs_all(L, all);
+  lua_pushinteger(L, 0);
+  lua_pushcclosure(L, next_pair, 2);
+  return 1;
+}
+
+int zp_lpairs_push_list(lua_State *L, zp_batch *all, bool keys, bool values) {
+  const zp_change *pairs = zp_lpairs_all(L, all);
+  size_t count = zp_batch_count(all);
+  lua_createtable(L, count < 1 << 20 ? (int)count : 1 << 20, 0);
+  for (size_t i = 0; i < count; i++) {
+    if (keys && values) lua_createtable(L, 2, 0);
+    if (keys) zp_lpairs_push_key(L, &pairs[i]);
+    if (keys && values) lua_rawseti(L, -2, 1);
+    if (values) zp_lpairs_push_value(L, &pairs[i]);
+    if (keys && values) lua_rawseti(L, -2, 2);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  return 1;
+}
+
 void zp_lpairs_open(lua_State *L) {
   lua_createtable(L, 0, 1);
   lua_pushcfunction(L, pairs_gc);

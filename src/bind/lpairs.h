@@ -27,6 +27,11 @@ void zp_lpairs_push_key(lua_State *L, const zp_change *pair);
 void zp_lpairs_push_value(lua_State *L, const zp_change *pair);
 void zp_lpairs_push_table(lua_State *L, zp_batch *all);
 
+/* With the pairs on top of the stack: turn them into an iterator that gives key and value; or push a list of their keys, their values, or
+   {key, value}. How many values were pushed: 1. May raise. */
+int zp_lpairs_iterate(lua_State *L, zp_batch *all);
+int zp_lpairs_push_list(lua_State *L, zp_batch *all, bool keys, bool values);
+
 /* Prepare a VM. May raise. */
 void zp_lpairs_open(lua_State *L);
 

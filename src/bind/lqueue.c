@@ -12,6 +12,7 @@
 #include "bind/lclass.h"
 #include "bind/lerror.h"
 #include "bind/lsignal.h"
+#include "bind/lqueue.h"
 #include "bind/pack.h"
 #include "codec/value.h"
 #include "map/queue.h"
@@ -107,6 +108,15 @@ static int queue_specification(lua_State *L) {
   return 1;
 }
 
+int zp_lqueue_push_block(lua_State *L, zp_bytes bytes, uint64_t first, uint64_t items) {
+  lua_createtable(L, items < INT32_MAX ? (int)items : 0, 0);
+  int rc = zp_unpack(L, lua_gettop(L), 1, items, bytes);
+  if (rc) return zp_lua_raise(L, rc);
+  push_number(L, first);
+  push_number(L, items);
+  return 3;
+}
+
 /* queue:block(task, item) -> the array of the items of its block, the number of the first one, how many; or nil */
 static int queue_block(lua_State *L) {
   zp_queue *queue = check_queue(L);
@@ -115,18 +125,29 @@ static int queue_block(lua_State *L) {
   int rc = zp_queue_block(queue, task, item, &first, &items, bytes);
   if (rc < 0) return zp_lua_raise(L, rc);
   if (rc == 0) return 0;
-  lua_createtable(L, items < INT32_MAX ? (int)items : 0, 0);
-  rc = zp_unpack(L, lua_gettop(L), 1, items, (zp_bytes){bytes->data, bytes->size});
+  int pushed = zp_lqueue_push_block(L, zp_buf_bytes(bytes), first, items);
   zp_buf_free(bytes);
-  if (rc) return zp_lua_raise(L, rc);
-  push_number(L, first);
-  push_number(L, items);
-  return 3;
+  return pushed;
 }
 
 static void set_number(lua_State *L, const char *name, uint64_t number) {
   push_number(L, number);
   lua_setfield(L, -2, name);
+}
+
+int zp_lqueue_push_info(lua_State *L, const zp_task_info *info) {
+  lua_createtable(L, 0, 9);
+  if (info->total != ZP_TASK_UNKNOWN) set_number(L, "total", info->total);
+  set_number(L, "put", info->put);
+  set_number(L, "next", info->next);
+  set_number(L, "taken", info->taken);
+  set_number(L, "finished", info->finished);
+  set_number(L, "pending_bytes", info->pending_bytes);
+  set_number(L, "block_bytes", info->block_bytes);
+  set_number(L, "active", info->active);
+  lua_pushboolean(L, info->is_produced);
+  lua_setfield(L, -2, "is_produced");
+  return 1;
 }
 
 /* queue:describe(task) -> { total = (nil while it is not known), put, next, taken, finished, pending_bytes, block_bytes, active,
@@ -135,19 +156,7 @@ static int queue_describe(lua_State *L) {
   zp_task_info info;
   int rc = zp_queue_describe(check_queue(L), check_number(L, 2), &info);
   if (rc < 0) return zp_lua_raise(L, rc);
-  if (rc == 0) return 0;
-  lua_createtable(L, 0, 9);
-  if (info.total != ZP_TASK_UNKNOWN) set_number(L, "total", info.total);
-  set_number(L, "put", info.put);
-  set_number(L, "next", info.next);
-  set_number(L, "taken", info.taken);
-  set_number(L, "finished", info.finished);
-  set_number(L, "pending_bytes", info.pending_bytes);
-  set_number(L, "block_bytes", info.block_bytes);
-  set_number(L, "active", info.active);
-  lua_pushboolean(L, info.is_produced);
-  lua_setfield(L, -2, "is_produced");
-  return 1;
+  return rc == 0 ? 0 : zp_lqueue_push_info(L, &info);
 }
 
 /* queue:drop(task) -> true; or false if a signal has come in between, which is left to others: for finalisers, which cannot
@@ -168,6 +177,26 @@ static int queue_disband(lua_State *L) {
 /* A result is the size of the packed results, these, and, if there are any, the failures as the codec has them. */
 enum { RESULT_HEAD = 4 };
 
+int zp_lqueue_push_result(lua_State *L, const zp_result *result, zp_bytes bytes, int array, lua_Integer offset) {
+  push_number(L, result->to);
+  if (result->is_dead) {
+    lua_pushboolean(L, 0);
+    push_number(L, result->attempts);
+    return 3;
+  }
+  const unsigned char *data = bytes.data;
+  size_t packed = bytes.size >= RESULT_HEAD ? zp_get_be32(data) : SIZE_MAX;
+  if (packed > bytes.size - RESULT_HEAD) return zp_lua_raise(L, zp_fail(ZP_EDECODE, "a result that is cut short"));
+  int rc = zp_unpack(L, array, offset + 1, result->to - result->from, (zp_bytes){data + RESULT_HEAD, packed});
+  if (rc) return zp_lua_raise(L, rc);
+  zp_bytes rest = {data + RESULT_HEAD + packed, bytes.size - RESULT_HEAD - packed};
+  if (rest.size > 0) rc = zp_value_decode(L, rest, ZP_DECODE_CODE);
+  else lua_pushnil(L);
+  if (rc) return zp_lua_raise(L, rc);
+  push_number(L, result->attempts);
+  return 3;
+}
+
 /* queue:take(task, from, array, offset) -> to, failures, attempts: what is behind the last item of the result that begins at `from`, whose
    values are put into the array behind the offset; failures by their places, nil if there are none, false if nobody survived the one
    item. nil if it is not there yet. */
@@ -181,23 +210,9 @@ static int queue_take(lua_State *L) {
   int rc = zp_queue_take(queue, task, from, &result, bytes);
   if (rc < 0) return zp_lua_raise(L, rc);
   if (rc == 0) return 0;
-  push_number(L, result.to);
-  if (result.is_dead) {
-    lua_pushboolean(L, 0);
-    push_number(L, result.attempts);
-    return 3;
-  }
-  size_t packed = bytes->size >= RESULT_HEAD ? zp_get_be32(bytes->data) : SIZE_MAX;
-  if (packed > bytes->size - RESULT_HEAD) return zp_lua_raise(L, zp_fail(ZP_EDECODE, "a result that is cut short"));
-  rc = zp_unpack(L, 4, offset + 1, result.to - from, (zp_bytes){bytes->data + RESULT_HEAD, packed});
-  if (rc) return zp_lua_raise(L, rc);
-  zp_bytes rest = {bytes->data + RESULT_HEAD + packed, bytes->size - RESULT_HEAD - packed};
-  if (rest.size > 0) rc = zp_value_decode(L, rest, ZP_DECODE_CODE);
-  else lua_pushnil(L);
+  int pushed = zp_lqueue_push_result(L, &result, zp_buf_bytes(bytes), 4, offset);
   zp_buf_free(bytes); /* not by the garbage collector some time: results are large */
-  if (rc) return zp_lua_raise(L, rc);
-  push_number(L, result.attempts);
-  return 3;
+  return pushed;
 }
 
 /* queue:acknowledge(task, position) -> whether that was all of it */
@@ -214,28 +229,27 @@ static int queue_enlist(lua_State *L) {
   return rc ? zp_lua_raise(L, rc) : 0;
 }
 
+int zp_lqueue_push_claim(lua_State *L, const zp_claim *claim) {
+  push_number(L, claim->task);
+  push_number(L, claim->from);
+  push_number(L, claim->to);
+  lua_pushboolean(L, claim->is_suspect);
+  return 4;
+}
+
 static int claim(lua_State *L, zp_queue *queue, const zp_done *done) {
   zp_claim claimed;
   int rc = zp_queue_claim(queue, done, &claimed);
   if (rc < 0) return zp_lua_raise(L, rc);
-  if (rc == 0) return 0;
-  push_number(L, claimed.task);
-  push_number(L, claimed.from);
-  push_number(L, claimed.to);
-  lua_pushboolean(L, claimed.is_suspect);
-  return 4;
+  return rc == 0 ? 0 : zp_lqueue_push_claim(L, &claimed);
 }
 
 /* queue:claim() -> task, from, to, is_suspect; or nil. */
 static int queue_claim(lua_State *L) { return claim(L, check_queue(L), NULL); }
 
-/* queue:finish(results, count, failures or nil, seconds) -> as queue:claim: leave the result of what was claimed before, and how long it
-   took, and claim again. Raises an EncodeError if one of the results, or failures, cannot travel; then nothing has happened. */
-static int queue_finish(lua_State *L) {
-  zp_queue *queue = check_queue(L);
+zp_buf *zp_lqueue_pack_result(lua_State *L) {
   luaL_checktype(L, 2, LUA_TTABLE);
   size_t count = (size_t)luaL_checkinteger(L, 3);
-  double seconds = luaL_checknumber(L, 5);
   static const unsigned char head[RESULT_HEAD];
   zp_buf *bytes = zp_lbuf_push(L);
   int rc = zp_buf_append(bytes, head, sizeof head);
@@ -243,8 +257,17 @@ static int queue_finish(lua_State *L) {
   if (!rc && bytes->size > UINT32_MAX) rc = zp_fail(ZP_EENCODE, "cannot send results of more than 4 GB at once");
   if (!rc) zp_put_be32(bytes->data, (uint32_t)(bytes->size - RESULT_HEAD));
   if (!rc && !lua_isnil(L, 4)) rc = zp_value_encode(L, 4, "error", bytes);
-  if (rc) return zp_lua_raise(L, rc);
-  zp_done done = {{bytes->data, bytes->size}, seconds};
+  if (rc) zp_lua_raise(L, rc);
+  return bytes;
+}
+
+/* queue:finish(results, count, failures or nil, seconds) -> as queue:claim: leave the result of what was claimed before, and how long it
+   took, and claim again. Raises an EncodeError if one of the results, or failures, cannot travel; then nothing has happened. */
+static int queue_finish(lua_State *L) {
+  zp_queue *queue = check_queue(L);
+  double seconds = luaL_checknumber(L, 5);
+  zp_buf *bytes = zp_lqueue_pack_result(L);
+  zp_done done = {zp_buf_bytes(bytes), seconds};
   int results = claim(L, queue, &done);
   zp_buf_free(bytes);
   return results;

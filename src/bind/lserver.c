@@ -15,6 +15,7 @@
 #include "bind/lbuf.h"
 #include "bind/lclass.h"
 #include "bind/lerror.h"
+#include "bind/lnet.h"
 #include "bind/lsignal.h"
 #include "server/client.h"
 #include "server/keeper.h"
@@ -23,15 +24,25 @@
 
 #define SERVER "zproc.ServerHandle"
 
-/* core.start_server(directory, alias or nil, is_thread) -> ServerHandle, for a directory that is planned. It runs until stop(), or the
-   end of this process. */
+/* core.start_server(directory, alias or nil, is_thread, listeners) -> ServerHandle, for a directory that is planned. It runs until stop(),
+   or the end of this process. */
 static int core_start_server(lua_State *L) {
   const char *directory = luaL_checkstring(L, 1);
-  const char *alias = luaL_optstring(L, 2, NULL);
+  int sockets[ZP_SERVER_SOCKETS_MAX];
+  zp_server_options options = {.alias = luaL_optstring(L, 2, NULL),
+                               .kind = lua_toboolean(L, 3) ? ZP_SERVER_THREAD : ZP_SERVER_PROCESS,
+                               .sockets = sockets};
+  luaL_checktype(L, 4, LUA_TTABLE);
+  for (; lua_rawgeti(L, 4, (lua_Integer)options.socket_count + 1) != LUA_TNIL; lua_pop(L, 1)) {
+    if (options.socket_count == ZP_SERVER_SOCKETS_MAX)
+      return zp_lua_usage(L, "a server listens at %d TCP addresses at most", (int)ZP_SERVER_SOCKETS_MAX);
+    sockets[options.socket_count++] = zp_lnet_listener(L, -1);
+  }
+  lua_pop(L, 1);
   zp_server **server = lua_newuserdatauv(L, sizeof *server, 0);
   *server = NULL;
   luaL_setmetatable(L, SERVER);
-  int rc = zp_server_start(directory, alias, lua_toboolean(L, 3) ? ZP_SERVER_THREAD : ZP_SERVER_PROCESS, server);
+  int rc = zp_server_start(directory, &options, server);
   return rc ? zp_lua_raise(L, rc) : 1;
 }
 

@@ -6,6 +6,7 @@
 #include "bind/core.h"
 #include "bind/lerror.h"
 #include "bind/lpairs.h"
+#include "bind/lremote.h"
 #include "codec/key.h"
 #include "codec/value.h"
 
@@ -16,8 +17,6 @@ static const char handle_meta_key; /* in the registry: the metatable of handles 
 
 /* How many States of this thread hold a lock: nothing may fork meanwhile, the child would wait for itself. */
 static _Thread_local int locks_held;
-
-enum { FIELD_NAMESPACE = 1, FIELD_ADDRESS };
 
 /* ---- the handle ---- */
 
@@ -160,8 +159,9 @@ static int state_index(lua_State *L) {
     switch (lua_rawget(L, lua_upvalueindex(2))) {
       case LUA_TNIL: break;
       case LUA_TNUMBER:
-        if (lua_tointeger(L, -1) == FIELD_ADDRESS) {
-          lua_getiuservalue(L, lua_upvalueindex(1), ZP_UV_ADDRESS);
+        if (lua_tointeger(L, -1) == ZP_FIELD_ADDRESS) {
+          lua_getiuservalue(L, lua_upvalueindex(1), ZP_UV_LINK);
+          lua_getfield(L, -1, "server_address");
           return 1;
         }
         zp_lstate_ready(L, state);
@@ -183,9 +183,7 @@ static int state_newindex(lua_State *L) {
   if (lua_type(L, 2) == LUA_TSTRING) {
     lua_pushvalue(L, 2);
     if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL)
-      return zp_lua_usage(L, "'%s' is a method or field of State: to set a key of that name, use "
-                             "state:update({%s = ...}), and state:get(\"%s\") to read it",
-                          lua_tostring(L, 2), lua_tostring(L, 2), lua_tostring(L, 2));
+      return zp_lstate_refuse_method(L, lua_tostring(L, 2));
     lua_settop(L, 3);
   }
   zp_batch_clear(&state->batch);
@@ -205,25 +203,8 @@ static int state_len(lua_State *L) {
   return 1;
 }
 
-/* The iterator of pairs(state); upvalues: the pairs, how many were given. */
-static int next_pair(lua_State *L) {
-  zp_batch *all = lua_touserdata(L, lua_upvalueindex(1));
-  size_t i = (size_t)lua_tointeger(L, lua_upvalueindex(2));
-  if (i >= zp_batch_count(all)) return 0;
-  const zp_change *pair = (const zp_change *)all->changes.data + i;
-  lua_pushinteger(L, (lua_Integer)i + 1);
-  lua_replace(L, lua_upvalueindex(2));
-  zp_lpairs_push_key(L, pair);
-  zp_lpairs_push_value(L, pair);
-  return 2;
-}
-
 static int state_pairs(lua_State *L) {
-  zp_batch *all = zp_lpairs_newest(L, zp_lstate_check(L, 1));
-  zp_lpairs_all(L, all);
-  lua_pushinteger(L, 0);
-  lua_pushcclosure(L, next_pair, 2);
-  return 1;
+  return zp_lpairs_iterate(L, zp_lpairs_newest(L, zp_lstate_check(L, 1)));
 }
 
 static int state_close(lua_State *L) {
@@ -258,10 +239,11 @@ static int state_contains(lua_State *L) {
   return 1;
 }
 
-/* If the argument at idx is a State, replace it by a copy of its content. */
-static void accept_state(lua_State *L, int idx, const char *call) {
-  if (to_state(L, idx)) {
-    zp_lpairs_push_table(L, zp_lpairs_newest(L, zp_lstate_check(L, idx)));
+void zp_lstate_accept(lua_State *L, int idx, const char *call) {
+  if (to_state(L, idx) || zp_lremote_is(L, idx)) {
+    lua_getfield(L, idx, "copy");
+    lua_pushvalue(L, idx);
+    lua_call(L, 1, 1);
     lua_replace(L, idx);
   } else if (!lua_istable(L, idx)) {
     zp_lua_usage(L, "state:%s takes a table of keys and values, not a %s", call, luaL_typename(L, idx));
@@ -277,7 +259,7 @@ static void add_table(lua_State *L, zp_lstate *state, int idx) {
 
 static int state_update(lua_State *L) {
   zp_lstate *state = zp_lstate_check(L, 1);
-  accept_state(L, 2, "update");
+  zp_lstate_accept(L, 2, "update");
   zp_batch_clear(&state->batch);
   add_table(L, state, 2);
   zp_lstate_commit(L, state);
@@ -320,7 +302,7 @@ static int set_body(lua_State *L) {
 
 static int state_set(lua_State *L) {
   zp_lstate *state = zp_lstate_check(L, 1);
-  accept_state(L, 2, "set");
+  zp_lstate_accept(L, 2, "set");
   /* Encode before the lock is taken, into pairs that the stack keeps. */
   zp_batch *fresh = zp_lpairs_push(L);
   for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
@@ -425,55 +407,21 @@ static int state_revision(lua_State *L) {
   return 1;
 }
 
-/* A list made of the pairs: their keys, their values, or {key, value}. */
-static int push_list(lua_State *L, bool keys, bool values) {
-  zp_batch *all = zp_lpairs_newest(L, zp_lstate_check(L, 1));
-  const zp_change *pairs = zp_lpairs_all(L, all);
-  size_t count = zp_batch_count(all);
-  lua_createtable(L, count < 1 << 20 ? (int)count : 1 << 20, 0);
-  for (size_t i = 0; i < count; i++) {
-    if (keys && values) lua_createtable(L, 2, 0);
-    if (keys) zp_lpairs_push_key(L, &pairs[i]);
-    if (keys && values) lua_rawseti(L, -2, 1);
-    if (values) zp_lpairs_push_value(L, &pairs[i]);
-    if (keys && values) lua_rawseti(L, -2, 2);
-    lua_rawseti(L, -2, (lua_Integer)i + 1);
-  }
-  return 1;
-}
-
-static int state_keys(lua_State *L) { return push_list(L, true, false); }
-static int state_values(lua_State *L) { return push_list(L, false, true); }
-static int state_items(lua_State *L) { return push_list(L, true, true); }
+static int state_keys(lua_State *L) { return zp_lpairs_push_list(L, zp_lpairs_newest(L, zp_lstate_check(L, 1)), true, false); }
+static int state_values(lua_State *L) { return zp_lpairs_push_list(L, zp_lpairs_newest(L, zp_lstate_check(L, 1)), false, true); }
+static int state_items(lua_State *L) { return zp_lpairs_push_list(L, zp_lpairs_newest(L, zp_lstate_check(L, 1)), true, true); }
 
 /* ---- making States ---- */
 
-/* core.state(directory, namespace, address) -> State, with its cursor at the newest revision. Raises ServerLost if there is no
-   store. */
-static int core_state(lua_State *L) {
-  const char *directory = luaL_checkstring(L, 1), *name = luaL_checkstring(L, 2);
-  luaL_checkstring(L, 3);
-  lua_settop(L, 3);
-  lua_newtable(L);
-  lua_newtable(L);
-  zp_lstate *state = lua_newuserdatauv(L, sizeof *state, ZP_UV_COUNT);
-  *state = (zp_lstate){0};
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &handle_meta_key);
-  lua_setmetatable(L, -2);
-  lua_pushvalue(L, 3);
-  lua_setiuservalue(L, -2, ZP_UV_ADDRESS);
-  int rc = zp_store_open(directory, name, &state->store);
-  if (!rc) rc = zp_watch_go_live(state->store, &state->cursor);
-  if (rc) return zp_lstate_raise(L, rc);
-
+void zp_lstate_finish_table(lua_State *L, const void *key, lua_CFunction index, lua_CFunction newindex, const luaL_Reg *more) {
   lua_pushvalue(L, -1);
-  lua_rawsetp(L, -3, &handle_key);
+  lua_rawsetp(L, -3, key);
   lua_pushvalue(L, -1);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &methods_key);
-  lua_pushcclosure(L, state_index, 2);
+  lua_pushcclosure(L, index, 2);
   lua_setfield(L, -3, "__index");
   lua_rawgetp(L, LUA_REGISTRYINDEX, &methods_key);
-  lua_pushcclosure(L, state_newindex, 2);
+  lua_pushcclosure(L, newindex, 2);
   lua_setfield(L, -2, "__newindex");
   lua_rawgetp(L, LUA_REGISTRYINDEX, &metamethods_key);
   for (lua_pushnil(L); lua_next(L, -2);) {
@@ -482,12 +430,40 @@ static int core_state(lua_State *L) {
     lua_rawset(L, -5);
   }
   lua_pop(L, 1);
+  if (more) luaL_setfuncs(L, more, 0);
   lua_setmetatable(L, -2);
+}
+
+int zp_lstate_refuse_method(lua_State *L, const char *name) {
+  return zp_lua_usage(L, "'%s' is a method or field of State: to set a key of that name, use "
+                         "state:update({%s = ...}), and state:get(\"%s\") to read it",
+                      name, name, name);
+}
+
+/* core.state(directory, namespace, link) -> State, with its cursor at the newest revision. Raises ServerLost if there is no store. */
+static int core_state(lua_State *L) {
+  const char *directory = luaL_checkstring(L, 1), *name = luaL_checkstring(L, 2);
+  luaL_checktype(L, 3, LUA_TTABLE);
+  lua_settop(L, 3);
+  lua_newtable(L);
+  lua_newtable(L);
+  zp_lstate *state = lua_newuserdatauv(L, sizeof *state, ZP_UV_COUNT);
+  *state = (zp_lstate){0};
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &handle_meta_key);
+  lua_setmetatable(L, -2);
+  lua_pushvalue(L, 3);
+  lua_setiuservalue(L, -2, ZP_UV_LINK);
+  int rc = zp_store_open(directory, name, &state->store);
+  if (!rc) rc = zp_watch_go_live(state->store, &state->cursor);
+  if (rc) return zp_lstate_raise(L, rc);
+
+  zp_lstate_finish_table(L, &handle_key, state_index, state_newindex, NULL);
   return 1;
 }
 
 /* core.state_check(state): open its files now; raises ServerLost if there are none. */
 static int core_state_check(lua_State *L) {
+  if (zp_lremote_is(L, 1)) return 0; /* its server has answered when it was made */
   zp_lstate *state = zp_lstate_check(L, 1);
   int rc = zp_store_check(state->store);
   if (rc) zp_lstate_raise(L, rc);
@@ -496,7 +472,33 @@ static int core_state_check(lua_State *L) {
 
 /* core.is_state(value) -> boolean */
 static int core_is_state(lua_State *L) {
-  lua_pushboolean(L, to_state(L, 1) != NULL);
+  lua_pushboolean(L, to_state(L, 1) != NULL || zp_lremote_is(L, 1));
+  return 1;
+}
+
+/* core.act_as(state, author, revision): what is changed through it is somebody else's, whose cursor is there. */
+static int core_act_as(lua_State *L) {
+  zp_lstate *state = zp_lstate_check(L, 1);
+  zp_store_set_author(state->store, (uint64_t)luaL_checkinteger(L, 2));
+  state->cursor.revision = (uint64_t)luaL_checkinteger(L, 3);
+  return 0;
+}
+
+/* core.link_of(state) -> the Link that it was made with. */
+static int core_link_of(lua_State *L) {
+  bool is_remote = zp_lremote_is(L, 1);
+  if (is_remote) zp_lremote_push_link(L, 1);
+  else if (!to_state(L, 1)) return zp_lua_usage(L, "a State is expected, not a %s", luaL_typename(L, 1));
+  else {
+    zp_lstate_push_handle(L, 1);
+    lua_getiuservalue(L, -1, ZP_UV_LINK);
+  }
+  return 1;
+}
+
+/* core.cursor(state) -> the revision after which watchers look. */
+static int core_cursor(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)zp_lstate_check(L, 1)->cursor.revision);
   return 1;
 }
 
@@ -515,6 +517,9 @@ static const luaL_Reg functions[] = {
     {"state", core_state},
     {"state_check", core_state_check},
     {"is_state", core_is_state},
+    {"act_as", core_act_as},
+    {"cursor", core_cursor},
+    {"link_of", core_link_of},
     {"atomic", zp_lstate_atomic},
     {NULL, NULL},
 };
@@ -532,9 +537,9 @@ void zp_lstate_open(lua_State *L) {
   zp_lpairs_open(L);
 
   luaL_newlib(L, methods);
-  lua_pushinteger(L, FIELD_NAMESPACE);
+  lua_pushinteger(L, ZP_FIELD_NAMESPACE);
   lua_setfield(L, -2, "namespace");
-  lua_pushinteger(L, FIELD_ADDRESS);
+  lua_pushinteger(L, ZP_FIELD_ADDRESS);
   lua_setfield(L, -2, "server_address");
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &methods_key);

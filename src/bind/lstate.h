@@ -16,7 +16,7 @@
 
 #include <stdbool.h>
 
-#include <lua.h>
+#include <lauxlib.h>
 
 #include "bind/batch.h"
 #include "store/store.h"
@@ -34,7 +34,7 @@ typedef struct zp_lstate {
 } zp_lstate;
 
 /* User values of the handle. */
-enum { ZP_UV_ADDRESS = 1, ZP_UV_SNAPSHOT_META, ZP_UV_LOADED, ZP_UV_WRITTEN, ZP_UV_COUNT = ZP_UV_WRITTEN };
+enum { ZP_UV_LINK = 1, ZP_UV_SNAPSHOT_META, ZP_UV_LOADED, ZP_UV_WRITTEN, ZP_UV_COUNT = ZP_UV_WRITTEN };
 
 /* The handle of the State at idx, ready for use; raises a UsageError if it is none, is closed, or is in use by an atomic function. */
 zp_lstate *zp_lstate_check(lua_State *L, int idx);
@@ -65,6 +65,20 @@ void zp_lstate_push_at(lua_State *L, zp_lstate *state, uint64_t revision);
 
 /* Commit the handle's batch, or raise. */
 void zp_lstate_commit(lua_State *L, zp_lstate *state);
+
+/* Finish a State, with its table, a fresh metatable and its handle on the stack: only the table stays. In the metatable the key stands for
+   the handle; index and newindex have the handle and the table of methods as upvalues; `more` (NULL: none) goes before the
+   metamethods that all States have. May raise. */
+void zp_lstate_finish_table(lua_State *L, const void *key, lua_CFunction index, lua_CFunction newindex, const luaL_Reg *more);
+
+/* If the argument at idx is a State, replace it by a copy of its content; raise a UsageError if it is no table. */
+void zp_lstate_accept(lua_State *L, int idx, const char *call);
+
+/* Raise the error for assigning to a name that is a method's. */
+int zp_lstate_refuse_method(lua_State *L, const char *name);
+
+/* What the table of methods has for a field that is none. */
+enum { ZP_FIELD_NAMESPACE = 1, ZP_FIELD_ADDRESS };
 
 /* core.atomic(state, fn, ...) */
 int zp_lstate_atomic(lua_State *L);

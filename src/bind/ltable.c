@@ -91,6 +91,34 @@ static const char *const states[] = {
     [ZP_PROCESS_GONE] = "gone",
 };
 
+void zp_ltable_push_rows(lua_State *L, zp_bytes rows) {
+  int count = (int)(rows.size / sizeof(zp_process));
+  lua_createtable(L, count, 0);
+  for (int i = 0; i < count; i++) {
+    zp_process row; /* the bytes may lie anywhere */
+    memcpy(&row, (const char *)rows.data + (size_t)i * sizeof row, sizeof row);
+    row.name[sizeof row.name - 1] = '\0';
+    lua_createtable(L, 0, 7);
+    lua_pushstring(L, row.name);
+    lua_setfield(L, -2, "name");
+    lua_pushinteger(L, row.pid);
+    lua_setfield(L, -2, "pid");
+    lua_pushinteger(L, row.parent);
+    lua_setfield(L, -2, "parent");
+    lua_pushstring(L, states[row.state <= ZP_PROCESS_GONE ? row.state : ZP_PROCESS_GONE]);
+    lua_setfield(L, -2, "state");
+    lua_pushnumber(L, row.started);
+    lua_setfield(L, -2, "started");
+    lua_pushinteger(L, row.tries);
+    lua_setfield(L, -2, "tries");
+    if (row.state == ZP_PROCESS_EXITED) {
+      lua_pushinteger(L, row.exitcode);
+      lua_setfield(L, -2, "exitcode");
+    }
+    lua_rawseti(L, -2, i + 1);
+  }
+}
+
 /* table:list() -> { { name =, pid =, parent =, state =, started =, tries =, exitcode = }, ... } in the order of starts. */
 static int table_list(lua_State *L) {
   handle *self = check_handle(L, 1);
@@ -98,29 +126,7 @@ static int table_list(lua_State *L) {
   zp_lchild_announce();
   int rc = zp_table_list(self->table, rows);
   if (rc) return zp_lua_raise(L, rc);
-  int count = (int)(rows->size / sizeof(zp_process));
-  lua_createtable(L, count, 0);
-  for (int i = 0; i < count; i++) {
-    const zp_process *row = (const zp_process *)rows->data + i;
-    lua_createtable(L, 0, 7);
-    lua_pushstring(L, row->name);
-    lua_setfield(L, -2, "name");
-    lua_pushinteger(L, row->pid);
-    lua_setfield(L, -2, "pid");
-    lua_pushinteger(L, row->parent);
-    lua_setfield(L, -2, "parent");
-    lua_pushstring(L, states[row->state]);
-    lua_setfield(L, -2, "state");
-    lua_pushnumber(L, row->started);
-    lua_setfield(L, -2, "started");
-    lua_pushinteger(L, row->tries);
-    lua_setfield(L, -2, "tries");
-    if (row->state == ZP_PROCESS_EXITED) {
-      lua_pushinteger(L, row->exitcode);
-      lua_setfield(L, -2, "exitcode");
-    }
-    lua_rawseti(L, -2, i + 1);
-  }
+  zp_ltable_push_rows(L, zp_buf_bytes(rows));
   return 1;
 }
 

@@ -13,6 +13,8 @@
 #include "bind/core.h"
 #include "bind/lclass.h"
 #include "bind/lerror.h"
+#include "bind/lnet.h"
+#include "bind/lremote.h"
 #include "bind/lsignal.h"
 #include "bind/lstate.h"
 #include "codec/key.h"
@@ -80,11 +82,15 @@ static watcher *push_watcher(lua_State *L, bool needs_vm) {
   return self;
 }
 
-static void load_predicate(lua_State *L, watcher *self, int function) {
+static void encode_predicate(lua_State *L, watcher *self, int function) {
   self->bytes.size = 0;
   int rc = zp_value_encode(L, function, "the predicate", &self->bytes);
   if (rc) zp_lua_raise(L, rc);
-  rc = zp_predicate_load(get_vm(L), (zp_bytes){self->bytes.data, self->bytes.size}, &self->predicate);
+}
+
+static void load_predicate(lua_State *L, watcher *self, int function) {
+  encode_predicate(L, self, function);
+  int rc = zp_predicate_load(get_vm(L), (zp_bytes){self->bytes.data, self->bytes.size}, &self->predicate);
   if (rc) zp_lua_raise(L, rc == ZP_EDECODE ? ZP_EENCODE : rc);
   self->condition.predicate = self->predicate;
 }
@@ -134,11 +140,11 @@ static void append_equal_values(lua_State *L, watcher *self, int value) {
 
 static void settle(const watcher *self, zp_bytes *bytes) { bytes->data = self->bytes.data + (size_t)bytes->data; }
 
-static void load_condition(lua_State *L, zp_lstate *state, watcher *self, int key, int value) {
+static void load_condition(lua_State *L, zp_buf *scratch, watcher *self, int key, int value) {
   zp_condition *condition = &self->condition;
-  int rc = zp_key_encode(L, key, &state->key);
+  int rc = zp_key_encode(L, key, scratch);
   if (rc) zp_lua_raise(L, rc);
-  condition->key = append(L, self, &state->key);
+  condition->key = append(L, self, scratch);
   if (condition->kind == ZP_WHEN_EQUAL || condition->kind == ZP_WHEN_NOT_EQUAL) append_equal_values(L, self, value);
   settle(self, &condition->key);
   for (size_t i = 0; i < condition->value_count; i++) settle(self, &condition->values[i]);
@@ -192,23 +198,71 @@ static int push_update(lua_State *L, zp_lstate *state, uint64_t revision) {
   return 3;
 }
 
+/* A further buffer of keys, for a server elsewhere: the list at `keys`. */
+static void list_keys(lua_State *L, zp_lremote *state, int keys) {
+  zp_batch_clear(&state->batch);
+  for (lua_Integer i = 1; lua_rawgeti(L, keys, i) != LUA_TNIL; i++) {
+    int rc = zp_key_encode(L, -1, &state->key);
+    if (!rc) rc = zp_batch_add_bytes(&state->batch, zp_buf_bytes(&state->key), NULL);
+    if (rc) zp_lua_raise(L, rc);
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+}
+
+/* The same by a server elsewhere: the arguments of core.watch are on the stack. */
+static int watch_remotely(lua_State *L, double began, int kind) {
+  zp_lremote *state = zp_lremote_check(L, 1);
+  bool is_condition = kind <= ZP_WHEN_PREDICATE;
+  watcher *self = push_watcher(L, false);
+  lua_getfield(L, 5, "timeout");
+  double deadline = lua_isnil(L, -1) ? ZP_FOREVER : began + lua_tonumber(L, -1);
+  zp_lnet_prepare(L);
+  self->condition.kind = is_condition ? (zp_condition_kind)kind : ZP_WHEN_AVAILABLE;
+  zp_change values[ZP_CONDITION_VALUES];
+  zp_lremote_watch watch = {.kind = kind == KIND_CHANGE ? ZP_WATCH_CHANGE : kind == KIND_UPDATE ? ZP_WATCH_UPDATE : (uint64_t)kind,
+                            .pairs = values, .deadline = deadline};
+  if (kind == ZP_WHEN_PREDICATE) {
+    encode_predicate(L, self, 3);
+    watch.subject = zp_buf_bytes(&self->bytes);
+  } else if (is_condition) {
+    load_condition(L, &state->key, self, 3, 4);
+    watch.subject = self->condition.key;
+    for (size_t i = 0; i < self->condition.value_count; i++) values[i] = (zp_change){.key = self->condition.values[i]};
+    watch.pair_count = self->condition.value_count;
+  } else if (kind == KIND_CHANGE) {
+    list_keys(L, state, 3);
+    watch.pairs = zp_batch_changes(&state->batch);
+    watch.pair_count = zp_batch_count(&state->batch);
+    if (!watch.pairs) return zp_lua_raise(L, ZP_ENOMEM);
+  }
+  watch.condition = zp_bell_tag(kind_names[kind], zp_buf_bytes(&self->bytes));
+  if (option(L, 5, "live")) watch.flags |= ZP_WATCH_LIVE;
+  if (option(L, 5, "exclude")) watch.flags |= ZP_WATCH_EXCLUDE;
+  if (option(L, 5, "duplicate_okay")) watch.flags |= ZP_WATCH_DUPLICATES;
+  if (option(L, 5, "own_known")) watch.flags |= ZP_WATCH_OWN_KNOWN;
+  return zp_lremote_await(L, state, &watch);
+}
+
 /* core.watch(state, kind, subject, value, options): wait for a revision that matches.
    kind "change": subject is a list of keys (empty: all); "update": nothing; "predicate": subject is a function; else it
    is a key, and value what it is compared with. options: live, exclude, duplicate_okay, own_known, timeout (seconds).
    Returns the snapshot (for "update": before, after, identical); nothing when the time is up. */
 static int core_watch(lua_State *L) {
   double began = zp_clock_now();
-  zp_lstate *state = zp_lstate_check(L, 1);
+  bool is_remote = zp_lremote_is(L, 1);
+  zp_lstate *state = is_remote ? NULL : zp_lstate_check(L, 1);
   int kind = luaL_checkoption(L, 2, NULL, kind_names);
   luaL_checktype(L, 5, LUA_TTABLE);
   lua_settop(L, 5);
+  if (is_remote) return watch_remotely(L, began, kind);
   bool condition = kind <= ZP_WHEN_PREDICATE;
   watcher *self = push_watcher(L, kind == ZP_WHEN_PREDICATE);
   self->condition.kind = condition ? (zp_condition_kind)kind : ZP_WHEN_AVAILABLE;
   if (kind == ZP_WHEN_PREDICATE)
     load_predicate(L, self, 3);
   else if (condition)
-    load_condition(L, state, self, 3, 4);
+    load_condition(L, &state->key, self, 3, 4);
   uint64_t identity = zp_bell_tag(kind_names[kind], (zp_bytes){self->bytes.data, self->bytes.size});
 
   lua_getfield(L, 5, "timeout");
@@ -238,6 +292,7 @@ static int core_watch(lua_State *L) {
 
 /* core.go_live(state): move the cursor to the newest revision. */
 static int core_go_live(lua_State *L) {
+  if (zp_lremote_is(L, 1)) return zp_lremote_go_live(L, false);
   zp_lstate *state = zp_lstate_check(L, 1);
   int rc = zp_watch_go_live(state->store, &state->cursor);
   return rc ? zp_lua_raise(L, rc) : 0;
@@ -245,6 +300,7 @@ static int core_go_live(lua_State *L) {
 
 /* core.renew(state): as if the State were made now; what it was given so far is forgotten. */
 static int core_renew(lua_State *L) {
+  if (zp_lremote_is(L, 1)) return zp_lremote_go_live(L, true);
   zp_lstate *state = zp_lstate_check(L, 1);
   zp_watch_cursor fresh = {.revision = 0};
   int rc = zp_watch_go_live(state->store, &fresh);
@@ -255,17 +311,23 @@ static int core_renew(lua_State *L) {
 
 /* core.set_cursor(state, revision): watchers of this State consider what comes after the revision; 0: as far back as is kept. */
 static int core_set_cursor(lua_State *L) {
-  zp_lstate *state = zp_lstate_check(L, 1);
   lua_Integer revision = luaL_checkinteger(L, 2);
   uint64_t oldest, newest;
-  zp_lstate_read(L, state);
-  int rc = zp_store_range(state->store, &oldest, &newest);
-  zp_lstate_end(state);
-  if (rc) return zp_lua_raise(L, rc);
+  bool is_remote = zp_lremote_is(L, 1);
+  zp_lstate *state = is_remote ? NULL : zp_lstate_check(L, 1);
+  if (is_remote) {
+    zp_lremote_range(L, &oldest, &newest);
+  } else {
+    zp_lstate_read(L, state);
+    int rc = zp_store_range(state->store, &oldest, &newest);
+    zp_lstate_end(state);
+    if (rc) return zp_lua_raise(L, rc);
+  }
   if (revision < 0 || (uint64_t)revision > newest)
     return zp_lua_usage(L, "the option 'since' is a revision number from 0 to %I (the newest), not %I", (LUAI_UACINT)newest,
                         (LUAI_UACINT)revision);
-  state->cursor.revision = revision == 0 ? oldest : (uint64_t)revision;
+  zp_watch_cursor *cursor = is_remote ? &zp_lremote_check(L, 1)->cursor : &state->cursor;
+  cursor->revision = revision == 0 ? oldest : (uint64_t)revision;
   return 0;
 }
 

@@ -2,6 +2,7 @@
  * main -- the executable: one Lua VM with zproc compiled in. What the commands do is in lua/zproc/cli.
  */
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,15 @@ static int run(lua_State *L) {
   luaL_openlibs(L);
   zp_core_install(L);
   lua_getglobal(L, "require");
+  bool is_runner = argv[1] && argv[2] && strcmp(argv[1], "--run-atomics") == 0; /* by the server itself: net/runner.h */
+  if (is_runner) {
+    lua_pushliteral(L, "zproc.runner");
+    lua_call(L, 1, 1);
+    lua_getfield(L, -1, "run");
+    lua_pushstring(L, argv[2]);
+    lua_call(L, 1, 1);
+    return 1;
+  }
   lua_pushliteral(L, "zproc.cli");
   lua_call(L, 1, 1);
   lua_getfield(L, -1, "main");
@@ -37,9 +47,9 @@ static int run(lua_State *L) {
   return 1;
 }
 
-/* zproc --serve DIRECTORY ALIAS [again]: how a server is executed by its keeper. It needs no Lua. */
+/* zproc --serve DIRECTORY ALIAS SOCKETS [again]: how a server is executed by its keeper. It needs no Lua. */
 static int serve(int argc, char **argv) {
-  if (argc == 4 || argc == 5) return zp_serve(argv[2], argv[3][0] ? argv[3] : NULL, argc == 5);
+  if (argc == 5 || argc == 6) return zp_serve(argv[2], argv[3][0] ? argv[3] : NULL, strtoul(argv[4], NULL, 10), argc == 6);
   fputs("zproc: --serve is for zproc itself; see zproc server\n", stderr);
   return EXIT_FAILURE;
 }

@@ -178,11 +178,18 @@ int zp_queue_open(const char *server, zp_queue **out) {
 
 /* ---- tasks ---- */
 
+/* Asking the kernel takes some microseconds, so it is done once in each process. */
+static zp_process_id self_of(zp_queue *queue) {
+  pid_t pid = getpid();
+  if (queue->self.pid != pid) queue->self = (zp_process_id){.pid = pid, .start = zp_alive_start(pid)};
+  return queue->self;
+}
+
 int zp_queue_add(zp_queue *queue, const zp_task_options *options, zp_bytes specification, uint64_t *id) {
   bool is_implied = options->total != ZP_TASK_UNKNOWN;
   zp_task task = {.total = options->total, .put = is_implied ? options->total : 0, .workers = options->workers,
                   .max_attempts = options->max_attempts, .chunk = options->chunk, .pools = {options->pool}};
-  zp_process_id self = {.pid = getpid(), .start = zp_alive_start(getpid())};
+  zp_process_id self = self_of(queue);
   if (!is_implied) task.producer = self;
   if (options->is_private) task.owner = self;
   int rc = zp_queue_begin(queue);
@@ -230,6 +237,8 @@ int zp_queue_put(zp_queue *queue, uint64_t id, uint64_t items, zp_bytes bytes, b
   if (last) {
     task.total = task.put;
     task.producer.pid = 0;
+  } else {
+    task.producer = self_of(queue); /* for a client elsewhere another server may have begun */
   }
   zp_queue_set(queue, ZP_KEY_TASK, 1, id, 0, ZP_BYTES_OF(task));
 out:

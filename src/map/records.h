@@ -93,6 +93,7 @@ struct zp_queue {
   int64_t slot;          /* -1: none */
   int32_t slot_process;  /* whose slot it is */
   uint64_t pool;
+  zp_process_id self; /* this process, once that was asked for; pid 0: not yet */
 };
 
 static inline zp_bytes zp_bytes_of(const void *data, size_t size) { return (zp_bytes){data, size}; }

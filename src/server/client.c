@@ -91,17 +91,27 @@ static int call(int fd, zp_message_type type, zp_bytes payload, zp_message_type 
   return 0;
 }
 
-int zp_client_ping(const char *path, zp_bytes payload, double deadline, pid_t *pid, zp_buf *echo) {
-  if (payload.size > ZP_PING_MAX)
-    return zp_fail(ZP_EVALUE, "the payload of a ping has at most %d bytes, not %zu", ZP_PING_MAX, payload.size);
+/* The same by a connection of its own, made anew if the server dies meanwhile. */
+static int ask(const char *path, zp_message_type type, zp_bytes payload, zp_message_type expected, double deadline, zp_buf *answer) {
   int rc;
   do {
     int fd;
     rc = zp_sock_connect(path, deadline, &fd);
     if (rc) return rc;
-    rc = call(fd, ZP_MESSAGE_PING, payload, ZP_MESSAGE_PONG, deadline, echo);
+    rc = call(fd, type, payload, expected, deadline, answer);
     close(fd);
   } while (rc == CLOSED);
+  return rc;
+}
+
+int zp_client_network(const char *path, double deadline, zp_buf *endpoint) {
+  return ask(path, ZP_MESSAGE_NETWORK, (zp_bytes){NULL, 0}, ZP_MESSAGE_ENDPOINT, deadline, endpoint);
+}
+
+int zp_client_ping(const char *path, zp_bytes payload, double deadline, pid_t *pid, zp_buf *echo) {
+  if (payload.size > ZP_PING_MAX)
+    return zp_fail(ZP_EVALUE, "the payload of a ping has at most %d bytes, not %zu", ZP_PING_MAX, payload.size);
+  int rc = ask(path, ZP_MESSAGE_PING, payload, ZP_MESSAGE_PONG, deadline, echo);
   if (rc) return rc;
   int64_t number;
   if (echo->size < sizeof number) return zp_fail(ZP_ESYS, "the server gave an answer that is too short");

@@ -40,9 +40,11 @@ struct zp_server {
   int owner_fd; /* pidfd of this process */
   int lifeline; /* reading end */
   int null_fd;
+  int sockets[ZP_SERVER_SOCKETS_MAX]; /* that listen for other machines */
+  size_t socket_count;
   int young_deaths;
   double started, due;
-  char *arguments[6]; /* of the program, NULL-terminated; the last one is left out the first time */
+  char *arguments[7]; /* of the program, NULL-terminated; the last one is left out the first time */
   int argument_count;
   const char *directory; /* among the arguments */
   char *socket, *alias;
@@ -90,19 +92,24 @@ static void keep_only(int *kept, int count) {
 
 /* In the child: nothing but system calls, until the program is another. */
 static _Noreturn void execute(const zp_server *server, int lifeline, bool again) {
-  int kept[] = {server->listener, server->owner_fd, server->null_fd, lifeline};
-  keep_only(kept, sizeof kept / sizeof *kept);
+  int sockets[ZP_SERVER_SOCKETS_MAX], count = (int)server->socket_count;
+  int kept[4 + ZP_SERVER_SOCKETS_MAX] = {server->listener, server->owner_fd, server->null_fd, lifeline};
+  for (int i = 0; i < count; i++) kept[4 + i] = server->sockets[i];
+  keep_only(kept, 4 + count);
   /* First out of the way of the numbers that they are to have. */
-  int listener = fcntl(server->listener, F_DUPFD, ZP_SERVE_FIRST_FREE);
-  int owner_fd = fcntl(server->owner_fd, F_DUPFD, ZP_SERVE_FIRST_FREE);
-  int null_fd = fcntl(server->null_fd, F_DUPFD, ZP_SERVE_FIRST_FREE);
-  lifeline = fcntl(lifeline, F_DUPFD, ZP_SERVE_FIRST_FREE);
+  const int first_free = ZP_SERVE_NETWORK + count;
+  int listener = fcntl(server->listener, F_DUPFD, first_free);
+  int owner_fd = fcntl(server->owner_fd, F_DUPFD, first_free);
+  int null_fd = fcntl(server->null_fd, F_DUPFD, first_free);
+  lifeline = fcntl(lifeline, F_DUPFD, first_free);
+  for (int i = 0; i < count; i++) sockets[i] = fcntl(server->sockets[i], F_DUPFD, first_free);
   put_in_place(null_fd, STDIN_FILENO);
   put_in_place(null_fd, STDOUT_FILENO);
   put_in_place(listener, ZP_SERVE_LISTENER);
   put_in_place(owner_fd, ZP_SERVE_OWNER);
   put_in_place(lifeline, ZP_SERVE_LIFELINE);
-  syscall(SYS_close_range, ZP_SERVE_FIRST_FREE, ~0u, 0);
+  for (int i = 0; i < count; i++) put_in_place(sockets[i], ZP_SERVE_NETWORK + i);
+  syscall(SYS_close_range, first_free, ~0u, 0);
   setsid(); /* ^C at the terminal is for the script */
   sigset_t none;
   sigemptyset(&none);
@@ -210,6 +217,7 @@ static void after_fork_in_child(void) {
     if (server->owner_fd >= 0) close(server->owner_fd);
     if (server->lifeline >= 0) close(server->lifeline);
     if (server->stop_fd >= 0) close(server->stop_fd);
+    for (size_t i = 0; i < server->socket_count; i++) close(server->sockets[i]);
   }
   servers = NULL;
   prepared = false; /* timers are not inherited */
@@ -234,6 +242,7 @@ static void free_server(zp_server *server) {
   if (server->owner_fd >= 0) close(server->owner_fd);
   if (server->null_fd >= 0) close(server->null_fd);
   if (server->stop_fd >= 0) close(server->stop_fd);
+  for (size_t i = 0; i < server->socket_count; i++) close(server->sockets[i]);
   for (int i = 0; i < server->argument_count; i++) free(server->arguments[i]);
   free(server->socket);
   free(server->alias);
@@ -242,7 +251,9 @@ static void free_server(zp_server *server) {
 
 /* What the program will be called with; a server without an alias gets an empty one. */
 static int set_arguments(zp_server *server, const char *directory, const char *alias) {
-  const char *const words[] = {"zproc", "--serve", directory, alias ? alias : "", "again"};
+  char sockets[16];
+  snprintf(sockets, sizeof sockets, "%zu", server->socket_count);
+  const char *const words[] = {"zproc", "--serve", directory, alias ? alias : "", sockets, "again"};
   for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
     char *copy = strdup(words[i]);
     if (!copy) return zp_fail(ZP_ENOMEM, "out of memory: cannot start a server");
@@ -294,7 +305,7 @@ static int thread_main(void *context, zp_buf *message) {
   (void)message;
   handshake *shake = context;
   const zp_server *server = shake->server;
-  return zp_serve_in_thread(server->directory, server->listener, server->stop_fd, tell, shake);
+  return zp_serve_in_thread(server->directory, server->listener, server->sockets, server->socket_count, server->stop_fd, tell, shake);
 }
 
 /* libevent ends the process when it does not get the descriptors that its loop needs, so see to it before that there are enough. */
@@ -333,19 +344,28 @@ static int start_thread(zp_server *server) {
   return 0;
 }
 
-int zp_server_start(const char *directory, const char *alias, zp_server_kind kind, zp_server **out) {
+int zp_server_start(const char *directory, const zp_server_options *options, zp_server **out) {
   *out = NULL;
+  const char *alias = options->alias;
+  if (options->socket_count > ZP_SERVER_SOCKETS_MAX)
+    return zp_fail(ZP_EUSAGE, "a server listens at %d addresses at most", (int)ZP_SERVER_SOCKETS_MAX);
   zp_server *server = calloc(1, sizeof *server);
   if (!server) return zp_fail(ZP_ENOMEM, "out of memory: cannot start a server");
   server->owner = getpid();
   server->listener = server->owner_fd = server->null_fd = server->lifeline = server->stop_fd = -1;
-  int rc = set_arguments(server, directory, alias);
+  int rc = 0;
+  for (size_t i = 0; i < options->socket_count && !rc; i++) {
+    int fd = fcntl(options->sockets[i], F_DUPFD_CLOEXEC, 0);
+    if (fd < 0) rc = zp_fail_errno("cannot start a server");
+    else server->sockets[server->socket_count++] = fd;
+  }
+  if (!rc) rc = set_arguments(server, directory, alias);
   if (!rc) rc = zp_sock_make(&server->listener);
   if (rc) {
     free_server(server);
     return rc;
   }
-  rc = kind == ZP_SERVER_THREAD ? start_thread(server) : start_process(server);
+  rc = options->kind == ZP_SERVER_THREAD ? start_thread(server) : start_process(server);
   if (!rc) {
     *out = server;
     return 0;

@@ -22,16 +22,25 @@
 #define ZP_SERVER_KEEPER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <sys/types.h>
 
 typedef struct zp_server zp_server;
 
 typedef enum zp_server_kind { ZP_SERVER_PROCESS, ZP_SERVER_THREAD } zp_server_kind;
 
+enum { ZP_SERVER_SOCKETS_MAX = 16 };
+
+typedef struct zp_server_options {
+  const char *alias; /* a further name for the server's socket, see alias.h; NULL: none */
+  zp_server_kind kind;
+  const int *sockets; /* TCP sockets that listen, for clients on other machines; borrowed, they are duplicated */
+  size_t socket_count;
+} zp_server_options;
+
 /* Start a server for the store that will be in the directory. The directory (dir.h) is planned but not yet made: so there is no
-   instant at which this process could be killed and nobody would be there to remove it. `alias` (NULL: none) is a further name for
-   the server's socket, see alias.h. The handle stays until zp_server_stop. */
-int zp_server_start(const char *directory, const char *alias, zp_server_kind kind, zp_server **server);
+   instant at which this process could be killed and nobody would be there to remove it. The handle stays until zp_server_stop. */
+int zp_server_start(const char *directory, const zp_server_options *options, zp_server **server);
 
 /* When the directory and the store are there: let the server listen at <directory>/server, and give that its further name. On an
    error the server is still to be stopped. */

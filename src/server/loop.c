@@ -20,6 +20,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "net/service.h"
 #include "server/protocol.h"
 #include "store/keep.h"
 #include "store/store.h"
@@ -50,6 +51,9 @@ typedef struct loop {
   const char *directory, *alias;
   bool is_process; /* of its own */
   zp_table *table; /* NULL until it is enlisted */
+  int sockets[ZP_SERVICE_LISTENERS_MAX];
+  size_t socket_count;
+  zp_service *service; /* NULL: not yet needed */
   struct event *snapshot_due;
   zp_thread *copier;          /* takes a snapshot; NULL: nobody does */
   uint64_t snapshot_revision; /* of the last one; the copier's while there is one */
@@ -84,12 +88,27 @@ static void refuse(connection *self, const char *format, unsigned number) {
   answer(self, ZP_MESSAGE_REFUSED, (zp_bytes){words, (size_t)size}, (zp_bytes){NULL, 0});
 }
 
+static int serve_network(loop *self) {
+  return self->service ? 0 : zp_service_start(self->directory, self->sockets, self->socket_count, &self->service);
+}
+
+static void open_network(connection *self) {
+  char endpoint[PATH_MAX + 16];
+  int size = snprintf(endpoint, sizeof endpoint, "ipc://%s/%s", self->loop->directory, ZP_SERVICE_SOCKET);
+  int rc = serve_network(self->loop);
+  const char *words = zp_error_detail();
+  if (rc) answer(self, ZP_MESSAGE_REFUSED, (zp_bytes){words, strlen(words)}, (zp_bytes){NULL, 0});
+  else answer(self, ZP_MESSAGE_ENDPOINT, (zp_bytes){endpoint, (size_t)size}, (zp_bytes){NULL, 0});
+}
+
 static void handle(connection *self, const zp_message_head *head, zp_bytes payload) {
   int64_t pid = getpid();
   if (head->version != ZP_PROTOCOL_VERSION) {
     refuse(self, "this server speaks another version of the protocol than %u", head->version);
   } else if (head->type == ZP_MESSAGE_PING) {
     answer(self, ZP_MESSAGE_PONG, (zp_bytes){&pid, sizeof pid}, payload);
+  } else if (head->type == ZP_MESSAGE_NETWORK) {
+    open_network(self);
   } else {
     refuse(self, "this server knows no request of type %u", head->type);
   }
@@ -221,6 +240,8 @@ static void await_listening(evutil_socket_t fd, short events, void *context) {
     evconnlistener_enable(self->listener);
     if (self->is_process) enlist(self);
     begin_snapshots(self);
+    if (self->socket_count > 0 && serve_network(self))
+      fprintf(stderr, "zproc: the state server (pid %d) cannot be reached from other machines: %s\n", (int)getpid(), zp_error_detail());
   } else {
     evtimer_add(self->listens, &wait);
   }
@@ -314,6 +335,7 @@ static bool watch_stop(loop *self, int stop) {
 }
 
 static void tear_down(loop *self) {
+  zp_service_stop(&self->service);
   while (!TAILQ_EMPTY(&self->connections)) close_connection(TAILQ_FIRST(&self->connections));
   if (self->listener) evconnlistener_free(self->listener);
   if (self->listens) event_free(self->listens);
@@ -335,12 +357,21 @@ static int dispatch(loop *self, bool is_set_up) {
   return ok ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
-int zp_serve(const char *directory, const char *alias, bool again) {
+static void take_sockets(loop *self, const int *sockets, size_t count) {
+  memcpy(self->sockets, sockets, count * sizeof *sockets);
+  self->socket_count = count;
+}
+
+int zp_serve(const char *directory, const char *alias, size_t sockets, bool again) {
   loop self = {.directory = directory, .alias = alias, .is_process = true};
+  int numbers[ZP_SERVICE_LISTENERS_MAX];
+  if (sockets > ZP_SERVICE_LISTENERS_MAX) sockets = ZP_SERVICE_LISTENERS_MAX;
+  for (size_t i = 0; i < sockets; i++) numbers[i] = ZP_SERVE_NETWORK + (int)i;
+  take_sockets(&self, numbers, sockets);
   raise_descriptor_limit();
   self.connection_limit = limit_connections(DESCRIPTORS_SPARE);
   signal(SIGPIPE, SIG_IGN);
-  for (int fd = ZP_SERVE_LISTENER; fd < ZP_SERVE_FIRST_FREE; fd++)
+  for (int fd = ZP_SERVE_LISTENER; fd < ZP_SERVE_NETWORK + (int)sockets; fd++)
     if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
       fprintf(stderr, "zproc: --serve is for zproc itself; see zproc server\n");
       return EXIT_FAILURE;
@@ -349,8 +380,10 @@ int zp_serve(const char *directory, const char *alias, bool again) {
   return dispatch(&self, set_up(&self, ZP_SERVE_LISTENER) && watch_process(&self));
 }
 
-int zp_serve_in_thread(const char *directory, int listener, int stop, void (*ready)(void *context, bool is_ready), void *context) {
+int zp_serve_in_thread(const char *directory, int listener, const int *sockets, size_t count, int stop,
+                       void (*ready)(void *context, bool is_ready), void *context) {
   loop self = {.directory = directory};
+  take_sockets(&self, sockets, count);
   struct rlimit limit;
   self.connection_limit = limit_connections(getrlimit(RLIMIT_NOFILE, &limit) == 0 ? (size_t)limit.rlim_cur / 2 : DESCRIPTORS_SPARE);
   sigset_t pipe;

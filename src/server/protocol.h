@@ -19,7 +19,9 @@ enum {
 typedef enum zp_message_type {
   ZP_MESSAGE_PING = 1,   /* any bytes */
   ZP_MESSAGE_PONG = 2,   /* the server's pid, 8 bytes, and the bytes of the ping */
-  ZP_MESSAGE_REFUSED = 3 /* a sentence */
+  ZP_MESSAGE_REFUSED = 3, /* a sentence */
+  ZP_MESSAGE_NETWORK = 4, /* nothing: serve the network, too, if that is not done yet */
+  ZP_MESSAGE_ENDPOINT = 5 /* where: an endpoint of ZeroMQ */
 } zp_message_type;
 
 typedef struct zp_message_head {

@@ -79,6 +79,8 @@ void zp_store_close(zp_store **handle) {
   free(store);
 }
 
+bool zp_store_is_synced(const zp_store *store) { return store->env->control->is_synced; }
+
 const char *zp_store_directory(const zp_store *store) { return store->directory; }
 const char *zp_store_namespace(const zp_store *store) { return store->name; }
 

@@ -88,6 +88,9 @@ int zp_store_check(zp_store *store);
    may be called twice. In a forked child, what belongs to the parent is left alone. */
 void zp_store_close(zp_store **store);
 
+/* Whether each commit waits for the disk (zp_store_place). Within a read or the lock. */
+bool zp_store_is_synced(const zp_store *store);
+
 const char *zp_store_directory(const zp_store *store);
 const char *zp_store_namespace(const zp_store *store);
 

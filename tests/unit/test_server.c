@@ -88,10 +88,10 @@ static void start_server(const char *alias, rlim_t descriptors) {
   if (server == 0) {
     int fds[] = {fcntl(listener, F_DUPFD, 20), fcntl(pidfd, F_DUPFD, 20), fcntl(lifeline[1], F_DUPFD, 20)};
     for (int i = 0; i < 3; i++) dup2(fds[i], ZP_SERVE_LISTENER + i);
-    close_range(ZP_SERVE_FIRST_FREE, ~0u, 0);
+    close_range(ZP_SERVE_NETWORK, ~0u, 0);
     struct rlimit limit = {descriptors, descriptors};
     if (descriptors) setrlimit(RLIMIT_NOFILE, &limit);
-    _exit(zp_serve(directory, alias, false));
+    _exit(zp_serve(directory, alias, 0, false));
   }
   close(listener);
   close(lifeline[0]);

@@ -1,7 +1,7 @@
 --- zproc ps: the processes of a server.
 
 local failure = require "zproc.cli.failure"
-local processes = require "zproc.processes"
+local link = require "zproc.link"
 
 local command = {
   usage = "ps ADDRESS [--json]",
@@ -71,7 +71,7 @@ function command.run(arguments)
     end
   end
   if not address then return failure.of_usage("ps", "which server?") end
-  local ok, rows = pcall(processes.of, "ps", address)
+  local ok, rows = pcall(function() return link.open("ps", address, {}):list_processes() end)
   if not ok then return failure.of(rows) end
   local text, wrong
   if as_json then text, wrong = encode(rows) else text = format(rows) end

@@ -1,0 +1,111 @@
+--- zproc worker: lend this machine's processors to the maps of a server.
+
+local core = require "zproc.core"
+local errors = require "zproc.errors"
+local failure = require "zproc.cli.failure"
+local link = require "zproc.link"
+local process = require "zproc.process"
+local runtime = require "zproc.runtime"
+local signal = require "zproc.signal"
+local worker = require "zproc.worker"
+
+local command = {
+  usage = "worker ADDRESS [--count N]",
+  summary = "work on the maps of a server, from this or another machine",
+}
+
+local help = [=[
+usage: zproc worker ADDRESS [--count N] [--secret-key-file FILE]
+
+Start N workers (default: one for each processor) that work on every task of process_map at the server, besides the workers that
+its Contexts have started, until SIGTERM, SIGINT or SIGHUP, or until the server is gone for good. A worker that dies is replaced.
+Modules that targets require must be installed here, too; functions travel by themselves.
+]=]
+
+local LOOK <const> = 0.1 -- seconds between looks at the workers
+local PAUSE <const> = 1 -- seconds before one that has failed is replaced
+local FAILURES_MAX <const> = 10 -- in a row
+
+--- Read the arguments: address and count, or nil and what is wrong with them.
+local function parse(arguments)
+  local address, count, i = nil, core.cpu_count(), 1
+  while arguments[i] do
+    if arguments[i] == "--count" then
+      count = math.tointeger(tonumber(arguments[i + 1]))
+      if not count or count < 1 or count > 4096 then return nil, "--count takes a number of workers from 1 to 4096" end
+      i = i + 2
+    elseif address or arguments[i]:find "^%-" then
+      return nil, ("unknown argument '%s'"):format(arguments[i])
+    else
+      address = arguments[i]
+      i = i + 1
+    end
+  end
+  if not address then return nil, "which server?" end
+  return address, count
+end
+
+--- Start a worker of the server.
+local function start(way)
+  local notepad = way.connection and core.notepad() or nil
+  local one = process.new("worker", worker.main, way.server_address, {
+    name = "worker",
+    stateful = false,
+    args = { n = 4, way:pack(), worker.EVERYWHERE, nil, notepad },
+  }, {
+    _link = way,
+    _table = way:join_processes(),
+  })
+  one.notepad = notepad
+  return one
+end
+
+--- Look after the workers until something raises.
+local function supervise(way, workers)
+  local failures, resume_at = 0, 0
+  while true do
+    for i, one in ipairs(workers) do
+      if not one.is_alive and core.clock() >= resume_at then
+        if one.exitcode < 0 and one.notepad then
+          local client, item, span = one.notepad:read()
+          if client then way.connection:bury(client, item, span) end
+        elseif one.exitcode > 0 then
+          failures = failures + 1
+          way:ping("worker") -- it raises if the server is gone
+          if failures > FAILURES_MAX then one:wait() end
+          resume_at = core.clock() + PAUSE
+        end
+        workers[i] = start(way)
+      end
+    end
+    core.sleep(LOOK)
+  end
+end
+
+--- Work until a signal comes.
+---@param arguments string[]
+---@return integer status
+function command.run(arguments)
+  if arguments[1] == "--help" then
+    io.write(help)
+    return 0
+  end
+  local address, count = parse(arguments)
+  if not address then return failure.of_usage("worker", count) end
+  for _, name in ipairs { "SIGTERM", "SIGINT", "SIGHUP" } do core.catch_signal(signal.by_name[name].number, true) end
+  local workers = {}
+  local ok, err = pcall(function()
+    local way = link.open("worker", address, {})
+    for i = 1, count do workers[i] = start(way) end
+    print(("%d workers for %s"):format(count, address))
+    io.stdout:flush()
+    supervise(way, workers)
+  end)
+  for _, one in ipairs(workers) do pcall(one._terminate, one) end
+  for _, one in ipairs(workers) do pcall(one.stop, one) end
+  local trouble = runtime.shutdown()
+  if errors.is(err, "SignalError") and trouble == nil then return 0 end
+  return ok and 0 or failure.of(err)
+end
+
+return command

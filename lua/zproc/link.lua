@@ -1,0 +1,204 @@
+--- Link: how this process reaches a server: by shared memory, or by the network.
+---
+--- A server on this machine that is this user's is reached by its directory, whatever its address: the state is there. Others, and
+--- those for which `transport = "network"` is asked, by a connection. Everything else in zproc goes through a Link, and does not know
+--- which it is.
+
+local core = require "zproc.core"
+local address = require "zproc.address"
+local errors = require "zproc.errors"
+local options = require "zproc.options"
+local processes = require "zproc.processes"
+
+---@class zproc.Link
+---@field server_address string
+---@field secret_key string?
+---@field transport "auto"|"network"
+---@field directory string? of the server's state, if it is reached by that
+---@field connection userdata? otherwise
+local Link = { __name = "Link" }
+Link.__index = Link
+
+local link = {}
+
+--- What each call that takes an address takes besides.
+link.OPTIONS = { secret_key = "secret", transport = "transport" }
+
+--- Connections of this VM by endpoint and key, for as long as somebody uses them.
+local connections = setmetatable({}, { __mode = "v" })
+
+local function connect(endpoint, secret_key)
+  local name = endpoint .. "\0" .. (secret_key or "")
+  local connection = connections[name]
+  if not connection then
+    connection = core.connect(endpoint, secret_key)
+    connections[name] = connection
+  end
+  return connection
+end
+
+--- The secret of calls that name none; nil: that of the environment.
+---@type string?
+link.default_secret = nil
+
+--- The secret that a call is to use.
+---@param opts { secret_key: string? }
+---@return string?
+function link.secret_of(opts)
+  if opts.secret_key then return opts.secret_key end
+  local secret_key = link.default_secret or os.getenv "ZPROC_SECRET_KEY"
+  return secret_key ~= "" and secret_key or nil
+end
+
+local function attach(fields)
+  return setmetatable(fields, Link)
+end
+
+--- What was raised by a call that is this one's, with its name before the message.
+local function name_call(call, ...)
+  local ok, result = pcall(...)
+  if ok then return result end
+  if errors.is(result) and result.name ~= "SignalError" then result.message = ("%s: %s"):format(call, result.message) end
+  error(result, 0)
+end
+
+--- Find the way to a server. Raises a UsageError if that is no address, ServerLost if there is no server, AuthError if the secret key is
+--- not its own.
+---@param call string the function's name, for messages
+---@param server_address string
+---@param opts { secret_key: string?, transport: string? }
+---@return zproc.Link
+function link.open(call, server_address, opts)
+  local self = link.reach(call, server_address, opts)
+  if self.directory then return self end
+  local directory = name_call(call, self.connection.server, self.connection)
+  if directory and self.transport ~= "network" then self.directory, self.connection = directory, nil end
+  return self
+end
+
+--- The same without asking the server anything.
+---@param call string the function's name, for messages
+---@param server_address string
+---@param opts { secret_key: string?, transport: string? }
+---@return zproc.Link
+function link.reach(call, server_address, opts)
+  local transport, place = address.parse(call, server_address)
+  local self = attach {
+    server_address = server_address,
+    secret_key = link.secret_of(opts),
+    transport = opts.transport or "auto",
+  }
+  if transport == "ipc" then
+    local directory = address.directory(call, server_address)
+    name_call(call, core.check_keys, directory, self.secret_key)
+    if self.transport ~= "network" then
+      self.directory = directory
+      return self
+    end
+    self.connection = connect(name_call(call, core.network_endpoint, place), self.secret_key)
+  else
+    self.connection = connect("tcp://" .. place, self.secret_key)
+  end
+  return self
+end
+
+--- A Link for the server whose directory this process has made.
+---@param server_address string
+---@param directory string
+---@param secret_key string?
+---@return zproc.Link
+function link.of_directory(server_address, directory, secret_key)
+  return attach { server_address = server_address, directory = directory, secret_key = secret_key, transport = "auto" }
+end
+
+--- What another thread, or a process of this one, needs to have the same Link: a plain table.
+---@return table
+function Link:pack()
+  return {
+    server_address = self.server_address,
+    secret_key = self.secret_key,
+    transport = self.transport,
+    directory = self.directory,
+  }
+end
+
+--- The Link that was packed. Nobody is asked.
+---@param packed table
+---@return zproc.Link
+function link.unpack(packed)
+  local self = attach(packed)
+  if not self.directory then
+    local transport, place = address.parse("a process", self.server_address)
+    local endpoint = transport == "tcp" and "tcp://" .. place or core.network_endpoint(place)
+    self.connection = connect(endpoint, self.secret_key)
+  end
+  return self
+end
+
+--- A State of a namespace, with its cursor at the newest revision.
+---@param namespace string
+---@return zproc.State
+function Link:state(namespace)
+  if namespace == "" or #namespace > 255 then errors.usage("a namespace's name has 1 to 255 bytes, not %d", #namespace) end
+  if namespace:find("\0", 1, true) then errors.usage "a namespace's name has no zero bytes" end
+  if self.directory then return core.state(self.directory, namespace, self) end
+  return core.remote_state(self.connection, namespace, self)
+end
+
+--- The queue of tasks. A worker gives its Notepad, if it has one.
+---@param notepad userdata?
+---@return userdata
+function Link:queue(notepad)
+  if self.directory then return core.queue(self.directory) end
+  return core.remote_queue(self.connection, notepad)
+end
+
+--- The table of the server's processes, with this one in it; nil if they are on another machine.
+---@return userdata?
+function Link:join_processes()
+  return self.directory and processes.join(self.directory) or nil
+end
+
+--- The server's processes, as in zproc.processes.
+---@return zproc.ProcessRow[]
+function Link:list_processes()
+  return self.directory and core.open_table(self.directory):list() or self.connection:processes()
+end
+
+--- Ask the server for a sign of life: its pid; nil and a TimeoutError when the time is up. A server that is being started again is
+--- waited for; ServerLost if there is none.
+---@param call string the function's name, for messages
+---@param opts? { timeout: number?, payload: string? }
+---@return integer? pid
+---@return zproc.Error?
+function Link:ping(call, opts)
+  opts = options.check(call, opts, { timeout = "seconds", payload = "string" })
+  local payload = opts.payload or "zproc"
+  local pid, echo
+  if self.connection then
+    pid, echo = self.connection:ping(payload, opts.timeout)
+  else
+    pid, echo = core.ping(address.of_directory(self.directory):sub(#"ipc://" + 1), opts.timeout, payload)
+  end
+  if not pid then return errors.timeout(call .. ": the server at " .. self.server_address, opts.timeout) end
+  if echo ~= payload then
+    error(errors.new("SystemError", ("%s: the server at %s sent back another payload"):format(call, self.server_address)))
+  end
+  return pid
+end
+
+--- Whether a task that says it is of some server is of this one.
+---@param task { server: string?, server_address: string }
+---@return boolean
+function Link:is_server_of(task)
+  return task.server_address == self.server_address or task.server ~= nil and task.server == self:server_name()
+end
+
+--- What tells this server from all others.
+---@return string
+function Link:server_name()
+  local directory = self.directory or self.connection:directory()
+  return (directory:match "[^/]*$")
+end
+
+return link

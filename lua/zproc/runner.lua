@@ -1,0 +1,58 @@
+--- The process in which a server runs the atomic functions of clients elsewhere (src/net/runner.h), one after the other.
+
+local core = require "zproc.core"
+local errors = require "zproc.errors"
+local runtime = require "zproc.runtime"
+require "zproc" -- functions may name anything of it
+
+local STATES_MAX <const> = 64
+
+local runner = {}
+
+--- What a function has raised, fit to travel; an error object with the place where that was.
+local function describe(raised)
+  local traceback = debug.traceback("stack traceback of the function on the server:", 2)
+  if errors.is(raised) then
+    raised.traceback = raised.traceback or traceback
+    return runtime.sendable(raised)
+  end
+  if pcall(core.encode, raised) then return raised end
+  return runtime.sendable(runtime.describe(raised, traceback))
+end
+
+--- Serve until the server is gone.
+---@param directory string of its state
+---@return integer status
+function runner.run(directory)
+  local states, count = {}, 0
+
+  local function state_of(namespace)
+    local state = states[namespace]
+    if not state then
+      if count == STATES_MAX then states, count = {}, 0 end
+      state = core.state(directory, namespace, { server_address = "" })
+      states[namespace], count = state, count + 1
+    end
+    return state
+  end
+
+  core.serve_atomics(function(author, cursor, namespace, call)
+    local state, position = nil, cursor
+    local ok, outcome = xpcall(function()
+      local fn, arguments = table.unpack(core.decode(call))
+      state = state_of(namespace)
+      core.act_as(state, author, cursor)
+      -- What it returns is encoded while nothing is done yet: if that cannot travel, nothing happens.
+      local bytes = core.atomic(state, function(snapshot)
+        return core.encode({ true, table.pack(fn(snapshot, table.unpack(arguments, 1, arguments.n))) }, "result of an atomic function")
+      end)
+      position = core.cursor(state)
+      return bytes
+    end, describe)
+    if not ok then outcome = core.encode { false, outcome } end
+    return position, outcome
+  end)
+  return 0
+end
+
+return runner

@@ -1,0 +1,256 @@
+#include "bind/lnet.h"
+
+#include <unistd.h>
+
+#include <lauxlib.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "bind/core.h"
+#include "bind/lbuf.h"
+#include "bind/lclass.h"
+#include "bind/lerror.h"
+#include "bind/lsignal.h"
+#include "net/keys.h"
+#include "server/client.h"
+#include "sys/inet.h"
+#include "sys/interrupt.h"
+#include "sys/table.h"
+
+#define CONNECTION "zproc.Connection"
+#define LISTENER "zproc.Listener"
+#define ANSWER "zproc.Answer"
+
+typedef struct lnet_answer {
+  zp_buf message, pairs;
+  zp_parcel parcel; /* within these */
+} lnet_answer;
+
+zp_remote *zp_lnet_check(lua_State *L, int idx) {
+  zp_remote *remote = *(zp_remote **)luaL_checkudata(L, idx, CONNECTION);
+  if (!remote) zp_lua_usage(L, "the connection is closed");
+  return remote;
+}
+
+zp_bytes zp_lnet_bytes(lua_State *L, int idx) {
+  zp_bytes bytes;
+  bytes.data = luaL_checklstring(L, idx, &bytes.size);
+  return bytes;
+}
+
+static int answer_gc(lua_State *L) {
+  lnet_answer *self = lua_touserdata(L, 1);
+  zp_buf_free(&self->message);
+  zp_buf_free(&self->pairs);
+  return 0;
+}
+
+void zp_lnet_prepare(lua_State *L) {
+  luaL_checkstack(L, 8, NULL);
+  lnet_answer *self = lua_newuserdatauv(L, sizeof *self, 0);
+  *self = (lnet_answer){.message = ZP_BUF_INIT};
+  luaL_setmetatable(L, ANSWER);
+}
+
+int zp_lnet_try(lua_State *L, zp_remote *remote, int type, const zp_parcel *request, double deadline, const zp_parcel **answer) {
+  lnet_answer *self = lua_touserdata(L, -1);
+  int rc = zp_remote_begin(remote, type, request, deadline);
+  if (rc) return rc;
+  do {
+    /* What comes next may raise: then nobody waits for the answer any more. */
+    if (zp_interrupt_has_signal()) zp_remote_abandon(remote);
+    zp_lsignal_begin_wait(L);
+    rc = zp_remote_await(remote, deadline, &self->parcel);
+  } while (rc == ZP_EINTR);
+  zp_lsignal_end_wait();
+  if (rc == ZP_ETIMEOUT) zp_remote_abandon(remote);
+  if (rc) return rc;
+  zp_remote_give_answer(remote, &self->message, &self->pairs);
+  *answer = &self->parcel;
+  return 0;
+}
+
+const zp_parcel *zp_lnet_call(lua_State *L, zp_remote *remote, int type, const zp_parcel *request, double deadline) {
+  const zp_parcel *answer = NULL;
+  int rc = zp_lnet_try(L, remote, type, request, deadline, &answer);
+  if (rc && rc != ZP_ETIMEOUT) {
+    const char *traceback = zp_remote_traceback(remote);
+    zp_lua_raise_from(L, rc, traceback[0] ? traceback : NULL);
+  }
+  return answer;
+}
+
+/* ---- Connection ---- */
+
+/* core.connect(endpoint, secret or nil) -> Connection. Nothing is sent yet. */
+static int core_connect(lua_State *L) {
+  const char *endpoint = luaL_checkstring(L, 1);
+  zp_keys keys;
+  bool has_keys = !lua_isnoneornil(L, 2);
+  int rc = has_keys ? zp_keys_derive(zp_lnet_bytes(L, 2), &keys) : 0;
+  if (rc) return zp_lua_raise(L, rc);
+  zp_remote **remote = lua_newuserdatauv(L, sizeof *remote, 0);
+  *remote = NULL;
+  luaL_setmetatable(L, CONNECTION);
+  rc = zp_remote_open(endpoint, has_keys ? &keys : NULL, remote);
+  return rc ? zp_lua_raise(L, rc) : 1;
+}
+
+/* connection:ping(payload, timeout or nil) -> pid, echo; nothing when the time is up. */
+static int connection_ping(lua_State *L) {
+  zp_remote *remote = zp_lnet_check(L, 1);
+  zp_bytes payload = zp_lnet_bytes(L, 2);
+  double deadline = lua_isnoneornil(L, 3) ? ZP_FOREVER : zp_clock_now() + luaL_checknumber(L, 3);
+  zp_lnet_prepare(L);
+  const zp_parcel *answer = zp_lnet_call(L, remote, ZP_REQUEST_PING, &(zp_parcel){ZP_STRINGS(payload)}, deadline);
+  if (!answer) return 0;
+  lua_pushinteger(L, (lua_Integer)answer->numbers[0]);
+  lua_pushlstring(L, answer->strings[0].data, answer->strings[0].size);
+  return 2;
+}
+
+/* connection:server() -> directory if the server is on this machine and lets this process use its state directly; else nil. Asks it
+   first if that was not done yet. */
+static int connection_server(lua_State *L) {
+  zp_remote *remote = zp_lnet_check(L, 1);
+  zp_lnet_prepare(L);
+  zp_lnet_call(L, remote, ZP_REQUEST_PING, &(zp_parcel){ZP_STRINGS({NULL, 0})}, ZP_FOREVER);
+  const zp_remote_server *server = zp_remote_server_of(remote);
+  if (!server->is_here) return 0;
+  lua_pushstring(L, server->directory);
+  return 1;
+}
+
+/* connection:directory() -> where the server's state is, on its machine. Asks it first if that was not done yet. */
+static int connection_directory(lua_State *L) {
+  zp_remote *remote = zp_lnet_check(L, 1);
+  if (!zp_remote_server_of(remote)->directory[0]) {
+    zp_lnet_prepare(L);
+    zp_lnet_call(L, remote, ZP_REQUEST_PING, &(zp_parcel){ZP_STRINGS({NULL, 0})}, ZP_FOREVER);
+  }
+  lua_pushstring(L, zp_remote_server_of(remote)->directory);
+  return 1;
+}
+
+/* connection:processes() -> the rows of the server's table of processes, as table:list(). */
+static int connection_processes(lua_State *L) {
+  zp_remote *remote = zp_lnet_check(L, 1);
+  zp_lnet_prepare(L);
+  const zp_parcel *answer =
+      zp_lnet_call(L, remote, ZP_REQUEST_PROCESSES, &(zp_parcel){.number_count = 0}, ZP_FOREVER);
+  zp_bytes rows = answer->strings[0];
+  if (rows.size % sizeof(zp_process) != 0) return zp_lua_raise(L, zp_fail(ZP_EDECODE, "the server gave a list of processes that is none"));
+  zp_ltable_push_rows(L, rows);
+  return 1;
+}
+
+/* connection:client() -> the number that the server knows this process by. */
+static int connection_client(lua_State *L) {
+  lua_pushlstring(L, (const char *)zp_remote_client(zp_lnet_check(L, 1)), ZP_CLIENT_SIZE);
+  return 1;
+}
+
+/* connection:bury(client, item, span): a worker, another client of the server, has died, of the items that it has noted last. */
+static int connection_bury(lua_State *L) {
+  zp_parcel request = {.number_count = 2, .numbers = {(uint64_t)luaL_checkinteger(L, 3), (uint64_t)luaL_checkinteger(L, 4)},
+                       ZP_STRINGS(zp_lnet_bytes(L, 2))};
+  zp_lnet_prepare(L);
+  zp_lnet_call(L, zp_lnet_check(L, 1), ZP_REQUEST_WORKER_DIED, &request, ZP_FOREVER);
+  return 0;
+}
+
+static int connection_gc(lua_State *L) {
+  zp_remote_close((zp_remote **)luaL_checkudata(L, 1, CONNECTION));
+  return 0;
+}
+
+/* ---- listening, keys, and what an address leads to ---- */
+
+int zp_lnet_listener(lua_State *L, int idx) { return *(int *)luaL_checkudata(L, idx, LISTENER); }
+
+static int listener_gc(lua_State *L) {
+  int *fd = luaL_checkudata(L, 1, LISTENER);
+  if (*fd >= 0) close(*fd);
+  *fd = -1;
+  return 0;
+}
+
+/* core.listen("host:port") -> Listener, the address with its port, whether only this machine can reach it. */
+static int core_listen(lua_State *L) {
+  const char *address = luaL_checkstring(L, 1);
+  char bound[ZP_INET_NAME_SIZE];
+  bool is_loopback;
+  int *fd = lua_newuserdatauv(L, sizeof *fd, 0);
+  *fd = -1;
+  luaL_setmetatable(L, LISTENER);
+  int rc = zp_inet_listen(address, fd, bound, &is_loopback);
+  if (rc) *fd = -1;
+  if (rc) return zp_lua_raise(L, rc);
+  lua_pushstring(L, bound);
+  lua_pushboolean(L, is_loopback);
+  return 3;
+}
+
+/* core.check_inet("host:port"): raises a UsageError if it is none. */
+static int core_check_inet(lua_State *L) {
+  char host[ZP_INET_NAME_SIZE], port[8];
+  int rc = zp_inet_parse(luaL_checkstring(L, 1), host, port);
+  return rc ? zp_lua_raise(L, rc) : 0;
+}
+
+/* core.write_keys(directory, secret): the server of that directory is for those who know the secret. */
+static int core_write_keys(lua_State *L) {
+  zp_keys keys;
+  int rc = zp_keys_derive(zp_lnet_bytes(L, 2), &keys);
+  if (!rc) rc = zp_keys_write(luaL_checkstring(L, 1), &keys);
+  return rc ? zp_lua_raise(L, rc) : 0;
+}
+
+/* core.check_keys(directory, secret or nil): raises an AuthError unless that is the secret of the server there. */
+static int core_check_keys(lua_State *L) {
+  const char *directory = luaL_checkstring(L, 1);
+  int rc = zp_keys_check(directory, lua_isnoneornil(L, 2) ? (zp_bytes){NULL, 0} : zp_lnet_bytes(L, 2));
+  return rc ? zp_lua_raise(L, rc) : 0;
+}
+
+/* core.network_endpoint(path) -> the endpoint at which the server that listens at the path serves the network protocol. */
+static int core_network_endpoint(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  zp_buf *endpoint = zp_lbuf_push(L);
+  int rc;
+  do {
+    zp_lsignal_begin_wait(L);
+    rc = zp_client_network(path, ZP_FOREVER, endpoint);
+  } while (rc == ZP_EINTR);
+  zp_lsignal_end_wait();
+  if (rc) return zp_lua_raise(L, rc);
+  lua_pushlstring(L, (const char *)endpoint->data, endpoint->size);
+  return 1;
+}
+
+static const luaL_Reg functions[] = {
+    {"connect", core_connect},
+    {"listen", core_listen},
+    {"check_inet", core_check_inet},
+    {"write_keys", core_write_keys},
+    {"check_keys", core_check_keys},
+    {"network_endpoint", core_network_endpoint},
+    {NULL, NULL},
+};
+
+static const luaL_Reg methods[] = {
+    {"ping", connection_ping},
+    {"server", connection_server},
+    {"directory", connection_directory},
+    {"processes", connection_processes},
+    {"client", connection_client},
+    {"bury", connection_bury},
+    {NULL, NULL},
+};
+
+void zp_lnet_open(lua_State *L) {
+  luaL_setfuncs(L, functions, 0);
+  zp_lclass_new(L, CONNECTION, methods, connection_gc);
+  zp_lclass_new(L, LISTENER, NULL, listener_gc);
+  zp_lclass_new(L, ANSWER, NULL, answer_gc);
+}

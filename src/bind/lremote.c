@@ -1,0 +1,459 @@
+#include "bind/lremote.h"
+
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <lauxlib.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "bind/core.h"
+#include "bind/lclass.h"
+#include "bind/lerror.h"
+#include "bind/lnet.h"
+#include "bind/lpairs.h"
+#include "bind/lstate.h"
+#include "codec/key.h"
+#include "codec/value.h"
+
+static const char handle_key;  /* in a State's metatable: its handle */
+static const char methods_key; /* in the registry: those of these States; the others are those of all States */
+static const char atomic_key;  /* in the registry: the function that does an atomic step */
+
+#define HANDLE "zproc.RemoteState"
+
+enum { UV_LINK = 1, UV_CONNECTION, UV_COUNT = UV_CONNECTION };
+
+/* ---- the handle ---- */
+
+static zp_lremote *to_state(lua_State *L, int idx) {
+  if (!lua_istable(L, idx) || !lua_getmetatable(L, idx)) return NULL;
+  lua_rawgetp(L, -1, &handle_key);
+  zp_lremote *state = lua_touserdata(L, -1);
+  lua_pop(L, 2);
+  return state;
+}
+
+bool zp_lremote_is(lua_State *L, int idx) { return to_state(L, idx) != NULL; }
+
+static void check_open(lua_State *L, const zp_lremote *state) {
+  if (!state->remote) zp_lua_usage(L, "this State is closed");
+}
+
+zp_lremote *zp_lremote_check(lua_State *L, int idx) {
+  zp_lremote *state = to_state(L, idx);
+  if (!state)
+    zp_lua_usage(L, "a State is expected as the first argument, not a %s (is it state:method(...), with a colon?)",
+                 luaL_typename(L, idx));
+  check_open(L, state);
+  return state;
+}
+
+static int handle_gc(lua_State *L) {
+  zp_lremote *state = lua_touserdata(L, 1);
+  zp_buf_free(&state->name);
+  zp_buf_free(&state->key);
+  zp_batch_free(&state->batch);
+  return 0;
+}
+
+/* The number that marks this State's changes; a child has one of its own. */
+static uint64_t author_of(zp_lremote *state) {
+  int process = (int)getpid();
+  while (state->author == 0 || state->process != process) {
+    if (getrandom(&state->author, sizeof state->author, 0) == (ssize_t)sizeof state->author) state->process = process;
+  }
+  return state->author;
+}
+
+void zp_lremote_push_link(lua_State *L, int idx) {
+  lua_getmetatable(L, idx);
+  lua_rawgetp(L, -1, &handle_key);
+  lua_getiuservalue(L, -1, UV_LINK);
+  lua_replace(L, -3);
+  lua_pop(L, 1);
+}
+
+/* ---- requests ---- */
+
+static zp_bytes name_of(const zp_lremote *state) { return zp_buf_bytes(&state->name); }
+
+static const zp_parcel *call(lua_State *L, zp_lremote *state, int type, const zp_parcel *request) {
+  return zp_lnet_call(L, state->remote, type, request, ZP_FOREVER);
+}
+
+static zp_bytes encode_key(lua_State *L, zp_lremote *state, int idx) {
+  int rc = zp_key_encode(L, idx, &state->key);
+  if (rc) zp_lua_raise(L, rc);
+  return zp_buf_bytes(&state->key);
+}
+
+static void add_change(lua_State *L, zp_lremote *state, int key, int value) {
+  int rc = zp_batch_add(&state->batch, L, key, value);
+  if (rc) zp_lua_raise(L, rc);
+}
+
+static void push_value(lua_State *L, zp_bytes bytes) {
+  int rc = zp_value_decode(L, bytes, ZP_DECODE_CODE);
+  if (rc) zp_lua_raise(L, rc);
+}
+
+/* Nothing lies between the cursor and this change, which is none to this handle. */
+static void note_own(zp_lremote *state, uint64_t revision) {
+  if (revision == state->cursor.revision + 1) state->cursor.revision = revision;
+}
+
+/* Send the batch, which was filled since zp_lnet_prepare: as a commit, or in place of all that there is. */
+static void send_batch(lua_State *L, zp_lremote *state, int type) {
+  const zp_change *changes = zp_batch_changes(&state->batch);
+  if (!changes) zp_lua_raise(L, ZP_ENOMEM);
+  zp_parcel request = {.number_count = 1, .numbers = {author_of(state)}, ZP_STRINGS(name_of(state)), .pairs = changes,
+                       .pair_count = zp_batch_count(&state->batch)};
+  const zp_parcel *answer = call(L, state, type, &request);
+  zp_batch_clear(&state->batch);
+  note_own(state, answer->numbers[0]);
+  lua_pop(L, 1);
+}
+
+/* Push the value of a key, or nil, and return whether it is there. */
+static bool push_key(lua_State *L, zp_lremote *state, int idx) {
+  zp_lnet_prepare(L);
+  zp_bytes key = encode_key(L, state, idx);
+  const zp_parcel *answer = call(L, state, ZP_REQUEST_GET, &(zp_parcel){ZP_STRINGS(name_of(state), key)});
+  bool found = answer->numbers[0];
+  if (found) push_value(L, answer->strings[0]);
+  else lua_pushnil(L);
+  lua_remove(L, -2);
+  return found;
+}
+
+/* Push the pairs `first` to `end` of an answer, as lpairs has them. */
+static zp_batch *push_pairs(lua_State *L, const zp_parcel *answer, size_t first, size_t end) {
+  zp_batch *all = zp_lpairs_push(L);
+  for (size_t i = first; i < end && i < answer->pair_count; i++) {
+    int rc = zp_batch_add_bytes(all, answer->pairs[i].key, &answer->pairs[i].value);
+    if (rc) zp_lua_raise(L, rc);
+  }
+  return all;
+}
+
+/* Push all pairs of the newest revision, or of one of the past. */
+static zp_batch *push_all(lua_State *L, zp_lremote *state, bool is_past, uint64_t revision) {
+  zp_lnet_prepare(L);
+  zp_parcel request = {.number_count = 2, .numbers = {is_past, revision}, ZP_STRINGS(name_of(state))};
+  const zp_parcel *answer = call(L, state, ZP_REQUEST_ALL, &request);
+  zp_batch *all = push_pairs(L, answer, 0, answer->pair_count);
+  lua_remove(L, -2);
+  return all;
+}
+
+static zp_batch *push_newest(lua_State *L) { return push_all(L, zp_lremote_check(L, 1), false, 0); }
+
+/* ---- metamethods ---- */
+
+static int remote_index(lua_State *L) {
+  zp_lremote *state = lua_touserdata(L, lua_upvalueindex(1));
+  if (lua_type(L, 2) == LUA_TSTRING) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &methods_key);
+    lua_pushvalue(L, 2);
+    if (lua_rawget(L, -2) != LUA_TNIL) return 1;
+    lua_pushvalue(L, 2);
+    switch (lua_rawget(L, lua_upvalueindex(2))) {
+      case LUA_TNIL: break;
+      case LUA_TNUMBER:
+        if (lua_tointeger(L, -1) == ZP_FIELD_ADDRESS) {
+          lua_getiuservalue(L, lua_upvalueindex(1), UV_LINK);
+          lua_getfield(L, -1, "server_address");
+        } else {
+          lua_pushlstring(L, (const char *)state->name.data, state->name.size);
+        }
+        return 1;
+      default: return 1;
+    }
+  }
+  check_open(L, state);
+  push_key(L, state, 2);
+  return 1;
+}
+
+static int remote_newindex(lua_State *L) {
+  zp_lremote *state = lua_touserdata(L, lua_upvalueindex(1));
+  check_open(L, state);
+  if (lua_type(L, 2) == LUA_TSTRING) {
+    lua_pushvalue(L, 2);
+    if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL) return zp_lstate_refuse_method(L, lua_tostring(L, 2));
+    lua_settop(L, 3);
+  }
+  zp_lnet_prepare(L);
+  zp_batch_clear(&state->batch);
+  add_change(L, state, 2, lua_isnil(L, 3) ? 0 : 3);
+  send_batch(L, state, ZP_REQUEST_COMMIT);
+  return 0;
+}
+
+static int remote_len(lua_State *L) {
+  zp_lremote *state = zp_lremote_check(L, 1);
+  zp_lnet_prepare(L);
+  const zp_parcel *answer = call(L, state, ZP_REQUEST_COUNT, &(zp_parcel){ZP_STRINGS(name_of(state))});
+  lua_pushinteger(L, (lua_Integer)answer->numbers[0]);
+  return 1;
+}
+
+static int remote_pairs(lua_State *L) { return zp_lpairs_iterate(L, push_newest(L)); }
+
+static int remote_close(lua_State *L) {
+  zp_lremote *state = to_state(L, 1);
+  if (!state) return zp_lua_usage(L, "a State is expected, not a %s", luaL_typename(L, 1));
+  state->remote = NULL;
+  return 0;
+}
+
+/* ---- methods ---- */
+
+static int remote_get(lua_State *L) {
+  zp_lremote *state = zp_lremote_check(L, 1);
+  lua_settop(L, 3);
+  if (!push_key(L, state, 2)) lua_pushvalue(L, 3);
+  return 1;
+}
+
+static int remote_contains(lua_State *L) {
+  zp_lremote *state = zp_lremote_check(L, 1);
+  luaL_checkany(L, 2);
+  zp_lnet_prepare(L);
+  zp_bytes key = encode_key(L, state, 2);
+  const zp_parcel *answer = call(L, state, ZP_REQUEST_GET, &(zp_parcel){ZP_STRINGS(name_of(state), key)});
+  lua_pushboolean(L, answer->numbers[0] != 0);
+  return 1;
+}
+
+/* Fill the batch with the table at index 2. */
+static void load_table(lua_State *L, zp_lremote *state, const char *name) {
+  zp_lstate_accept(L, 2, name);
+  zp_lnet_prepare(L);
+  zp_batch_clear(&state->batch);
+  for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
+    int top = lua_gettop(L);
+    add_change(L, state, top - 1, top);
+  }
+}
+
+static int remote_update(lua_State *L) {
+  zp_lremote *state = zp_lremote_check(L, 1);
+  load_table(L, state, "update");
+  send_batch(L, state, ZP_REQUEST_COMMIT);
+  return 0;
+}
+
+static int remote_set(lua_State *L) {
+  zp_lremote *state = zp_lremote_check(L, 1);
+  load_table(L, state, "set");
+  send_batch(L, state, ZP_REQUEST_REPLACE);
+  return 0;
+}
+
+static int remote_clear(lua_State *L) {
+  zp_lremote *state = zp_lremote_check(L, 1);
+  zp_lnet_prepare(L);
+  zp_batch_clear(&state->batch);
+  send_batch(L, state, ZP_REQUEST_REPLACE);
+  return 0;
+}
+
+static int remote_setdefault(lua_State *L) {
+  zp_lremote *state = zp_lremote_check(L, 1);
+  lua_settop(L, 3);
+  if (lua_isnil(L, 3)) return zp_lua_usage(L, "state:setdefault(key, value) needs a value");
+  zp_lnet_prepare(L);
+  zp_batch_clear(&state->batch);
+  add_change(L, state, 2, 3);
+  const zp_change *change = zp_batch_changes(&state->batch);
+  if (!change) return zp_lua_raise(L, ZP_ENOMEM);
+  zp_parcel request = {.number_count = 1, .numbers = {author_of(state)}, ZP_STRINGS(name_of(state), change->key, change->value)};
+  const zp_parcel *answer = call(L, state, ZP_REQUEST_SETDEFAULT, &request);
+  if (answer->numbers[0]) {
+    push_value(L, answer->strings[0]);
+  } else {
+    note_own(state, answer->numbers[1]);
+    lua_pushvalue(L, 3);
+  }
+  return 1;
+}
+
+static int remote_pop(lua_State *L) {
+  zp_lremote *state = zp_lremote_check(L, 1);
+  lua_settop(L, 3);
+  zp_lnet_prepare(L);
+  zp_bytes key = encode_key(L, state, 2);
+  zp_parcel request = {.number_count = 1, .numbers = {author_of(state)}, ZP_STRINGS(name_of(state), key)};
+  const zp_parcel *answer = call(L, state, ZP_REQUEST_POP, &request);
+  note_own(state, answer->numbers[1]);
+  if (answer->numbers[0]) push_value(L, answer->strings[0]);
+  else lua_pushvalue(L, 3);
+  return 1;
+}
+
+static int remote_popitem(lua_State *L) {
+  zp_lremote *state = zp_lremote_check(L, 1);
+  zp_lnet_prepare(L);
+  zp_parcel request = {.number_count = 1, .numbers = {author_of(state)}, ZP_STRINGS(name_of(state))};
+  const zp_parcel *answer = call(L, state, ZP_REQUEST_POPITEM, &request);
+  if (!answer->numbers[0]) return 0;
+  note_own(state, answer->numbers[1]);
+  int rc = zp_key_decode(L, answer->strings[0]);
+  if (rc) return zp_lua_raise(L, rc);
+  push_value(L, answer->strings[1]);
+  return 2;
+}
+
+static int remote_copy(lua_State *L) {
+  zp_lpairs_push_table(L, push_newest(L));
+  return 1;
+}
+
+static int remote_keys(lua_State *L) { return zp_lpairs_push_list(L, push_newest(L), true, false); }
+static int remote_values(lua_State *L) { return zp_lpairs_push_list(L, push_newest(L), false, true); }
+static int remote_items(lua_State *L) { return zp_lpairs_push_list(L, push_newest(L), true, true); }
+
+static int remote_at(lua_State *L) {
+  zp_lremote *state = zp_lremote_check(L, 1);
+  if (!lua_isinteger(L, 2) || lua_tointeger(L, 2) < 0)
+    return zp_lua_usage(L, "state:at(revision) takes a revision number, an integer of at least 0");
+  zp_lpairs_push_table(L, push_all(L, state, true, (uint64_t)lua_tointeger(L, 2)));
+  return 1;
+}
+
+static int remote_revision(lua_State *L) {
+  uint64_t oldest, newest;
+  zp_lremote_range(L, &oldest, &newest);
+  lua_pushinteger(L, (lua_Integer)newest);
+  return 1;
+}
+
+/* ---- watching, atomic functions ---- */
+
+void zp_lremote_range(lua_State *L, uint64_t *oldest, uint64_t *newest) {
+  zp_lremote *state = zp_lremote_check(L, 1);
+  zp_lnet_prepare(L);
+  const zp_parcel *answer = call(L, state, ZP_REQUEST_RANGE, &(zp_parcel){ZP_STRINGS(name_of(state))});
+  *oldest = answer->numbers[0];
+  *newest = answer->numbers[1];
+  lua_pop(L, 1);
+}
+
+int zp_lremote_go_live(lua_State *L, bool anew) {
+  zp_lremote *state = zp_lremote_check(L, 1);
+  uint64_t oldest, newest;
+  zp_lremote_range(L, &oldest, &newest);
+  if (anew) state->cursor = (zp_watch_cursor){.revision = 0};
+  state->cursor.revision = newest;
+  return 0;
+}
+
+int zp_lremote_await(lua_State *L, zp_lremote *state, const zp_lremote_watch *watch) {
+  static const double LATE = 1; /* seconds that the answer may come after its time */
+  double seconds = watch->deadline - zp_clock_now();
+  zp_parcel request = {
+      .number_count = 5,
+      .numbers = {author_of(state), watch->kind, watch->condition, watch->flags, zp_parcel_of_double(seconds)},
+      ZP_STRINGS(name_of(state), {&state->cursor, sizeof state->cursor}, watch->subject),
+      .pairs = watch->pairs,
+      .pair_count = watch->pair_count,
+  };
+  const zp_parcel *answer = zp_lnet_call(L, state->remote, ZP_REQUEST_WATCH, &request, watch->deadline + LATE);
+  if (!answer) return 0; /* out of reach; the cursor stays where it is */
+  if (answer->strings[0].size == sizeof state->cursor) memcpy(&state->cursor, answer->strings[0].data, sizeof state->cursor);
+  if (answer->numbers[0] == 0) return 0;
+  if (watch->kind != ZP_WATCH_UPDATE) {
+    zp_lpairs_push_table(L, push_pairs(L, answer, 0, answer->pair_count));
+    return 1;
+  }
+  size_t before = (size_t)answer->numbers[2];
+  zp_batch *pairs = push_pairs(L, answer, 0, before);
+  zp_lpairs_push_table(L, pairs);
+  pairs = push_pairs(L, answer, before, answer->pair_count);
+  zp_lpairs_push_table(L, pairs);
+  lua_remove(L, -2);
+  lua_pushboolean(L, answer->numbers[1] != 0);
+  return 3;
+}
+
+int zp_lremote_atomic(lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &atomic_key);
+  lua_insert(L, 1);
+  lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+  return lua_gettop(L);
+}
+
+/* core.set_remote_atomic(function): what core.atomic calls for these States. */
+static int core_set_remote_atomic(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_settop(L, 1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &atomic_key);
+  return 0;
+}
+
+/* core.send_atomic(state, call) -> outcome: have the server run an atomic function, both as zproc.remote has them. */
+static int core_send_atomic(lua_State *L) {
+  zp_lremote *state = zp_lremote_check(L, 1);
+  zp_lnet_prepare(L);
+  zp_parcel request = {.number_count = 2, .numbers = {author_of(state), state->cursor.revision},
+                       ZP_STRINGS(name_of(state), zp_lnet_bytes(L, 2))};
+  const zp_parcel *answer = call(L, state, ZP_REQUEST_ATOMIC, &request);
+  state->cursor.revision = answer->numbers[0];
+  lua_pushlstring(L, answer->strings[0].data, answer->strings[0].size);
+  return 1;
+}
+
+/* ---- making States ---- */
+
+static const luaL_Reg metamethods[] = {
+    {"__len", remote_len}, {"__pairs", remote_pairs}, {"__close", remote_close}, {NULL, NULL},
+};
+
+/* core.remote_state(connection, namespace, link) -> State, with its cursor at the newest revision. */
+static int core_remote_state(lua_State *L) {
+  zp_remote *remote = zp_lnet_check(L, 1);
+  zp_bytes name = zp_lnet_bytes(L, 2);
+  luaL_checktype(L, 3, LUA_TTABLE);
+  lua_settop(L, 3);
+  lua_newtable(L);
+  lua_newtable(L);
+  zp_lremote *state = lua_newuserdatauv(L, sizeof *state, UV_COUNT);
+  *state = (zp_lremote){.remote = remote};
+  luaL_setmetatable(L, HANDLE);
+  lua_pushvalue(L, 3);
+  lua_setiuservalue(L, -2, UV_LINK);
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, -2, UV_CONNECTION);
+  int rc = zp_buf_append(&state->name, name.data, name.size);
+  if (rc) return zp_lua_raise(L, rc);
+  zp_lnet_prepare(L);
+  const zp_parcel *answer = call(L, state, ZP_REQUEST_RANGE, &(zp_parcel){ZP_STRINGS(name_of(state))});
+  state->cursor.revision = answer->numbers[1];
+  lua_pop(L, 1);
+  zp_lstate_finish_table(L, &handle_key, remote_index, remote_newindex, metamethods);
+  return 1;
+}
+
+static const luaL_Reg methods[] = {
+    {"get", remote_get},       {"set", remote_set},           {"update", remote_update}, {"setdefault", remote_setdefault},
+    {"pop", remote_pop},       {"popitem", remote_popitem},   {"clear", remote_clear},   {"copy", remote_copy},
+    {"keys", remote_keys},     {"values", remote_values},     {"items", remote_items},   {"contains", remote_contains},
+    {"close", remote_close},   {"revision", remote_revision}, {"at", remote_at},         {NULL, NULL},
+};
+
+static const luaL_Reg functions[] = {
+    {"remote_state", core_remote_state},
+    {"set_remote_atomic", core_set_remote_atomic},
+    {"send_atomic", core_send_atomic},
+    {NULL, NULL},
+};
+
+void zp_lremote_open(lua_State *L) {
+  luaL_setfuncs(L, functions, 0);
+  luaL_newlib(L, methods);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &methods_key);
+  zp_lclass_new(L, HANDLE, NULL, handle_gc);
+}

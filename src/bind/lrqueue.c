@@ -1,0 +1,327 @@
+/*
+ * lrqueue -- the queue of tasks of a server on another machine: the same methods as those of lqueue.c, each one request.
+ *
+ * Arming is part of the requests that look (net/request.h), so the methods for that have nothing to do. A worker that the server does not know any
+ * more, since it was started again or could not reach it for long, enlists anew; what it has done meanwhile is done by others.
+ */
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <lauxlib.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "bind/core.h"
+#include "bind/lbuf.h"
+#include "bind/lclass.h"
+#include "bind/lerror.h"
+#include "bind/lnet.h"
+#include "bind/lqueue.h"
+#include "bind/pack.h"
+
+#define QUEUE "zproc.RemoteQueue"
+#define NOTEPAD "zproc.Notepad"
+
+/* In memory that a worker shares with the process that has started it: how far it is, for the case that it dies. */
+typedef struct notepad {
+  unsigned char client[ZP_CLIENT_SIZE]; /* the number that the server knows the worker by */
+  _Atomic bool is_enlisted;
+  _Atomic uint64_t item, span;
+} notepad;
+
+typedef struct remote_queue {
+  zp_remote *remote; /* of the Connection, which is the first user value */
+  notepad *pad;      /* of the Notepad, which is the second; NULL: there is none */
+  uint64_t pool;     /* that this worker has enlisted in */
+} remote_queue;
+
+/* core.notepad() -> Notepad, for a worker that is about to be forked. */
+static int core_notepad(lua_State *L) {
+  notepad **pad = lua_newuserdatauv(L, sizeof *pad, 0);
+  *pad = NULL;
+  luaL_setmetatable(L, NOTEPAD);
+  void *memory = mmap(NULL, sizeof **pad, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return zp_lua_raise(L, zp_fail_errno("cannot share memory with a worker"));
+  *pad = memory;
+  return 1;
+}
+
+/* notepad:read() -> client, item, span: who the worker was, and what it was working on; nothing if it had not enlisted. */
+static int notepad_read(lua_State *L) {
+  const notepad *pad = *(notepad **)luaL_checkudata(L, 1, NOTEPAD);
+  if (!atomic_load(&pad->is_enlisted)) return 0;
+  lua_pushlstring(L, (const char *)pad->client, sizeof pad->client);
+  lua_pushinteger(L, (lua_Integer)atomic_load_explicit(&pad->item, memory_order_acquire));
+  lua_pushinteger(L, (lua_Integer)atomic_load_explicit(&pad->span, memory_order_relaxed));
+  return 3;
+}
+
+static int notepad_gc(lua_State *L) {
+  notepad **pad = luaL_checkudata(L, 1, NOTEPAD);
+  if (*pad) munmap(*pad, sizeof **pad);
+  *pad = NULL;
+  return 0;
+}
+
+static remote_queue *check_queue(lua_State *L) {
+  remote_queue *self = luaL_checkudata(L, 1, QUEUE);
+  if (!self->remote) zp_lua_usage(L, "the queue is closed");
+  return self;
+}
+
+static uint64_t check_number(lua_State *L, int idx) { return (uint64_t)luaL_checkinteger(L, idx); }
+
+static void push_number(lua_State *L, uint64_t number) { lua_pushinteger(L, (lua_Integer)number); }
+
+static const zp_parcel *call(lua_State *L, remote_queue *self, int type, zp_parcel request) {
+  return zp_lnet_call(L, self->remote, type, &request, ZP_FOREVER);
+}
+
+#define NUMBERS(...) \
+  .number_count = sizeof((uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t), .numbers = {__VA_ARGS__}
+
+/* core.remote_queue(connection, notepad or nil) -> RemoteQueue */
+static int core_remote_queue(lua_State *L) {
+  zp_remote *remote = zp_lnet_check(L, 1);
+  notepad *pad = lua_isnoneornil(L, 2) ? NULL : *(notepad **)luaL_checkudata(L, 2, NOTEPAD);
+  lua_settop(L, 2);
+  remote_queue *self = lua_newuserdatauv(L, sizeof *self, 2);
+  *self = (remote_queue){.remote = remote, .pad = pad};
+  luaL_setmetatable(L, QUEUE);
+  for (int i = 1; i <= 2; i++) {
+    lua_pushvalue(L, i);
+    lua_setiuservalue(L, 3, i);
+  }
+  return 1;
+}
+
+static int queue_add(lua_State *L) {
+  remote_queue *self = check_queue(L);
+  uint64_t total = lua_isnil(L, 3) ? ZP_TASK_UNKNOWN : check_number(L, 3);
+  zp_parcel request = {NUMBERS(check_number(L, 2), total, check_number(L, 4), check_number(L, 5), lua_toboolean(L, 8), check_number(L, 6)),
+                       ZP_STRINGS(zp_lnet_bytes(L, 7))};
+  zp_lnet_prepare(L);
+  push_number(L, call(L, self, ZP_REQUEST_TASK_ADD, request)->numbers[0]);
+  return 1;
+}
+
+static int queue_put(lua_State *L) {
+  remote_queue *self = check_queue(L);
+  uint64_t task = check_number(L, 2);
+  luaL_checktype(L, 3, LUA_TTABLE);
+  lua_Integer first = luaL_checkinteger(L, 4);
+  size_t count = (size_t)luaL_checkinteger(L, 5);
+  bool last = lua_toboolean(L, 6);
+  zp_buf *bytes = zp_lbuf_push(L);
+  int rc = count > 0 ? zp_pack(L, 3, first, count, false, bytes) : 0;
+  if (rc) return zp_lua_raise(L, rc);
+  size_t size = bytes->size;
+  zp_lnet_prepare(L);
+  call(L, self, ZP_REQUEST_TASK_PUT, (zp_parcel){NUMBERS(task, count, last), ZP_STRINGS(zp_buf_bytes(bytes))});
+  zp_buf_free(bytes);
+  push_number(L, size);
+  return 1;
+}
+
+static int queue_adopt(lua_State *L) {
+  remote_queue *self = check_queue(L);
+  zp_parcel request = {NUMBERS(check_number(L, 2), check_number(L, 3))};
+  zp_lnet_prepare(L);
+  lua_pushboolean(L, call(L, self, ZP_REQUEST_TASK_ADOPT, request)->numbers[0] != 0);
+  return 1;
+}
+
+static int queue_specification(lua_State *L) {
+  remote_queue *self = check_queue(L);
+  zp_parcel request = {NUMBERS(check_number(L, 2))};
+  zp_lnet_prepare(L);
+  const zp_parcel *answer = call(L, self, ZP_REQUEST_TASK_SPECIFICATION, request);
+  if (!answer->numbers[0]) return 0;
+  lua_pushlstring(L, answer->strings[0].data, answer->strings[0].size);
+  return 1;
+}
+
+static int queue_block(lua_State *L) {
+  remote_queue *self = check_queue(L);
+  zp_parcel request = {NUMBERS(check_number(L, 2), check_number(L, 3))};
+  zp_lnet_prepare(L);
+  const zp_parcel *answer = call(L, self, ZP_REQUEST_TASK_BLOCK, request);
+  if (!answer->numbers[0]) return 0;
+  return zp_lqueue_push_block(L, answer->strings[0], answer->numbers[1], answer->numbers[2]);
+}
+
+static int queue_describe(lua_State *L) {
+  remote_queue *self = check_queue(L);
+  zp_parcel request = {NUMBERS(check_number(L, 2))};
+  zp_lnet_prepare(L);
+  const uint64_t *numbers = call(L, self, ZP_REQUEST_TASK_DESCRIBE, request)->numbers;
+  if (!numbers[0]) return 0;
+  zp_task_info info = {.total = numbers[1], .put = numbers[2], .next = numbers[3], .taken = numbers[4], .finished = numbers[5],
+                       .pending_bytes = numbers[6], .block_bytes = numbers[7], .active = (uint32_t)numbers[8],
+                       .is_produced = numbers[9] != 0};
+  return zp_lqueue_push_info(L, &info);
+}
+
+static int queue_drop(lua_State *L) {
+  remote_queue *self = check_queue(L);
+  zp_parcel request = {NUMBERS(check_number(L, 2))};
+  zp_lnet_prepare(L);
+  call(L, self, ZP_REQUEST_TASK_DROP, request);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static int queue_disband(lua_State *L) {
+  remote_queue *self = check_queue(L);
+  zp_parcel request = {NUMBERS(check_number(L, 2))};
+  zp_lnet_prepare(L);
+  call(L, self, ZP_REQUEST_TASK_DISBAND, request);
+  return 0;
+}
+
+static int queue_take(lua_State *L) {
+  remote_queue *self = check_queue(L);
+  uint64_t task = check_number(L, 2), from = check_number(L, 3);
+  luaL_checktype(L, 4, LUA_TTABLE);
+  lua_Integer offset = luaL_checkinteger(L, 5);
+  zp_lnet_prepare(L);
+  const zp_parcel *answer = call(L, self, ZP_REQUEST_TASK_TAKE, (zp_parcel){NUMBERS(task, from)});
+  if (!answer->numbers[0]) return 0;
+  zp_result result = {.from = from, .to = answer->numbers[1], .is_dead = answer->numbers[2] != 0, .attempts = (uint32_t)answer->numbers[3]};
+  return zp_lqueue_push_result(L, &result, answer->strings[0], 4, offset);
+}
+
+/* It may be done twice: when the server does not know whether it was, and finds no task, then all was taken. */
+static int queue_acknowledge(lua_State *L) {
+  remote_queue *self = check_queue(L);
+  zp_parcel request = {NUMBERS(check_number(L, 2), check_number(L, 3))};
+  const zp_parcel *answer = NULL;
+  zp_lnet_prepare(L);
+  int rc = zp_lnet_try(L, self->remote, ZP_REQUEST_TASK_ACKNOWLEDGE, &request, ZP_FOREVER, &answer);
+  bool is_second = rc == ZP_ESTALE;
+  if (is_second) rc = zp_lnet_try(L, self->remote, ZP_REQUEST_TASK_ACKNOWLEDGE, &request, ZP_FOREVER, &answer);
+  if (rc && !(is_second && rc == ZP_ENOTASK)) return zp_lua_raise(L, rc);
+  lua_pushboolean(L, rc == ZP_ENOTASK || answer->numbers[0] != 0);
+  return 1;
+}
+
+/* With zp_lnet_prepare done. The parent learns by the notepad who to mourn. */
+static void enlist(lua_State *L, remote_queue *self) {
+  call(L, self, ZP_REQUEST_WORKER_ENLIST, (zp_parcel){NUMBERS(self->pool)});
+  if (!self->pad) return;
+  atomic_store(&self->pad->item, UINT64_MAX);
+  memcpy(self->pad->client, zp_remote_client(self->remote), ZP_CLIENT_SIZE);
+  atomic_store(&self->pad->is_enlisted, true);
+}
+
+static int queue_enlist(lua_State *L) {
+  remote_queue *self = check_queue(L);
+  self->pool = check_number(L, 2);
+  zp_lnet_prepare(L);
+  enlist(L, self);
+  return 0;
+}
+
+/* Claim, after the result of what was claimed before (data NULL: there is none). */
+static int claim(lua_State *L, remote_queue *self, zp_bytes result, double seconds) {
+  zp_lnet_prepare(L);
+  zp_parcel request = {NUMBERS(result.data != NULL, zp_parcel_of_double(seconds)), ZP_STRINGS(result)};
+  const zp_parcel *answer = NULL;
+  int rc = zp_lnet_try(L, self->remote, ZP_REQUEST_WORKER_CLAIM, &request, ZP_FOREVER, &answer);
+  if (rc == ZP_ESTALE) {
+    enlist(L, self);
+    request = (zp_parcel){NUMBERS(0, 0), ZP_STRINGS({NULL, 0})};
+    rc = zp_lnet_try(L, self->remote, ZP_REQUEST_WORKER_CLAIM, &request, ZP_FOREVER, &answer);
+  }
+  if (rc) return zp_lua_raise(L, rc);
+  if (self->pad) atomic_store(&self->pad->item, UINT64_MAX);
+  const uint64_t *numbers = answer->numbers;
+  if (!numbers[0]) return 0;
+  return zp_lqueue_push_claim(L, &(zp_claim){.task = numbers[1], .from = numbers[2], .to = numbers[3], .is_suspect = numbers[4] != 0});
+}
+
+static int queue_claim(lua_State *L) { return claim(L, check_queue(L), (zp_bytes){NULL, 0}, 0); }
+
+static int queue_finish(lua_State *L) {
+  remote_queue *self = check_queue(L);
+  double seconds = luaL_checknumber(L, 5);
+  zp_buf *bytes = zp_lqueue_pack_result(L);
+  return claim(L, self, zp_buf_bytes(bytes), seconds);
+}
+
+static int queue_note(lua_State *L) {
+  remote_queue *self = check_queue(L);
+  uint64_t item = check_number(L, 2), span = check_number(L, 3);
+  if (!self->pad) return 0;
+  atomic_store_explicit(&self->pad->span, span, memory_order_relaxed);
+  atomic_store_explicit(&self->pad->item, item, memory_order_release);
+  return 0;
+}
+
+static int queue_recover(lua_State *L) {
+  remote_queue *self = check_queue(L);
+  zp_lnet_prepare(L);
+  push_number(L, call(L, self, ZP_REQUEST_TASK_RECOVER, (zp_parcel){.number_count = 0})->numbers[0]);
+  return 1;
+}
+
+static int queue_arm(lua_State *L) {
+  (void)check_queue(L);
+  return 0;
+}
+
+static int queue_wait(lua_State *L) {
+  remote_queue *self = check_queue(L);
+  double seconds = luaL_checknumber(L, 2);
+  zp_lnet_prepare(L);
+  const zp_parcel *answer = call(L, self, ZP_REQUEST_TASK_WAIT, (zp_parcel){NUMBERS(zp_parcel_of_double(seconds))});
+  lua_pushboolean(L, answer->numbers[0] != 0);
+  return 1;
+}
+
+static int queue_close(lua_State *L) {
+  remote_queue *self = luaL_checkudata(L, 1, QUEUE);
+  self->remote = NULL;
+  return 0;
+}
+
+static const luaL_Reg methods[] = {
+    {"add", queue_add},
+    {"put", queue_put},
+    {"adopt", queue_adopt},
+    {"specification", queue_specification},
+    {"block", queue_block},
+    {"describe", queue_describe},
+    {"drop", queue_drop},
+    {"disband", queue_disband},
+    {"take", queue_take},
+    {"acknowledge", queue_acknowledge},
+    {"enlist", queue_enlist},
+    {"claim", queue_claim},
+    {"finish", queue_finish},
+    {"note", queue_note},
+    {"recover", queue_recover},
+    {"arm_work", queue_arm},
+    {"arm_result", queue_arm},
+    {"wait", queue_wait},
+    {"close", queue_close},
+    {NULL, NULL},
+};
+
+static const luaL_Reg notepad_methods[] = {
+    {"read", notepad_read},
+    {NULL, NULL},
+};
+
+static const luaL_Reg functions[] = {
+    {"remote_queue", core_remote_queue},
+    {"notepad", core_notepad},
+    {NULL, NULL},
+};
+
+void zp_lrqueue_open(lua_State *L) {
+  luaL_setfuncs(L, functions, 0);
+  zp_lclass_new(L, QUEUE, methods, queue_close);
+  zp_lclass_new(L, NOTEPAD, notepad_methods, notepad_gc);
+}

@@ -1,0 +1,203 @@
+#include "net/crew.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "sys/thread.h"
+
+enum { MEMBERS_MAX = 4000, IDLE_MAX = 8 };
+
+typedef struct zp_member {
+  struct zp_crew *crew;
+  zp_thread *thread;
+  pthread_cond_t has_news;
+  zp_job *job;      /* under the crew's lock; NULL: nothing to do */
+  bool is_dismissed; /* likewise */
+  struct zp_member *next;
+} zp_member;
+
+struct zp_crew {
+  const char *directory;
+  zp_runner *runner;
+  int wake;
+  pthread_mutex_t lock; /* of jobs, dismissals, and of what is finished */
+  zp_job *finished;
+  /* The rest is the service's alone. */
+  zp_member *idle;    /* threads without a job */
+  zp_member *leaving; /* dismissed, and to be waited for */
+  size_t idle_count, count;
+};
+
+int zp_crew_open(const char *directory, zp_runner *runner, int wake, zp_crew **out) {
+  zp_crew *crew = *out = calloc(1, sizeof *crew);
+  if (!crew) return zp_fail(ZP_ENOMEM, "out of memory: cannot serve");
+  crew->directory = directory;
+  crew->runner = runner;
+  crew->wake = wake;
+  pthread_mutex_init(&crew->lock, NULL);
+  return 0;
+}
+
+/* ---- in a thread of the crew ---- */
+
+static void do_job(zp_executor **executor, zp_crew *crew, zp_job *job) {
+  zp_parcel parcel;
+  zp_buf pairs = ZP_BUF_INIT;
+  job->rc = *executor ? 0 : zp_executor_open(crew->directory, crew->runner, executor);
+  if (!job->rc) job->rc = zp_request_read(job->type, zp_buf_bytes(&job->body), &parcel, &pairs);
+  if (!job->rc) job->rc = zp_execute(*executor, job->seat, job->type, &parcel, true, &job->answer);
+  if (job->rc && job->rc != ZP_EINTR) {
+    zp_answer_fail(&job->answer, job->rc, NULL);
+    job->rc = 0;
+  }
+  zp_buf_free(&pairs);
+}
+
+/* The next job; NULL once dismissed. */
+static zp_job *await_job(zp_member *self) {
+  zp_crew *crew = self->crew;
+  pthread_mutex_lock(&crew->lock);
+  while (!self->job && !self->is_dismissed) pthread_cond_wait(&self->has_news, &crew->lock);
+  zp_job *job = self->job;
+  pthread_mutex_unlock(&crew->lock);
+  return job;
+}
+
+static void hand_in(zp_member *self, zp_job *job) {
+  static const uint64_t one = 1;
+  zp_crew *crew = self->crew;
+  pthread_mutex_lock(&crew->lock);
+  self->job = NULL;
+  job->next = crew->finished;
+  crew->finished = job;
+  pthread_mutex_unlock(&crew->lock);
+  while (write(crew->wake, &one, sizeof one) < 0 && errno == EINTR) {} /* a full eventfd says all that it has to */
+}
+
+static int member_main(void *context, zp_buf *message) {
+  (void)message;
+  zp_member *self = context;
+  zp_executor *executor = NULL;
+  zp_job *job;
+  while ((job = await_job(self))) {
+    do_job(&executor, self->crew, job);
+    hand_in(self, job);
+  }
+  zp_executor_close(&executor);
+  return EXIT_SUCCESS;
+}
+
+/* ---- in the thread of the service ---- */
+
+static void free_member(zp_member *member) {
+  zp_thread_close(&member->thread);
+  pthread_cond_destroy(&member->has_news);
+  free(member);
+}
+
+/* Free those that have left. */
+static void reap(zp_crew *crew) {
+  for (zp_member **link = &crew->leaving; *link;) {
+    zp_member *member = *link;
+    if (!zp_thread_ended(member->thread, NULL)) {
+      link = &member->next;
+      continue;
+    }
+    zp_thread_wait(member->thread, ZP_FOREVER);
+    *link = member->next;
+    crew->count--;
+    free_member(member);
+  }
+}
+
+static void dismiss(zp_crew *crew, zp_member *member) {
+  pthread_mutex_lock(&crew->lock);
+  member->is_dismissed = true;
+  pthread_cond_signal(&member->has_news);
+  pthread_mutex_unlock(&crew->lock);
+  member->next = crew->leaving;
+  crew->leaving = member;
+}
+
+static int add_member(zp_crew *crew, zp_member **out) {
+  reap(crew);
+  if (crew->count >= MEMBERS_MAX) return zp_fail(ZP_ESYS, "%d clients are waiting for this server already", (int)MEMBERS_MAX);
+  zp_member *member = calloc(1, sizeof *member);
+  if (!member) return zp_fail(ZP_ENOMEM, "out of memory: cannot serve");
+  member->crew = crew;
+  pthread_cond_init(&member->has_news, NULL);
+  int rc = zp_thread_start(member_main, member, &member->thread);
+  if (rc) {
+    free_member(member);
+    return rc;
+  }
+  crew->count++;
+  *out = member;
+  return 0;
+}
+
+int zp_crew_start(zp_crew *crew, zp_job *job) {
+  zp_member *member = crew->idle;
+  if (member) {
+    crew->idle = member->next;
+    crew->idle_count--;
+  } else {
+    int rc = add_member(crew, &member);
+    if (rc) return rc;
+  }
+  job->member = member;
+  pthread_mutex_lock(&crew->lock);
+  member->job = job;
+  pthread_cond_signal(&member->has_news);
+  pthread_mutex_unlock(&crew->lock);
+  return 0;
+}
+
+zp_job *zp_crew_take(zp_crew *crew) {
+  pthread_mutex_lock(&crew->lock);
+  zp_job *job = crew->finished;
+  if (job) crew->finished = job->next;
+  pthread_mutex_unlock(&crew->lock);
+  if (!job) return NULL;
+  zp_member *member = job->member;
+  job->member = NULL;
+  if (member->is_dismissed || crew->idle_count >= IDLE_MAX) {
+    dismiss(crew, member);
+  } else {
+    member->next = crew->idle;
+    crew->idle = member;
+    crew->idle_count++;
+  }
+  return job;
+}
+
+void zp_crew_cancel(zp_crew *crew, zp_job *job) {
+  zp_member *member = job->member;
+  pthread_mutex_lock(&crew->lock);
+  member->is_dismissed = true; /* it has been told to stop, so it cannot wait for anything again */
+  pthread_mutex_unlock(&crew->lock);
+  zp_thread_stop(member->thread, false);
+}
+
+void zp_crew_close(zp_crew **handle) {
+  zp_crew *crew = *handle;
+  if (!crew) return;
+  *handle = NULL;
+  while (crew->idle) {
+    zp_member *member = crew->idle;
+    crew->idle = member->next;
+    dismiss(crew, member);
+  }
+  for (zp_member *member = crew->leaving; member; member = crew->leaving) {
+    while (zp_thread_wait(member->thread, ZP_FOREVER) == ZP_EINTR) continue;
+    crew->leaving = member->next;
+    free_member(member);
+  }
+  pthread_mutex_destroy(&crew->lock);
+  free(crew);
+}

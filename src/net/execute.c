@@ -1,0 +1,277 @@
+#include "net/execute.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "net/observe.h"
+#include "sys/table.h"
+
+enum { STORES = 16, NAME_SIZE = 256 };
+
+struct zp_executor {
+  char *directory;
+  zp_runner *runner;
+  zp_store *stores[STORES]; /* the one that was used last is first */
+  zp_vm *vm;                /* NULL until a predicate comes */
+  zp_buf changes;
+};
+
+int zp_executor_open(const char *directory, zp_runner *runner, zp_executor **out) {
+  zp_executor *self = calloc(1, sizeof *self);
+  if (self) self->directory = strdup(directory);
+  *out = self;
+  if (!self || !self->directory) {
+    zp_executor_close(out);
+    return zp_fail(ZP_ENOMEM, "out of memory: cannot serve");
+  }
+  self->runner = runner;
+  return 0;
+}
+
+void zp_executor_close(zp_executor **handle) {
+  zp_executor *self = *handle;
+  if (!self) return;
+  *handle = NULL;
+  for (int i = 0; i < STORES; i++) zp_store_close(&self->stores[i]);
+  if (self->vm) zp_vm_close(&self->vm);
+  zp_buf_free(&self->changes);
+  free(self->directory);
+  free(self);
+}
+
+/* The handle for a namespace. */
+static int find_store(zp_executor *self, zp_bytes space, zp_store **store) {
+  char name[NAME_SIZE];
+  memcpy(name, space.data, space.size); /* which the request's shape bounds */
+  name[space.size] = '\0';
+  int i = 0;
+  while (i < STORES - 1 && self->stores[i] && strcmp(zp_store_namespace(self->stores[i]), name) != 0) i++;
+  zp_store *found = self->stores[i];
+  if (found && strcmp(zp_store_namespace(found), name) != 0) zp_store_close(&found);
+  if (!found) {
+    self->stores[i] = NULL;
+    int rc = zp_store_open(self->directory, name, &found);
+    if (rc) return rc;
+  }
+  memmove(self->stores + 1, self->stores, (size_t)i * sizeof *self->stores);
+  self->stores[0] = *store = found;
+  return 0;
+}
+
+static int done(zp_answer *answer, zp_parcel parcel) { return zp_answer_done(answer, &parcel); }
+
+/* ---- about the server ---- */
+
+static int hello(zp_executor *self, zp_answer *answer) {
+  char boot[64] = "";
+  struct stat directory = {.st_ino = 0}, pids = {.st_ino = 0};
+  int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+  ssize_t n = fd < 0 ? 0 : read(fd, boot, sizeof boot);
+  if (fd >= 0) close(fd);
+  if (stat(self->directory, &directory) < 0) return zp_fail(ZP_ENOSTORE, "the state of the server is gone");
+  (void)stat("/proc/self/ns/pid", &pids); /* without it nobody is on this machine */
+  zp_parcel parcel = {ZP_NUMBERS((uint64_t)getpid(), geteuid(), directory.st_dev, directory.st_ino, pids.st_dev, pids.st_ino),
+                      .string_count = 2};
+  parcel.strings[0] = (zp_bytes){self->directory, strlen(self->directory)};
+  parcel.strings[1] = (zp_bytes){boot, n > 0 ? (size_t)n : 0};
+  return zp_answer_done(answer, &parcel);
+}
+
+static int processes(zp_executor *self, zp_answer *answer) {
+  zp_table *table;
+  zp_buf rows = ZP_BUF_INIT;
+  int rc = zp_table_open(self->directory, &table);
+  if (rc) return rc;
+  rc = zp_table_list(table, &rows);
+  if (!rc) rc = done(answer, (zp_parcel){.string_count = 1, .strings = {zp_buf_bytes(&rows)}});
+  zp_table_close(&table);
+  zp_buf_free(&rows);
+  return rc;
+}
+
+/* ---- reading ---- */
+
+static int get(zp_store *store, const zp_parcel *request, zp_answer *answer) {
+  zp_bytes value = {NULL, 0};
+  int rc = zp_store_get(store, request->strings[1], &value);
+  return rc < 0 ? rc : done(answer, (zp_parcel){ZP_NUMBERS((uint64_t)rc), .string_count = 1, .strings = {value}});
+}
+
+static int count(zp_store *store, zp_answer *answer) {
+  uint64_t number;
+  int rc = zp_store_count(store, &number);
+  return rc ? rc : done(answer, (zp_parcel){ZP_NUMBERS(number)});
+}
+
+static int range(zp_store *store, zp_answer *answer) {
+  uint64_t oldest, newest;
+  int rc = zp_store_range(store, &oldest, &newest);
+  return rc ? rc : done(answer, (zp_parcel){ZP_NUMBERS(oldest, newest, zp_store_read_revision(store))});
+}
+
+static int all(zp_store *store, zp_answer *answer) {
+  zp_buf pairs = ZP_BUF_INIT;
+  uint64_t number;
+  int rc = zp_observe_pairs(store, &pairs, &number);
+  if (!rc) rc = zp_answer_begin(answer, &(zp_parcel){ZP_NUMBERS(zp_store_read_revision(store))}, number);
+  if (!rc) rc = zp_buf_append(&answer->body, pairs.data, pairs.size);
+  zp_buf_free(&pairs);
+  return rc;
+}
+
+static int read_request(zp_store *store, int type, const zp_parcel *request, zp_answer *answer) {
+  bool is_past = type == ZP_REQUEST_ALL && request->numbers[0];
+  int rc = is_past ? zp_store_read_begin_at(store, request->numbers[1]) : zp_store_read_begin(store);
+  if (rc) return rc;
+  switch (type) {
+    case ZP_REQUEST_GET: rc = get(store, request, answer); break;
+    case ZP_REQUEST_COUNT: rc = count(store, answer); break;
+    case ZP_REQUEST_RANGE: rc = range(store, answer); break;
+    default: rc = all(store, answer);
+  }
+  zp_store_read_end(store);
+  return rc;
+}
+
+/* ---- writing: under the lock ---- */
+
+static int commit(zp_store *store, const zp_change *changes, size_t number, uint64_t *revision) {
+  return zp_store_commit(store, changes, number, revision, NULL);
+}
+
+/* Every key goes, then the pairs come; of two changes of one key the later counts. */
+static int replace(zp_executor *self, zp_store *store, const zp_parcel *request, uint64_t *revision) {
+  zp_buf keys = ZP_BUF_INIT;
+  zp_bytes key, value;
+  zp_buf_clear(&self->changes, 1 << 16);
+  int rc = zp_store_read_begin(store), failed = 0;
+  if (rc) return rc;
+  for (rc = zp_store_first(store, &key, &value); rc == 1 && !failed; rc = zp_store_next(store, &key, &value)) {
+    zp_change gone = {{(void *)keys.size, key.size}, {NULL, 0}}; /* an offset, while the buffer may move */
+    failed = zp_buf_append(&keys, key.data, key.size);
+    if (!failed) failed = zp_buf_append(&self->changes, &gone, sizeof gone);
+  }
+  if (failed) rc = failed;
+  size_t number = self->changes.size / sizeof(zp_change);
+  for (size_t i = 0; i < number; i++) {
+    zp_change *gone = (zp_change *)self->changes.data + i;
+    gone->key.data = keys.data + (size_t)gone->key.data;
+  }
+  if (!rc) rc = zp_buf_append(&self->changes, request->pairs, request->pair_count * sizeof(zp_change));
+  if (!rc) rc = commit(store, (const zp_change *)self->changes.data, number + request->pair_count, revision);
+  zp_store_read_end(store);
+  zp_buf_free(&keys);
+  return rc;
+}
+
+/* What these find is copied into the answer before the commit, which ends the read. It does not fail once it has happened: the answer
+   has its place already. */
+static int setdefault(zp_store *store, const zp_parcel *request, zp_answer *answer) {
+  zp_bytes value;
+  uint64_t revision = 0;
+  int rc = zp_store_read_begin(store);
+  if (rc) return rc;
+  rc = zp_store_get(store, request->strings[1], &value);
+  if (rc == 1) {
+    rc = done(answer, (zp_parcel){ZP_NUMBERS(1, 0), .string_count = 1, .strings = {value}});
+  } else if (rc == 0) {
+    zp_change change = {request->strings[1], request->strings[2]};
+    rc = commit(store, &change, 1, &revision);
+    if (!rc) rc = done(answer, (zp_parcel){ZP_NUMBERS(0, revision), .string_count = 1});
+  }
+  zp_store_read_end(store);
+  return rc;
+}
+
+static int pop(zp_store *store, const zp_parcel *request, bool is_last, zp_answer *answer) {
+  unsigned char copy[ZP_KEY_MAX];
+  zp_bytes key = is_last ? (zp_bytes){NULL, 0} : request->strings[1], value = {NULL, 0};
+  int rc = zp_store_read_begin(store);
+  if (rc) return rc;
+  rc = is_last ? zp_store_last(store, &key, &value) : zp_store_get(store, key, &value);
+  bool found = rc == 1;
+  zp_parcel parcel = {ZP_NUMBERS(found, found ? zp_store_read_revision(store) + 1 : 0), .string_count = is_last ? 2 : 1};
+  parcel.strings[0] = is_last ? key : value;
+  parcel.strings[1] = value;
+  if (rc >= 0) rc = zp_answer_done(answer, &parcel);
+  if (is_last && found) {
+    memcpy(copy, key.data, key.size);
+    key.data = copy;
+  }
+  if (!rc && found) rc = commit(store, &(zp_change){key, {NULL, 0}}, 1, NULL);
+  zp_store_read_end(store);
+  return rc;
+}
+
+static int write_request(zp_executor *self, zp_store *store, int type, const zp_parcel *request, zp_answer *answer) {
+  uint64_t revision = 0;
+  int rc;
+  switch (type) {
+    case ZP_REQUEST_SETDEFAULT: return setdefault(store, request, answer);
+    case ZP_REQUEST_POP: return pop(store, request, false, answer);
+    case ZP_REQUEST_POPITEM: return pop(store, request, true, answer);
+    case ZP_REQUEST_REPLACE: rc = replace(self, store, request, &revision); break;
+    default: rc = commit(store, request->pairs, request->pair_count, &revision);
+  }
+  return rc ? rc : done(answer, (zp_parcel){ZP_NUMBERS(revision)});
+}
+
+static int write_locked(zp_executor *self, zp_store *store, int type, const zp_parcel *request, bool may_wait, zp_answer *answer) {
+  int rc = may_wait ? zp_store_lock(store) : zp_store_try_lock(store);
+  if (rc) return rc;
+  if (!may_wait && zp_store_is_synced(store)) rc = ZP_EBUSY; /* for the disk */
+  if (!rc) {
+    zp_store_set_author(store, request->numbers[0]);
+    rc = write_request(self, store, type, request, answer);
+  }
+  zp_store_unlock(store);
+  return rc;
+}
+
+/* ---- all of them ---- */
+
+static bool takes_time(int type) {
+  switch (type) {
+    case ZP_REQUEST_ALL:
+    case ZP_REQUEST_REPLACE:
+    case ZP_REQUEST_ATOMIC:
+    case ZP_REQUEST_WATCH:
+    case ZP_REQUEST_PROCESSES: return true;
+    default: return type >= ZP_REQUEST_TASK_ADD && !zp_seat_only_reads(type);
+  }
+}
+
+static int execute(zp_executor *self, zp_seat *seat, int type, const zp_parcel *request, bool may_wait, zp_answer *answer) {
+  zp_store *store = NULL;
+  if (type == ZP_REQUEST_HELLO) return hello(self, answer);
+  if (type == ZP_REQUEST_PING)
+    return done(answer, (zp_parcel){ZP_NUMBERS((uint64_t)getpid()), .string_count = 1, .strings = {request->strings[0]}});
+  if (type == ZP_REQUEST_PROCESSES) return processes(self, answer);
+  if (type >= ZP_REQUEST_TASK_ADD) return zp_seat_execute(seat, self->directory, type, request, answer);
+  int rc = find_store(self, request->strings[0], &store);
+  if (rc) return rc;
+  switch (type) {
+    case ZP_REQUEST_GET:
+    case ZP_REQUEST_COUNT:
+    case ZP_REQUEST_RANGE:
+    case ZP_REQUEST_ALL: return read_request(store, type, request, answer);
+    case ZP_REQUEST_ATOMIC: return zp_runner_run(self->runner, request, answer);
+    case ZP_REQUEST_WATCH:
+      zp_store_set_author(store, request->numbers[0]);
+      return zp_observe(store, &self->vm, request, answer);
+    default: return write_locked(self, store, type, request, may_wait, answer);
+  }
+}
+
+int zp_execute(zp_executor *self, zp_seat *seat, int type, const zp_parcel *request, bool may_wait, zp_answer *answer) {
+  if (!may_wait && takes_time(type)) return ZP_EBUSY;
+  int rc = execute(self, seat, type, request, may_wait, answer);
+  if (rc == ZP_EINTR || rc == ZP_EBUSY) return rc;
+  if (rc) zp_answer_fail(answer, rc, NULL);
+  return 0;
+}

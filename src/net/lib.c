@@ -1,0 +1,62 @@
+#include "net/lib.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+#include "base/err.h"
+
+const struct zp_zmq_library *_Atomic zp_zmq_loaded;
+const struct zp_sodium_library *_Atomic zp_sodium_loaded;
+
+typedef struct entry {
+  const char *name;
+  size_t offset;
+} entry;
+
+#define X(name) {"zmq_" #name, offsetof(struct zp_zmq_library, name)},
+static const entry zmq_entries[] = {ZP_ZMQ_FUNCTIONS(X) {NULL, 0}};
+#undef X
+#define X(name) {#name, offsetof(struct zp_sodium_library, name)},
+static const entry sodium_entries[] = {ZP_SODIUM_FUNCTIONS(X) {NULL, 0}};
+#undef X
+
+/* Fill in the functions of the first of the files that is there. */
+static int load(const char *const *files, const entry *entries, void *library, const char *what) {
+  if (!library) return zp_fail(ZP_ENOMEM, "out of memory: cannot load %s", what);
+  void *handle = NULL;
+  for (; *files && !handle; files++) handle = dlopen(*files, RTLD_NOW | RTLD_LOCAL);
+  if (!handle) return zp_fail(ZP_ESYS, "%s, which the network needs, cannot be loaded: %s", what, dlerror());
+  for (; entries->name; entries++) {
+    void *function = dlsym(handle, entries->name);
+    if (!function) return zp_fail(ZP_ESYS, "%s has no %s: it is another version than the one that zproc was built with", what, entries->name);
+    *(void **)((char *)library + entries->offset) = function;
+  }
+  return 0;
+}
+
+/* No lock, which a forked child might find held by a thread that it has not got: of several who load at once, the first one's table
+   counts. */
+int zp_lib_load_zmq(void) {
+  static const char *const files[] = {"libzmq.so.5", "libzmq.so", NULL};
+  if (zp_zmq) return 0;
+  struct zp_zmq_library *library = calloc(1, sizeof *library);
+  const struct zp_zmq_library *none = NULL;
+  int rc = load(files, zmq_entries, library, "libzmq");
+  if (rc || !atomic_compare_exchange_strong(&zp_zmq_loaded, &none, library)) free(library);
+  return rc;
+}
+
+int zp_lib_load_sodium(void) {
+  static const char *const files[] = {"libsodium.so.23", "libsodium.so.26", "libsodium.so", NULL};
+  if (zp_sodium) return 0;
+  struct zp_sodium_library *library = calloc(1, sizeof *library);
+  const struct zp_sodium_library *none = NULL;
+  int rc = load(files, sodium_entries, library, "libsodium");
+  if (!rc && library->sodium_init() < 0) rc = zp_fail(ZP_ESYS, "libsodium cannot be used here");
+  if (rc || !atomic_compare_exchange_strong(&zp_sodium_loaded, &none, library)) free(library);
+  return rc;
+}
+
+int zp_lib_fail(const char *what) { return zp_fail(ZP_ESYS, "%s: %s", what, zp_zmq->strerror(errno)); }

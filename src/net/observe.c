@@ -1,0 +1,125 @@
+#include "net/observe.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "sys/interrupt.h"
+#include "sys/thread.h"
+#include "watch/condition.h"
+#include "watch/watch.h"
+
+/* What one watcher holds. */
+typedef struct observer {
+  zp_store *store;
+  const zp_parcel *request;
+  zp_watch_cursor cursor;
+  zp_condition condition;
+  zp_predicate *predicate;
+  zp_watch *watch;
+} observer;
+
+int zp_observe_pairs(zp_store *store, zp_buf *out, uint64_t *count) {
+  zp_bytes key, value;
+  *count = 0;
+  int rc = zp_store_first(store, &key, &value);
+  while (rc == 1) {
+    ++*count;
+    rc = zp_parcel_write_pair(key, &value, out);
+    if (rc == 0) rc = zp_store_next(store, &key, &value);
+  }
+  return rc;
+}
+
+static int set_condition(observer *self, zp_vm **vm) {
+  const zp_parcel *request = self->request;
+  zp_condition *condition = &self->condition;
+  condition->kind = (zp_condition_kind)request->numbers[1];
+  if (condition->kind == ZP_WHEN_PREDICATE) {
+    int rc = *vm ? 0 : zp_vm_open(NULL, vm);
+    if (!rc) rc = zp_predicate_load(*vm, request->strings[2], &self->predicate);
+    condition->predicate = self->predicate;
+    return rc == ZP_EDECODE ? ZP_EENCODE : rc;
+  }
+  condition->key = request->strings[2];
+  for (size_t i = 0; i < request->pair_count; i++) condition->values[condition->value_count++] = request->pairs[i].key;
+  return 0;
+}
+
+/* The pairs of a revision, appended to `out`. */
+static int collect(observer *self, uint64_t revision, zp_buf *out, uint64_t *count) {
+  int rc = zp_store_read_begin_at(self->store, revision);
+  if (rc) return rc;
+  rc = zp_observe_pairs(self->store, out, count);
+  zp_store_read_end(self->store);
+  return rc;
+}
+
+static int is_identical(observer *self, uint64_t revision, bool *identical) {
+  zp_log_record record;
+  int rc = zp_store_read_begin(self->store);
+  if (rc) return rc;
+  rc = zp_store_log(self->store, revision, &record);
+  *identical = rc == 1 && record.key_count == 0;
+  zp_store_read_end(self->store);
+  return rc < 0 ? rc : 0;
+}
+
+/* The answer with what matched; revision 0: nothing did in time. */
+static int tell(observer *self, uint64_t revision, zp_answer *answer) {
+  uint64_t before = 0, after = 0;
+  bool identical = false;
+  zp_buf pairs = ZP_BUF_INIT;
+  int rc = 0;
+  if (revision && self->request->numbers[1] == ZP_WATCH_UPDATE) {
+    rc = collect(self, revision - 1, &pairs, &before);
+    if (!rc) rc = is_identical(self, revision, &identical);
+  }
+  if (revision && !rc) rc = collect(self, revision, &pairs, &after);
+  zp_parcel parcel = {ZP_NUMBERS(revision, identical, before), .string_count = 1, .strings = {{&self->cursor, sizeof self->cursor}}};
+  if (!rc) rc = zp_answer_begin(answer, &parcel, before + after);
+  if (!rc) rc = zp_buf_append(&answer->body, pairs.data, pairs.size);
+  zp_buf_free(&pairs);
+  return rc;
+}
+
+static int observe(observer *self, double deadline, zp_vm **vm, zp_answer *answer) {
+  const zp_parcel *request = self->request;
+  uint64_t kind = request->numbers[1], flags = request->numbers[3], revision = 0;
+  bool is_condition = kind <= ZP_WHEN_PREDICATE;
+  memcpy(&self->cursor, request->strings[1].data, sizeof self->cursor);
+  int rc = is_condition ? set_condition(self, vm) : 0;
+  if (!rc && (flags & ZP_WATCH_LIVE)) rc = zp_watch_go_live(self->store, &self->cursor);
+  zp_watch_options options = {
+      .test = is_condition ? zp_condition_test : NULL,
+      .context = &self->condition,
+      .condition = request->numbers[2],
+      .exclude = flags & ZP_WATCH_EXCLUDE,
+      .duplicates = flags & ZP_WATCH_DUPLICATES,
+      .own_known = flags & ZP_WATCH_OWN_KNOWN,
+  };
+  if (!rc) rc = zp_watch_open(self->store, &self->cursor, &options, &self->watch);
+  for (size_t i = 0; i < request->pair_count && kind == ZP_WATCH_CHANGE && !rc; i++)
+    rc = zp_watch_add_key(self->watch, request->pairs[i].key);
+  if (rc) return rc;
+  do {
+    zp_interrupt_arm();
+    rc = zp_thread_is_to_stop() ? ZP_EINTR : zp_watch_next(self->watch, deadline, &self->cursor, &revision);
+  } while (rc == ZP_EINTR && !zp_thread_is_to_stop());
+  zp_interrupt_disarm();
+  if (rc && rc != ZP_ETIMEOUT) return rc;
+  return tell(self, rc ? 0 : revision, answer);
+}
+
+int zp_observe(zp_store *store, zp_vm **vm, const zp_parcel *request, zp_answer *answer) {
+  double deadline = zp_clock_now() + zp_parcel_to_double(request->numbers[4]); /* infinity is ZP_FOREVER */
+  observer self = {.store = store, .request = request};
+  int rc = observe(&self, deadline, vm, answer);
+  if (rc == ZP_EPREDICATE || rc == ZP_EBUDGET) {
+    zp_answer_fail(answer, rc, self.predicate ? zp_predicate_traceback(self.predicate) : NULL);
+    rc = 0;
+  }
+  zp_watch_close(&self.watch);
+  zp_predicate_close(&self.predicate);
+  return rc;
+}

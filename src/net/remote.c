@@ -1,0 +1,472 @@
+#include "net/remote.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "net/lib.h"
+#include "sys/inet.h"
+#include "sys/interrupt.h"
+#include "sys/sock.h"
+
+static const double PROBE_FIRST = 0.25, PROBE_LAST = 5; /* seconds between questions after a request */
+static const double CONNECT_SECONDS = 10;               /* for the first look whether somebody is there */
+enum {
+  REFUSALS_MAX = 3, /* handshakes that the other end breaks off without a word */
+  KEEP = 1 << 16    /* bytes of buffers */
+};
+
+struct zp_remote {
+  char *endpoint;
+  bool has_keys;
+  zp_keys keys;
+  pid_t process; /* whose connection it is */
+  void *context, *socket, *monitor; /* NULL: not connected */
+  unsigned char client[ZP_CLIENT_SIZE];
+  uint64_t sequence, incarnation;
+  bool is_greeted;   /* the server has answered on this connection */
+  bool is_under_way; /* there is a request; it was sent if is_greeted */
+  int type;
+  uint64_t sent_to;  /* the incarnation that the request was sent to first */
+  zp_buf request;    /* head and parcel of the request */
+  zp_buf greeting;   /* the same of a HELLO */
+  zp_buf message;    /* what was received last */
+  zp_buf pairs;
+  zp_buf traceback;
+  double heard, probe_at, probe_wait;
+  int refusals;
+  zp_remote_server server;
+  char directory[4096];
+};
+
+/* ---- the connection ---- */
+
+int zp_remote_open(const char *endpoint, const zp_keys *keys, zp_remote **out) {
+  *out = NULL;
+  int rc = zp_lib_load_zmq();
+  if (rc) return rc;
+  zp_remote *self = calloc(1, sizeof *self);
+  if (self) self->endpoint = strdup(endpoint);
+  if (!self || !self->endpoint) {
+    free(self);
+    return zp_fail(ZP_ENOMEM, "out of memory: cannot connect to a server");
+  }
+  if (keys) self->keys = *keys;
+  self->has_keys = keys != NULL;
+  self->server.directory = self->directory;
+  *out = self;
+  return 0;
+}
+
+/* A child leaves alone what it has inherited: it has not got the threads that belong to it. */
+static void forget_if_inherited(zp_remote *self) {
+  if (self->process == getpid()) return;
+  self->context = self->socket = self->monitor = NULL;
+  self->is_greeted = self->is_under_way = false;
+  self->sequence = 0;
+  self->process = getpid();
+  while (getrandom(self->client, sizeof self->client, 0) != (ssize_t)sizeof self->client) {}
+  self->client[0] |= 1; /* ZeroMQ has names that begin with a zero for itself */
+}
+
+static void disconnect(zp_remote *self) {
+  if (self->monitor) zp_zmq->close(self->monitor);
+  if (self->socket) zp_zmq->close(self->socket);
+  if (self->context) zp_zmq->ctx_term(self->context);
+  self->context = self->socket = self->monitor = NULL;
+  self->is_greeted = self->is_under_way = false;
+}
+
+void zp_remote_close(zp_remote **handle) {
+  zp_remote *self = *handle;
+  if (!self) return;
+  *handle = NULL;
+  forget_if_inherited(self);
+  disconnect(self);
+  zp_buf_free(&self->request);
+  zp_buf_free(&self->greeting);
+  zp_buf_free(&self->message);
+  zp_buf_free(&self->pairs);
+  zp_buf_free(&self->traceback);
+  free(self->endpoint);
+  free(self);
+}
+
+/* Whether anybody listens there: ZeroMQ would go on trying for ever and say nothing. */
+static int look(const zp_remote *self, double deadline) {
+  int fd, rc;
+  double latest = zp_clock_now() + CONNECT_SECONDS;
+  double until = deadline < latest ? deadline : latest;
+  if (strncmp(self->endpoint, "ipc://", 6) == 0) rc = zp_sock_connect(self->endpoint + 6, until, &fd);
+  else rc = zp_inet_connect(self->endpoint + strlen("tcp://"), until, &fd);
+  if (!rc) close(fd);
+  if (rc == ZP_ETIMEOUT && until < deadline) rc = zp_fail(ZP_ENOSTORE, "nobody answers at %s", self->endpoint);
+  return rc;
+}
+
+static int set_int(void *socket, int option, int value) { return zp_zmq->setsockopt(socket, option, &value, sizeof value); }
+
+static int set_options(zp_remote *self) {
+  int failed = set_int(self->socket, ZMQ_LINGER, 0) | set_int(self->socket, ZMQ_IPV6, 1) |
+               set_int(self->socket, ZMQ_HEARTBEAT_IVL, ZP_HEARTBEAT_MILLISECONDS) |
+               set_int(self->socket, ZMQ_HEARTBEAT_TIMEOUT, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
+               set_int(self->socket, ZMQ_HEARTBEAT_TTL, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
+               set_int(self->socket, ZMQ_RECONNECT_IVL, 50) | set_int(self->socket, ZMQ_RECONNECT_IVL_MAX, 1000) |
+               zp_zmq->setsockopt(self->socket, ZMQ_ROUTING_ID, self->client, sizeof self->client);
+  if (!failed && self->has_keys)
+    failed = zp_zmq->setsockopt(self->socket, ZMQ_CURVE_SERVERKEY, self->keys.server_public, ZP_KEY_BYTES) |
+             zp_zmq->setsockopt(self->socket, ZMQ_CURVE_PUBLICKEY, self->keys.client_public, ZP_KEY_BYTES) |
+             zp_zmq->setsockopt(self->socket, ZMQ_CURVE_SECRETKEY, self->keys.client_secret, ZP_KEY_BYTES);
+  return failed ? zp_lib_fail("cannot set up a connection") : 0;
+}
+
+static int watch_handshakes(zp_remote *self) {
+  static const char address[] = "inproc://handshakes";
+  int events = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+               ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+  self->monitor = zp_zmq->socket(self->context, ZMQ_PAIR);
+  if (!self->monitor || set_int(self->monitor, ZMQ_LINGER, 0) < 0 || zp_zmq->socket_monitor(self->socket, address, events) < 0 ||
+      zp_zmq->connect(self->monitor, address) < 0)
+    return zp_lib_fail("cannot set up a connection");
+  return 0;
+}
+
+static int make_sockets(zp_remote *self) {
+  self->context = zp_zmq->ctx_new();
+  if (!self->context) return zp_lib_fail("cannot set up a connection");
+  self->socket = zp_zmq->socket(self->context, ZMQ_DEALER);
+  if (!self->socket) return zp_lib_fail("cannot set up a connection");
+  int rc = set_options(self);
+  if (!rc) rc = watch_handshakes(self);
+  if (!rc && zp_zmq->connect(self->socket, self->endpoint) < 0) rc = zp_lib_fail("cannot connect");
+  return rc;
+}
+
+/* ---- sending ---- */
+
+/* Frames of at most ZP_WIRE_FRAME_MAX. A message that does not go out now is asked after later. */
+static int send_bytes(zp_remote *self, const zp_buf *bytes) {
+  for (size_t sent = 0; sent < bytes->size;) {
+    size_t size = bytes->size - sent;
+    bool more = size > ZP_WIRE_FRAME_MAX;
+    if (more) size = ZP_WIRE_FRAME_MAX;
+    if (zp_zmq->send(self->socket, bytes->data + sent, size, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)) < 0) {
+      if (errno == EINTR) continue;
+      return errno == EAGAIN ? 0 : zp_lib_fail("cannot send to the server");
+    }
+    sent += size;
+  }
+  return 0;
+}
+
+static int compose(zp_remote *self, uint64_t sequence, int type, const zp_parcel *parcel, zp_buf *out) {
+  zp_wire_head head = {.magic = ZP_WIRE_MAGIC, .version = ZP_WIRE_VERSION, .type = (uint16_t)type, .sequence = sequence,
+                       .incarnation = self->incarnation};
+  memcpy(head.client, self->client, sizeof head.client);
+  zp_buf_clear(out, KEEP);
+  int rc = zp_buf_append(out, &head, sizeof head);
+  if (!rc) rc = zp_parcel_write(parcel, out);
+  if (!rc && out->size > ZP_WIRE_MESSAGE_MAX)
+    rc = zp_fail(ZP_EVALUE, "a request to a server elsewhere has at most %zu MB", ZP_WIRE_MESSAGE_MAX >> 20);
+  return rc;
+}
+
+static void set_probe(zp_remote *self, double wait) {
+  self->probe_wait = wait;
+  self->probe_at = zp_clock_now() + wait;
+}
+
+static int send_request(zp_remote *self) {
+  /* The incarnation is known only now if the server was greeted after the request was composed. */
+  zp_wire_head head;
+  memcpy(&head, self->request.data, sizeof head);
+  head.incarnation = self->sent_to = self->incarnation;
+  memcpy(self->request.data, &head, sizeof head);
+  set_probe(self, PROBE_FIRST);
+  return send_bytes(self, &self->request);
+}
+
+static void send_number(zp_remote *self, int type, uint64_t number) {
+  zp_parcel parcel = {.number_count = 1, .numbers = {number}};
+  zp_remote_tell(self, type, &parcel);
+}
+
+void zp_remote_tell(zp_remote *self, int type, const zp_parcel *request) {
+  forget_if_inherited(self);
+  if (!self->socket || !self->is_greeted) return;
+  zp_buf bytes = ZP_BUF_INIT;
+  if (compose(self, 0, type, request, &bytes) == 0) (void)send_bytes(self, &bytes);
+  zp_buf_free(&bytes);
+}
+
+static int connect_and_greet(zp_remote *self, double deadline) {
+  int rc = look(self, deadline);
+  if (!rc) rc = make_sockets(self);
+  self->refusals = 0;
+  self->heard = zp_clock_now();
+  if (!rc) rc = compose(self, ++self->sequence, ZP_REQUEST_HELLO, &(zp_parcel){.number_count = 0}, &self->greeting);
+  if (!rc) rc = send_bytes(self, &self->greeting);
+  set_probe(self, PROBE_FIRST);
+  if (rc) disconnect(self);
+  return rc;
+}
+
+int zp_remote_begin(zp_remote *self, int type, const zp_parcel *request, double deadline) {
+  forget_if_inherited(self);
+  zp_remote_abandon(self);
+  int rc = self->socket ? 0 : connect_and_greet(self, deadline);
+  if (!rc) rc = compose(self, self->sequence + 1, type, request, &self->request);
+  if (rc) return rc;
+  self->sequence++;
+  self->type = type;
+  self->is_under_way = true;
+  self->traceback.size = 0;
+  self->heard = zp_clock_now();
+  return self->is_greeted ? send_request(self) : 0;
+}
+
+void zp_remote_abandon(zp_remote *self) {
+  forget_if_inherited(self);
+  if (!self->is_under_way) return;
+  self->is_under_way = false;
+  send_number(self, ZP_REQUEST_CANCEL, self->sequence);
+}
+
+/* ---- receiving ---- */
+
+/* One frame, appended to the message: 1, or 0 if there is none. */
+static int receive_frame(zp_remote *self, bool *more) {
+  zmq_msg_t frame;
+  int n;
+  zp_zmq->msg_init(&frame);
+  do n = zp_zmq->msg_recv(&frame, self->socket, ZMQ_DONTWAIT);
+  while (n < 0 && errno == EINTR);
+  int rc = n >= 0 ? 1 : errno == EAGAIN ? 0 : zp_lib_fail("cannot hear the server");
+  if (rc == 1) {
+    *more = zp_zmq->msg_more(&frame);
+    int failed = zp_buf_append(&self->message, zp_zmq->msg_data(&frame), zp_zmq->msg_size(&frame));
+    if (failed) rc = failed;
+  }
+  zp_zmq->msg_close(&frame);
+  return rc;
+}
+
+/* One whole message, if there is one: 1, 0, or an error. Its frames come together. */
+static int receive(zp_remote *self) {
+  bool more = true;
+  int rc = 1;
+  zp_buf_clear(&self->message, KEEP);
+  while (more && rc == 1) rc = receive_frame(self, &more);
+  return rc;
+}
+
+static int fail_lost(const zp_remote *self) {
+  return zp_fail(ZP_ENOSTORE, "nothing has been heard of the server at %s for %d seconds%s", self->endpoint, (int)ZP_REMOTE_PATIENCE,
+                 zp_request_changes(self->type) ? "; what was asked for last may have happened, or not" : "");
+}
+
+static int fail_stale(const zp_remote *self) {
+  return zp_fail(ZP_ESTALE, "the server at %s was started again, or was out of reach for too long; what was asked for may have happened, or not",
+                 self->endpoint);
+}
+
+/* Whether a server that said this is on this machine and lets us use what it uses. */
+static bool is_here(const zp_parcel *hello, const char *directory) {
+  char boot[64] = "";
+  struct stat there, pids;
+  int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+  ssize_t n = fd < 0 ? 0 : read(fd, boot, sizeof boot);
+  if (fd >= 0) close(fd);
+  if (n <= 0 || hello->strings[1].size != (size_t)n || memcmp(hello->strings[1].data, boot, (size_t)n) != 0) return false;
+  if (hello->numbers[1] != geteuid() || stat(directory, &there) < 0 || stat("/proc/self/ns/pid", &pids) < 0) return false;
+  return there.st_dev == hello->numbers[2] && there.st_ino == hello->numbers[3] && pids.st_dev == hello->numbers[4] &&
+         pids.st_ino == hello->numbers[5] && access(directory, W_OK) == 0;
+}
+
+static int take_greeting(zp_remote *self, const zp_parcel *hello) {
+  if (hello->number_count != 6 || hello->string_count != 2 || hello->strings[0].size >= sizeof self->directory)
+    return zp_fail(ZP_ESYS, "what listens at %s is no server of zproc", self->endpoint);
+  memcpy(self->directory, hello->strings[0].data, hello->strings[0].size);
+  self->directory[hello->strings[0].size] = '\0';
+  self->server.pid = (pid_t)hello->numbers[0];
+  self->server.is_here = is_here(hello, self->directory);
+  self->is_greeted = true;
+  return self->is_under_way ? send_request(self) : 0;
+}
+
+static int take_failure(zp_remote *self, const zp_parcel *answer) {
+  if (answer->number_count != 1 || answer->string_count != 2) return zp_fail(ZP_ESYS, "the server gave an answer without words");
+  int code = answer->numbers[0] > 0 && answer->numbers[0] < 100 ? -(int)answer->numbers[0] : ZP_ESYS;
+  zp_bytes detail = answer->strings[0], traceback = answer->strings[1];
+  self->traceback.size = 0;
+  if (traceback.size > 0) {
+    if (zp_buf_append(&self->traceback, traceback.data, traceback.size) || zp_buf_append_byte(&self->traceback, 0)) self->traceback.size = 0;
+  }
+  int size = detail.size < ZP_DETAIL_MAX ? (int)detail.size : ZP_DETAIL_MAX;
+  return zp_fail(code, "%.*s", size, (const char *)detail.data);
+}
+
+enum { WAIT_ON = 1 }; /* of the functions below: the answer is yet to come */
+
+/* The other end does not know of the request, or of the greeting. */
+static int send_again(zp_remote *self, uint64_t incarnation, bool is_forgotten) {
+  if (!self->is_greeted) {
+    set_probe(self, PROBE_FIRST);
+    int rc = send_bytes(self, &self->greeting);
+    return rc ? rc : WAIT_ON;
+  }
+  bool may_be_done = zp_request_changes(self->type) && (is_forgotten || incarnation != self->sent_to);
+  self->incarnation = incarnation;
+  if (may_be_done) return fail_stale(self);
+  int rc = send_request(self);
+  return rc ? rc : WAIT_ON;
+}
+
+/* What was received: 0 if it is the answer, WAIT_ON, or what has failed. */
+static int take_message(zp_remote *self, zp_parcel *answer) {
+  zp_wire_head head;
+  zp_bytes body;
+  int rc = zp_wire_read_head(zp_buf_bytes(&self->message), &head, &body);
+  if (rc) return zp_fail(ZP_ESYS, "what listens at %s is no server of zproc", self->endpoint);
+  if (head.type == ZP_ANSWER_REFUSED) {
+    if (zp_parcel_read(body, answer, &self->pairs) || answer->string_count != 1) answer->strings[0] = (zp_bytes){"it gives no reason", 18};
+    return zp_fail(ZP_ESYS, "the server at %s refused: %.*s", self->endpoint, (int)answer->strings[0].size,
+                   (const char *)answer->strings[0].data);
+  }
+  self->heard = zp_clock_now();
+  bool is_greeting = !self->is_greeted;
+  uint64_t expected = is_greeting && self->is_under_way ? self->sequence - 1 : self->sequence;
+  if (head.type == ZP_ANSWER_NOTICE || head.sequence != expected) return WAIT_ON;
+  if (head.type == ZP_ANSWER_RUNNING) return WAIT_ON;
+  if (head.type == ZP_ANSWER_NOT_SEEN || head.type == ZP_ANSWER_FORGOTTEN)
+    return send_again(self, head.incarnation, head.type == ZP_ANSWER_FORGOTTEN);
+  rc = zp_parcel_read(body, answer, &self->pairs);
+  if (rc) return zp_fail(ZP_ESYS, "the server at %s gave an answer that is none", self->endpoint);
+  self->incarnation = head.incarnation;
+  if (head.type == ZP_ANSWER_FAILED) return take_failure(self, answer);
+  if (!is_greeting) return 0;
+  rc = take_greeting(self, answer);
+  return rc ? rc : WAIT_ON;
+}
+
+static int take_messages(zp_remote *self, zp_parcel *answer) {
+  for (;;) {
+    int rc = receive(self);
+    if (rc < 0) return rc;
+    if (rc == 0) return WAIT_ON;
+    rc = take_message(self, answer);
+    if (rc != WAIT_ON) return rc;
+  }
+}
+
+/* ---- handshakes ---- */
+
+static int fail_auth(const zp_remote *self) {
+  return zp_fail(ZP_EAUTH, "the server at %s refused the connection: %s", self->endpoint,
+                 self->has_keys ? "the secret key is not its own, or it has none" : "it has a secret key, and none was given, or it is no server of zproc");
+}
+
+static int take_handshakes(zp_remote *self) {
+  for (;;) {
+    unsigned char event[6];
+    zmq_msg_t frame;
+    int n = zp_zmq->recv(self->monitor, event, sizeof event, ZMQ_DONTWAIT);
+    if (n < 0) return errno == EINTR ? take_handshakes(self) : WAIT_ON;
+    zp_zmq->msg_init(&frame); /* the address */
+    zp_zmq->msg_recv(&frame, self->monitor, 0);
+    zp_zmq->msg_close(&frame);
+    uint16_t kind;
+    memcpy(&kind, event, sizeof kind);
+    if (kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) self->refusals = 0;
+    else if (kind != ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL || ++self->refusals >= REFUSALS_MAX) return fail_auth(self);
+  }
+}
+
+/* ---- waiting ---- */
+
+static int descriptor_of(void *socket) {
+  int fd = -1;
+  size_t size = sizeof fd;
+  zp_zmq->getsockopt(socket, ZMQ_FD, &fd, &size);
+  return fd;
+}
+
+/* Sleep until there is something to look at. What ZeroMQ had to tell was taken before, so its descriptors show what comes from here on.
+   A signal between the look and the sleep ends the sleep: it is let in only there. */
+static int sleep_until(zp_remote *self, double instant) {
+  struct pollfd ready[] = {{.fd = descriptor_of(self->socket), .events = POLLIN}, {.fd = descriptor_of(self->monitor), .events = POLLIN}};
+  double left = instant - zp_clock_now();
+  if (left <= 0) return 0;
+  struct timespec timeout = {.tv_sec = left < 1e9 ? (time_t)left : 1000000000};
+  if (left < 1e9) timeout.tv_nsec = (long)((left - (double)timeout.tv_sec) * 1e9);
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int rc = 0;
+  if (zp_interrupt_is_due()) rc = ZP_EINTR;
+  else if (ppoll(ready, 2, &timeout, &before) < 0 && errno == EINTR && zp_interrupt_is_due()) rc = ZP_EINTR;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return rc;
+}
+
+static void ask_after(zp_remote *self) {
+  uint64_t sequence = self->is_greeted ? self->sequence : self->sequence - 1;
+  zp_parcel parcel = {.number_count = 1, .numbers = {sequence}};
+  zp_buf bytes = ZP_BUF_INIT;
+  if (compose(self, sequence, ZP_REQUEST_PROBE, &parcel, &bytes) == 0) (void)send_bytes(self, &bytes);
+  zp_buf_free(&bytes);
+  set_probe(self, self->probe_wait * 2 < PROBE_LAST ? self->probe_wait * 2 : PROBE_LAST);
+}
+
+int zp_remote_await(zp_remote *self, double deadline, zp_parcel *answer) {
+  forget_if_inherited(self);
+  if (!self->is_under_way) return zp_fail(ZP_ENOSTORE, "there is no connection to %s", self->endpoint);
+  for (;;) {
+    int rc = take_messages(self, answer);
+    if (rc == WAIT_ON) rc = take_handshakes(self);
+    double now = zp_clock_now();
+    if (rc == WAIT_ON && now - self->heard > ZP_REMOTE_PATIENCE) rc = fail_lost(self);
+    if (rc != WAIT_ON) {
+      self->is_under_way = false;
+      if (rc == ZP_EAUTH || rc == ZP_ENOSTORE) disconnect(self); /* the next request begins anew */
+      return rc;
+    }
+    if (now >= deadline) return ZP_ETIMEOUT;
+    if (now >= self->probe_at) ask_after(self);
+    double until = self->probe_at < deadline ? self->probe_at : deadline;
+    double lost_at = self->heard + ZP_REMOTE_PATIENCE + 0.001;
+    rc = sleep_until(self, until < lost_at ? until : lost_at);
+    if (rc) return rc;
+  }
+}
+
+static void swap(zp_buf *a, zp_buf *b) {
+  zp_buf other = *a;
+  *a = *b;
+  *b = other;
+}
+
+void zp_remote_give_answer(zp_remote *self, zp_buf *message, zp_buf *pairs) {
+  swap(&self->message, message);
+  swap(&self->pairs, pairs);
+}
+
+const char *zp_remote_traceback(const zp_remote *self) {
+  return self->traceback.size > 0 ? (const char *)self->traceback.data : "";
+}
+
+const unsigned char *zp_remote_client(zp_remote *self) {
+  forget_if_inherited(self);
+  return self->client;
+}
+
+const zp_remote_server *zp_remote_server_of(const zp_remote *self) { return &self->server; }

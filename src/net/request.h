@@ -1,0 +1,93 @@
+/*
+ * request -- what clients on other machines can ask a server for: the types of messages, and what is in each.
+ *
+ * A client has at most one request at a time under way, and numbers them. So the server can tell a request that comes again from a new
+ * one, and each is applied once:
+ *   - The server remembers, for each client, the number of the last request, and the answer to it (of requests that change nothing only
+ *     if it is small). Whoever gets no answer asks what has become of its request (PROBE): it gets the answer again, or
+ *     hears that it is being worked on, or was never seen; in which case it sends it again.
+ *   - What a server knows about its clients ends with it, or when they have been unreachable for long. A request that changes
+ *     something, and whose server has forgotten the client, or was followed by another incarnation, may have been applied: the client
+ *     reports that.
+ *
+ * The table below is the whole grammar; N are the numbers of a parcel, S its strings, P its pairs. Seconds are the bits of a double.
+ */
+#ifndef ZP_NET_REQUEST_H
+#define ZP_NET_REQUEST_H
+
+#include "net/wire.h"
+
+typedef enum zp_request_type {
+  /*                            asks                                                answers */
+  ZP_REQUEST_HELLO = 1,      /*                                                     N pid uid device inode(of the directory) device inode(of the
+                                                                                    namespace of pids), S directory, boot */
+  ZP_REQUEST_PING,           /* S payload                                           N pid, S payload */
+  ZP_REQUEST_PROBE,          /* N sequence                                          see below */
+  ZP_REQUEST_CANCEL,         /* N sequence                                          nothing at all */
+  ZP_REQUEST_PROCESSES,      /*                                                     S zp_process[] */
+  ZP_REQUEST_GET,            /* S namespace key                                     N found, S value */
+  ZP_REQUEST_COUNT,          /* S namespace                                         N count */
+  ZP_REQUEST_RANGE,          /* S namespace                                         N oldest newest revision */
+  ZP_REQUEST_ALL,            /* N is-past revision, S namespace                     N revision, P key value */
+  ZP_REQUEST_COMMIT,         /* N author, S namespace, P key [value]                N revision */
+  ZP_REQUEST_REPLACE,        /* N author, S namespace, P key [value]                N revision */
+  ZP_REQUEST_SETDEFAULT,     /* N author, S namespace key value                     N had revision, S value */
+  ZP_REQUEST_POP,            /* N author, S namespace key                           N had revision, S value */
+  ZP_REQUEST_POPITEM,        /* N author, S namespace                               N had revision, S key value */
+  ZP_REQUEST_ATOMIC,         /* N author cursor, S namespace call                   N cursor, S outcome */
+  ZP_REQUEST_WATCH,          /* N author kind condition flags seconds,
+                                S namespace cursor subject, P key, or value         N revision(0: the time is up) identical before,
+                                                                                    S cursor, P key value */
+  ZP_REQUEST_TASK_ADD,       /* N pool total workers attempts is-private chunk,
+                                S specification                                     N task */
+  ZP_REQUEST_TASK_PUT,       /* N task items is-last, S items                       */
+  ZP_REQUEST_TASK_ADOPT,     /* N task pool                                         N found */
+  ZP_REQUEST_TASK_SPECIFICATION, /* N task                                          N found, S specification */
+  ZP_REQUEST_TASK_BLOCK,     /* N task item                                         N found first items, S items */
+  ZP_REQUEST_TASK_DESCRIBE,  /* N task                                              N found, the numbers of zp_task_info */
+  ZP_REQUEST_TASK_DROP,      /* N task                                              */
+  ZP_REQUEST_TASK_DISBAND,   /* N pool                                              */
+  ZP_REQUEST_TASK_TAKE,      /* N task from; arms for it                            N found to is-dead attempts, S result */
+  ZP_REQUEST_TASK_ACKNOWLEDGE, /* N task position                                   N is-complete */
+  ZP_REQUEST_WORKER_ENLIST,  /* N pool                                              */
+  ZP_REQUEST_WORKER_CLAIM,   /* N has-result seconds, S result; arms for work       N found task from to is-suspect */
+  ZP_REQUEST_WORKER_NOTE,    /* N item span                                         nothing at all */
+  ZP_REQUEST_WORKER_DIED,    /* N item span, S client                               */
+  ZP_REQUEST_TASK_RECOVER,   /*                                                     N count */
+  ZP_REQUEST_TASK_WAIT,      /* N seconds                                           N happened */
+  ZP_REQUEST_END
+} zp_request_type;
+
+typedef enum zp_answer_type {
+  ZP_ANSWER_DONE = 0x100, /* as above */
+  ZP_ANSWER_FAILED,       /* N -code, S detail traceback */
+  ZP_ANSWER_RUNNING,      /* to a PROBE: it is being worked on */
+  ZP_ANSWER_NOT_SEEN,     /* to a PROBE: there was no such request, or one that changes nothing, and whose answer is not kept */
+  ZP_ANSWER_FORGOTTEN,    /* to a PROBE: the server does not know the client, at least not any more */
+  ZP_ANSWER_REFUSED,      /* S sentence: of another version, say */
+  ZP_ANSWER_NOTICE        /* to nothing: the server wants to know whether there is anybody */
+} zp_answer_type;
+
+/* Each end looks so often whether the other one is alive, and takes it for dead after so long. */
+enum { ZP_HEARTBEAT_MILLISECONDS = 1000, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS = 5000 };
+
+/* Flags of WATCH. */
+enum {
+  ZP_WATCH_LIVE = 1,
+  ZP_WATCH_EXCLUDE = 2,
+  ZP_WATCH_DUPLICATES = 4,
+  ZP_WATCH_OWN_KNOWN = 8,
+};
+
+/* Kinds of WATCH beyond those of watch/condition.h. */
+enum { ZP_WATCH_CHANGE = 100, ZP_WATCH_UPDATE };
+
+/* Of a request: */
+bool zp_request_changes(int type); /* whether it must not be applied twice */
+bool zp_request_is_mute(int type); /* whether it has no answer */
+
+/* Read the parcel of a request and see that it has what the type needs: strings that are keys, names or values have a fitting size, too.
+   ZP_EDECODE, or ZP_EUSAGE for a type that there is not. */
+int zp_request_read(int type, zp_bytes body, zp_parcel *parcel, zp_buf *pairs);
+
+#endif

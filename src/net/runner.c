@@ -1,0 +1,240 @@
+#include "net/runner.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "sys/thread.h"
+
+enum { LOOK_MILLISECONDS = 50 /* between looks whether this thread is to stop */ };
+
+struct zp_runner {
+  char *directory;
+  pthread_mutex_t turn; /* of all below */
+  pid_t pid;            /* 0: there is none */
+  int fd;
+};
+
+/* ---- whole messages over a stream: their size, and the bytes ---- */
+
+static int wait_ready(int fd, short events) {
+  struct pollfd ready = {.fd = fd, .events = events};
+  while (poll(&ready, 1, LOOK_MILLISECONDS) <= 0)
+    if (zp_thread_is_to_stop()) return ZP_EINTR;
+  return 0;
+}
+
+static int fail_gone(void) { return zp_fail(ZP_ESYS, "the other end is gone"); }
+
+/* A part of a message: 0, ZP_EINTR, or ZP_ESYS if the other end is gone. */
+static int transfer(int fd, void *data, size_t size, bool out) {
+  char *at = data;
+  while (size > 0) {
+    ssize_t n = out ? send(fd, at, size, MSG_NOSIGNAL | MSG_DONTWAIT) : recv(fd, at, size, MSG_DONTWAIT);
+    if (n > 0) {
+      at += n;
+      size -= (size_t)n;
+    } else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+      int rc = wait_ready(fd, out ? POLLOUT : POLLIN);
+      if (rc) return rc;
+    } else if (n == 0 || errno != EINTR) {
+      return fail_gone();
+    }
+  }
+  return 0;
+}
+
+static int send_parcel(int fd, const zp_parcel *parcel) {
+  zp_buf bytes = ZP_BUF_INIT;
+  int rc = zp_parcel_write(parcel, &bytes);
+  uint64_t size = bytes.size;
+  if (!rc) rc = transfer(fd, &size, sizeof size, true);
+  if (!rc) rc = transfer(fd, bytes.data, bytes.size, true);
+  zp_buf_free(&bytes);
+  return rc;
+}
+
+static int receive_parcel(int fd, zp_buf *bytes, zp_parcel *parcel) {
+  uint64_t size;
+  zp_buf pairs = ZP_BUF_INIT;
+  int rc = transfer(fd, &size, sizeof size, false);
+  zp_buf_clear(bytes, 1 << 16);
+  if (!rc) rc = zp_buf_reserve(bytes, (size_t)size);
+  if (!rc) rc = transfer(fd, bytes->data, (size_t)size, false);
+  bytes->size = rc ? 0 : (size_t)size;
+  if (!rc) rc = zp_parcel_read(zp_buf_bytes(bytes), parcel, &pairs);
+  zp_buf_free(&pairs);
+  return rc;
+}
+
+/* ---- the server's end ---- */
+
+int zp_runner_open(const char *directory, zp_runner **out) {
+  zp_runner *self = calloc(1, sizeof *self);
+  *out = self;
+  if (self) self->directory = strdup(directory);
+  if (!self || !self->directory) {
+    free(self);
+    *out = NULL;
+    return zp_fail(ZP_ENOMEM, "out of memory: cannot serve");
+  }
+  self->fd = -1;
+  pthread_mutex_init(&self->turn, NULL);
+  return 0;
+}
+
+/* Execute the runner, with the socket as its third descriptor. */
+static int spawn(zp_runner *self, int theirs) {
+  posix_spawn_file_actions_t actions;
+  posix_spawnattr_t attributes;
+  sigset_t none, defaults;
+  sigemptyset(&none);
+  sigfillset(&defaults);
+  char *const arguments[] = {"zproc", "--run-atomics", self->directory, NULL};
+  int number = posix_spawn_file_actions_init(&actions);
+  if (number) goto out;
+  number = posix_spawnattr_init(&attributes);
+  if (!number) {
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigdefault(&attributes, &defaults);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
+    number = posix_spawn_file_actions_adddup2(&actions, theirs, ZP_RUNNER_SOCKET);
+    if (!number) number = posix_spawn_file_actions_addclosefrom_np(&actions, ZP_RUNNER_SOCKET + 1);
+    if (!number) number = posix_spawn(&self->pid, "/proc/self/exe", &actions, &attributes, arguments, environ);
+    posix_spawnattr_destroy(&attributes);
+  }
+  posix_spawn_file_actions_destroy(&actions);
+out:
+  if (!number) return 0;
+  self->pid = 0;
+  errno = number;
+  return zp_fail_errno("cannot start the process that runs atomic functions");
+}
+
+static int start(zp_runner *self) {
+  int pair[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+    return zp_fail_errno("cannot start the process that runs atomic functions");
+  /* dup2 to the number that it has already would leave it to be closed by exec. */
+  int theirs = fcntl(pair[1], F_DUPFD_CLOEXEC, ZP_RUNNER_SOCKET + 1);
+  close(pair[1]);
+  int rc = theirs < 0 ? zp_fail_errno("cannot start the process that runs atomic functions") : spawn(self, theirs);
+  if (theirs >= 0) close(theirs);
+  if (rc) close(pair[0]);
+  else self->fd = pair[0];
+  return rc;
+}
+
+static void forget(zp_runner *self) {
+  close(self->fd);
+  self->pid = 0;
+  self->fd = -1;
+}
+
+/* Kill the process, if there is one. */
+static void end(zp_runner *self) {
+  if (!self->pid) return;
+  kill(self->pid, SIGKILL);
+  while (waitpid(self->pid, NULL, 0) < 0 && errno == EINTR) {}
+  forget(self);
+}
+
+void zp_runner_close(zp_runner **handle) {
+  zp_runner *self = *handle;
+  if (!self) return;
+  *handle = NULL;
+  end(self);
+  pthread_mutex_destroy(&self->turn);
+  free(self->directory);
+  free(self);
+}
+
+static int await_turn(zp_runner *self) {
+  for (;;) {
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += LOOK_MILLISECONDS * 1000000L;
+    if (until.tv_nsec >= 1000000000) {
+      until.tv_nsec -= 1000000000;
+      until.tv_sec++;
+    }
+    if (pthread_mutex_timedlock(&self->turn, &until) == 0) return 0;
+    if (zp_thread_is_to_stop()) return ZP_EINTR;
+  }
+}
+
+/* The process died within a function. The end of the socket comes before that of the process, so how it ended shows a moment later. */
+static int fail_died(zp_runner *self) {
+  int status = 0;
+  pid_t ended = 0;
+  for (int i = 0; i < LOOK_MILLISECONDS && ended == 0; i++) {
+    ended = waitpid(self->pid, &status, WNOHANG);
+    if (ended == 0) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+  }
+  if (ended > 0) forget(self);
+  else end(self);
+  if (ended > 0 && WIFSIGNALED(status))
+    return zp_fail(ZP_ESYS, "the process that ran the atomic function was killed by signal %d; nothing has changed", WTERMSIG(status));
+  if (ended > 0)
+    return zp_fail(ZP_ESYS, "the process that ran the atomic function has ended with status %d; nothing has changed", WEXITSTATUS(status));
+  return zp_fail(ZP_ESYS, "the process that ran the atomic function has closed its connection; nothing has changed");
+}
+
+int zp_runner_run(zp_runner *self, const zp_parcel *request, zp_answer *answer) {
+  zp_buf bytes = ZP_BUF_INIT;
+  zp_parcel reply;
+  int rc = await_turn(self);
+  if (rc) return rc;
+  struct pollfd gone = {.fd = self->fd, .events = POLLRDHUP};
+  if (self->pid && poll(&gone, 1, 0) > 0) end(self); /* killed while it had nothing to do */
+  if (!self->pid) rc = start(self);
+  if (!rc) rc = send_parcel(self->fd, request);
+  if (!rc) rc = receive_parcel(self->fd, &bytes, &reply);
+  if (!rc) rc = zp_answer_done(answer, &reply);
+  else if (rc == ZP_EINTR) end(self);
+  else if (self->pid) rc = fail_died(self);
+  pthread_mutex_unlock(&self->turn);
+  zp_buf_free(&bytes);
+  return rc;
+}
+
+/* ---- the runner's end ---- */
+
+int zp_runner_receive(int fd, zp_buf *bytes, zp_parcel *request) {
+  int rc = receive_parcel(fd, bytes, request);
+  return rc == ZP_ESYS ? 0 : rc ? rc : 1;
+}
+
+int zp_runner_reply(int fd, const zp_parcel *reply) { return send_parcel(fd, reply); }
+
+static void *await_end(void *context) {
+  struct pollfd server = {.fd = (int)(intptr_t)context, .events = POLLRDHUP};
+  while (poll(&server, 1, -1) < 0 && errno == EINTR) {}
+  _exit(EXIT_FAILURE); /* in the middle of whatever it is: as if it had been killed */
+}
+
+int zp_runner_follow(int fd) {
+  pthread_t thread;
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int number = pthread_create(&thread, NULL, await_end, (void *)(intptr_t)fd);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (number) {
+    errno = number;
+    return zp_fail_errno("cannot start a thread");
+  }
+  pthread_detach(thread);
+  return 0;
+}

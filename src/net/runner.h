@@ -1,0 +1,36 @@
+/*
+ * runner -- the process in which a server runs the atomic functions of clients on other machines.
+ *
+ * A function of a user may run for ever, take all memory, or crash; so it does not run in the server. The runner is this very program,
+ * executed anew with a socket to the server, at the first atomic function. It runs one after the other, as the lock of writers would
+ * have it anyway. If it dies, nothing has changed, the client is told, and the next function gets another runner.
+ *
+ * It ends with the server: a thread of it does nothing but wait for the other end of the socket to be closed.
+ *
+ * Threads: functions may be called by several at once. Errors: 0 or ZP_E* with detail. Never raises.
+ */
+#ifndef ZP_NET_RUNNER_H
+#define ZP_NET_RUNNER_H
+
+#include "net/answer.h"
+
+typedef struct zp_runner zp_runner;
+
+int zp_runner_open(const char *directory, zp_runner **runner);
+void zp_runner_close(zp_runner **runner); /* ends the process; nulls, may be called twice */
+
+/* Carry out an ATOMIC (request.h), when it is its turn. ZP_EINTR if this thread is to stop: a function that runs is killed. */
+int zp_runner_run(zp_runner *runner, const zp_parcel *request, zp_answer *answer);
+
+/* ---- the other end ---- */
+
+enum { ZP_RUNNER_SOCKET = 3 };
+
+/* Receive the next request: 1, or 0 if the server is gone. `bytes` holds what the parcel points to. */
+int zp_runner_receive(int fd, zp_buf *bytes, zp_parcel *request);
+int zp_runner_reply(int fd, const zp_parcel *reply);
+
+/* From now on this process ends when the server does. */
+int zp_runner_follow(int fd);
+
+#endif

@@ -1,0 +1,548 @@
+#include "net/service.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "net/keys.h"
+#include "net/lib.h"
+#include "net/sessions.h"
+#include "sys/inet.h"
+#include "sys/thread.h"
+
+enum {
+  HANDSHAKE_MILLISECONDS = 5000,
+  TICK_MILLISECONDS = 250,  /* between looks at the clock and at the descriptors */
+  PORTION = 256,            /* messages that are taken before others have their turn */
+  DESCRIPTORS_SPARE = 128,  /* that are kept for other things than connections */
+  KEEP = 1 << 16            /* bytes of buffers */
+};
+static const double NOTICE_SECONDS = 1, IDLE_NOTICE_SECONDS = 30, GRACE_SECONDS = 5;
+
+typedef struct door {
+  int fd; /* the caller's */
+  char endpoint[ZP_INET_NAME_SIZE + 8];
+  bool is_open;
+} door;
+
+struct zp_service {
+  char *directory;
+  zp_thread *thread;
+  int stop; /* eventfds: to end; a job is finished */
+  int wake;
+  void *context, *router, *zap;
+  bool has_keys;
+  zp_keys keys;
+  door doors[ZP_SERVICE_LISTENERS_MAX];
+  size_t door_count;
+  bool is_shut;
+  uint64_t incarnation;
+  zp_sessions sessions;
+  zp_runner *runner;
+  zp_crew *crew;
+  zp_executor *executor;
+  zp_buf message; /* what was received last, if it came in several frames */
+  zp_buf pairs;
+  zp_buf out;
+  zp_answer answer;
+  double tick_at;
+};
+
+/* ---- sending ---- */
+
+/* To a peer of ZeroMQ: 0, or an errno. What cannot go out now is not kept: the client will ask for it again. */
+static int send_to(zp_service *self, const unsigned char *route, size_t route_size, const zp_buf *bytes) {
+  int rc;
+  do rc = zp_zmq->send(self->router, route, route_size, ZMQ_SNDMORE | ZMQ_DONTWAIT);
+  while (rc < 0 && errno == EINTR);
+  if (rc < 0) return errno;
+  for (size_t sent = 0; sent < bytes->size;) {
+    size_t size = bytes->size - sent;
+    bool more = size > ZP_WIRE_FRAME_MAX;
+    if (more) size = ZP_WIRE_FRAME_MAX;
+    if (zp_zmq->send(self->router, bytes->data + sent, size, more ? ZMQ_SNDMORE | ZMQ_DONTWAIT : ZMQ_DONTWAIT) >= 0) sent += size;
+    else if (errno != EINTR) return errno;
+  }
+  return 0;
+}
+
+static int send_answer(zp_service *self, zp_session *session, uint64_t sequence, const zp_answer *answer) {
+  zp_wire_head head = {.magic = ZP_WIRE_MAGIC, .version = ZP_WIRE_VERSION, .type = (uint16_t)answer->type, .sequence = sequence,
+                       .incarnation = self->incarnation};
+  memcpy(head.client, session->client, sizeof head.client);
+  zp_buf_clear(&self->out, KEEP);
+  if (zp_buf_append(&self->out, &head, sizeof head) || zp_buf_append(&self->out, answer->body.data, answer->body.size)) return ENOMEM;
+  return send_to(self, session->route, session->route_size, &self->out);
+}
+
+static int send_plain(zp_service *self, zp_session *session, uint64_t sequence, zp_answer_type type) {
+  zp_answer answer = {.type = type};
+  return send_answer(self, session, sequence, &answer);
+}
+
+/* ---- requests ---- */
+
+/* The answer to the last request of the session; it is kept if the request must not be repeated. */
+static void finish(zp_service *self, zp_session *session, zp_answer *answer) {
+  session->is_done = true;
+  session->has_answer = zp_request_changes(session->last_type);
+  send_answer(self, session, session->last, answer);
+  if (!session->has_answer) return;
+  session->answer.type = answer->type;
+  zp_buf_clear(&session->answer.body, KEEP);
+  if (zp_buf_append(&session->answer.body, answer->body.data, answer->body.size)) {
+    zp_answer_fail(&session->answer, ZP_ENOMEM, NULL);
+  }
+}
+
+static void start_job(zp_service *self, zp_session *session, zp_bytes body) {
+  zp_job *job = &session->job;
+  job->type = session->last_type;
+  job->seat = &session->seat;
+  job->context = session;
+  zp_buf_clear(&job->body, KEEP);
+  int rc = zp_buf_append(&job->body, body.data, body.size);
+  if (!rc) rc = zp_crew_start(self->crew, job);
+  if (!rc) {
+    session->is_running = true;
+    return;
+  }
+  zp_answer_fail(&self->answer, rc, NULL);
+  finish(self, session, &self->answer);
+}
+
+/* A worker has died, as the one who has started it says. */
+static int take_death(zp_service *self, const zp_parcel *parcel) {
+  zp_session *worker = zp_sessions_find(&self->sessions, parcel->strings[0].data);
+  if (worker && worker->seat.is_worker && !worker->is_leaving) {
+    zp_seat_note(&worker->seat, parcel->numbers[0], parcel->numbers[1]);
+    worker->is_leaving = worker->has_died = true;
+    if (worker->is_running) zp_crew_cancel(self->crew, &worker->job);
+  }
+  return zp_answer_done(&self->answer, &(zp_parcel){.number_count = 0});
+}
+
+static void begin(zp_service *self, zp_session *session, const zp_wire_head *head, zp_bytes body) {
+  zp_parcel parcel;
+  session->last = head->sequence;
+  session->last_type = head->type;
+  session->is_done = session->has_answer = false;
+  int rc = zp_request_read(head->type, body, &parcel, &self->pairs);
+  if (rc) {
+    zp_answer_fail(&self->answer, rc, NULL);
+  } else if (head->type == ZP_REQUEST_WORKER_DIED) {
+    rc = take_death(self, &parcel);
+    if (rc) zp_answer_fail(&self->answer, rc, NULL);
+  } else {
+    rc = zp_execute(self->executor, &session->seat, head->type, &parcel, false, &self->answer);
+    if (rc == ZP_EBUSY) {
+      start_job(self, session, body);
+      return;
+    }
+    if (rc) zp_answer_fail(&self->answer, rc, NULL);
+  }
+  finish(self, session, &self->answer);
+}
+
+/* A new request, or one that came before. */
+static void take_request(zp_service *self, zp_session *session, const zp_wire_head *head, zp_bytes body) {
+  if (head->sequence < session->last || head->sequence == 0) return; /* overtaken */
+  if (head->sequence == session->last) {
+    if (!session->is_done) return; /* it is being worked on */
+    if (session->has_answer) send_answer(self, session, session->last, &session->answer);
+    else if (!zp_request_changes(head->type)) begin(self, session, head, body);
+    return;
+  }
+  if (!session->is_running) {
+    begin(self, session, head, body);
+    return;
+  }
+  /* The client has given up what runs. */
+  zp_crew_cancel(self->crew, &session->job);
+  zp_buf_clear(&session->parked, KEEP);
+  if (zp_buf_append(&session->parked, head, sizeof *head) || zp_buf_append(&session->parked, body.data, body.size)) session->parked.size = 0;
+}
+
+static void take_probe(zp_service *self, zp_session *session, uint64_t sequence) {
+  bool is_parked = session->parked.size > 0;
+  if (is_parked || (sequence == session->last && !session->is_done)) send_plain(self, session, sequence, ZP_ANSWER_RUNNING);
+  else if (sequence == session->last && session->has_answer) send_answer(self, session, sequence, &session->answer);
+  else if (sequence >= session->last) send_plain(self, session, sequence, ZP_ANSWER_NOT_SEEN);
+}
+
+/* Requests about requests, and such as have no answer. False: it is none of them. */
+static bool take_special(zp_service *self, zp_session *session, const zp_wire_head *head, zp_bytes body, bool is_new) {
+  zp_parcel parcel;
+  if (head->type != ZP_REQUEST_PROBE && !zp_request_is_mute(head->type)) return false;
+  if (zp_request_read(head->type, body, &parcel, &self->pairs)) return true;
+  uint64_t number = parcel.numbers[0];
+  if (head->type == ZP_REQUEST_WORKER_NOTE) zp_seat_note(&session->seat, number, parcel.numbers[1]);
+  else if (head->type == ZP_REQUEST_PROBE && is_new) send_plain(self, session, number, ZP_ANSWER_FORGOTTEN);
+  else if (head->type == ZP_REQUEST_PROBE) take_probe(self, session, number);
+  else if (session->is_running && session->last == number) zp_crew_cancel(self->crew, &session->job);
+  return true;
+}
+
+static void refuse(zp_service *self, const unsigned char *route, size_t route_size, const zp_wire_head *head, const char *words) {
+  zp_session nobody = {.route_size = route_size};
+  memcpy(nobody.client, head->client, sizeof nobody.client);
+  memcpy(nobody.route, route, route_size);
+  zp_answer_refuse(&self->answer, words);
+  send_answer(self, &nobody, head->sequence, &self->answer);
+}
+
+static void take_message(zp_service *self, const unsigned char *route, size_t route_size, zp_bytes bytes) {
+  zp_wire_head head;
+  zp_bytes body;
+  if (zp_wire_read_head(bytes, &head, &body)) return; /* whatever it is, there is nothing to say to it */
+  if (head.version != ZP_WIRE_VERSION) {
+    char words[128];
+    snprintf(words, sizeof words, "it speaks version %d of the protocol, not %u", (int)ZP_WIRE_VERSION, head.version);
+    refuse(self, route, route_size, &head, words);
+    return;
+  }
+  zp_session *session = zp_sessions_find(&self->sessions, head.client);
+  bool is_new = session == NULL;
+  if (is_new) session = zp_sessions_add(&self->sessions, head.client);
+  if (!session) {
+    refuse(self, route, route_size, &head, "it has too many clients");
+    return;
+  }
+  zp_sessions_touch(&self->sessions, session);
+  memcpy(session->route, route, route_size);
+  session->route_size = route_size;
+  if (session->is_leaving) return; /* a message from the dead */
+  if (!take_special(self, session, &head, body, is_new)) take_request(self, session, &head, body);
+}
+
+/* ---- receiving ---- */
+
+/* The frames of one message: 1 if there was one. */
+static int receive(zp_service *self) {
+  zmq_msg_t frame;
+  unsigned char route[ZP_ROUTE_MAX];
+  size_t route_size = 0;
+  bool is_sound = true, is_first = true, more = true;
+  self->message.size = 0;
+  for (int i = 0; more; i++) {
+    zp_zmq->msg_init(&frame);
+    int n;
+    do n = zp_zmq->msg_recv(&frame, self->router, ZMQ_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    if (n < 0) {
+      zp_zmq->msg_close(&frame);
+      return 0;
+    }
+    more = zp_zmq->msg_more(&frame);
+    zp_bytes bytes = {zp_zmq->msg_data(&frame), zp_zmq->msg_size(&frame)};
+    if (i == 0) {
+      is_sound = bytes.size <= sizeof route && more;
+      route_size = is_sound ? bytes.size : 0;
+      memcpy(route, bytes.data, route_size);
+    } else if (i == 1 && !more) {
+      if (is_sound) take_message(self, route, route_size, bytes);
+      is_first = false;
+    } else if (is_sound) {
+      is_sound = self->message.size + bytes.size <= ZP_WIRE_MESSAGE_MAX && zp_buf_append(&self->message, bytes.data, bytes.size) == 0;
+    }
+    zp_zmq->msg_close(&frame);
+  }
+  if (is_first && is_sound) take_message(self, route, route_size, zp_buf_bytes(&self->message));
+  zp_buf_clear(&self->message, KEEP);
+  return 1;
+}
+
+/* ZeroMQ asks whether somebody may come in (RFC 27). */
+static void check_strangers(zp_service *self) {
+  enum { VERSION, REQUEST, DOMAIN, ADDRESS, IDENTITY, MECHANISM, CREDENTIALS, FRAMES };
+  unsigned char request[256], mechanism[16], key[ZP_KEY_BYTES];
+  for (;;) {
+    size_t request_size = 0, mechanism_size = 0, key_size = 0;
+    bool more = true;
+    for (int i = 0; more; i++) {
+      unsigned char bytes[256];
+      size_t size = sizeof more;
+      int n = zp_zmq->recv(self->zap, bytes, sizeof bytes, ZMQ_DONTWAIT), rest = 0;
+      if (n < 0) return;
+      size_t got = (size_t)n < sizeof bytes ? (size_t)n : sizeof bytes;
+      size = sizeof rest;
+      zp_zmq->getsockopt(self->zap, ZMQ_RCVMORE, &rest, &size);
+      more = rest;
+      if (i == REQUEST) memcpy(request, bytes, request_size = got);
+      if (i == MECHANISM && got <= sizeof mechanism) memcpy(mechanism, bytes, mechanism_size = got);
+      if (i == CREDENTIALS && (size_t)n == sizeof key) memcpy(key, bytes, key_size = sizeof key);
+    }
+    bool is_known = mechanism_size == 5 && memcmp(mechanism, "CURVE", 5) == 0 && key_size == sizeof key &&
+                    zp_sodium->sodium_memcmp(key, self->keys.client_public, sizeof key) == 0;
+    const char *status = is_known ? "200" : "400";
+    zp_zmq->send(self->zap, "1.0", 3, ZMQ_SNDMORE);
+    zp_zmq->send(self->zap, request, request_size, ZMQ_SNDMORE);
+    zp_zmq->send(self->zap, status, 3, ZMQ_SNDMORE);
+    zp_zmq->send(self->zap, "", 0, ZMQ_SNDMORE);
+    zp_zmq->send(self->zap, "", 0, ZMQ_SNDMORE);
+    zp_zmq->send(self->zap, "", 0, 0);
+  }
+}
+
+/* ---- clients that leave ---- */
+
+/* Forget a client that runs nothing any more. If what it leaves cannot be settled now, another time. */
+static void bury(zp_service *self, zp_session *session) {
+  if (zp_seat_leave(&session->seat, session->has_died) == 0) zp_sessions_remove(&self->sessions, session);
+}
+
+static void take_finished(zp_service *self) {
+  uint64_t count;
+  (void)!read(self->wake, &count, sizeof count);
+  zp_job *job;
+  while ((job = zp_crew_take(self->crew))) {
+    zp_session *session = job->context;
+    session->is_running = false;
+    if (job->rc == 0) finish(self, session, &job->answer);
+    else session->is_done = true; /* cancelled: nobody wants to know */
+    zp_buf_clear(&job->answer.body, KEEP);
+    if (session->is_leaving) {
+      bury(self, session);
+    } else if (session->parked.size > 0) {
+      zp_buf parked = session->parked;
+      session->parked = (zp_buf)ZP_BUF_INIT;
+      zp_wire_head head;
+      zp_bytes body;
+      if (zp_wire_read_head(zp_buf_bytes(&parked), &head, &body) == 0) begin(self, session, &head, body);
+      zp_buf_free(&parked);
+    }
+  }
+}
+
+/* Whether the client can be reached, asked by a message to it. */
+static void notice(zp_service *self, zp_session *session, double now) {
+  session->noticed = now;
+  if (send_plain(self, session, 0, ZP_ANSWER_NOTICE) != EHOSTUNREACH) session->unreachable_since = 0;
+  else if (session->unreachable_since == 0) session->unreachable_since = now;
+}
+
+static void look_after_sessions(zp_service *self, double now) {
+  for (zp_session *session = TAILQ_FIRST(&self->sessions.order), *next; session; session = next) {
+    next = TAILQ_NEXT(session, in_order);
+    bool matters = zp_session_matters(session);
+    double quiet = now - (session->heard > session->noticed ? session->heard : session->noticed);
+    if (session->is_leaving) {
+      if (!session->is_running) bury(self, session);
+      continue;
+    }
+    if (quiet >= (matters ? NOTICE_SECONDS : IDLE_NOTICE_SECONDS)) notice(self, session, now);
+    if (session->unreachable_since == 0 || (matters && now - session->unreachable_since < GRACE_SECONDS)) continue;
+    session->is_leaving = true;
+    if (session->is_running) zp_crew_cancel(self->crew, &session->job);
+    else bury(self, session);
+  }
+}
+
+/* ---- doors ---- */
+
+static int open_door(zp_service *self, door *one) {
+  int fd = fcntl(one->fd, F_DUPFD_CLOEXEC, 0); /* ZeroMQ closes what it is given */
+  if (fd < 0) return zp_fail_errno("cannot listen at %s", one->endpoint);
+  int rc = zp_zmq->setsockopt(self->router, ZMQ_USE_FD, &fd, sizeof fd);
+  if (rc == 0) rc = zp_zmq->bind(self->router, one->endpoint);
+  if (rc < 0) {
+    rc = zp_lib_fail("cannot listen");
+    close(fd);
+    return rc;
+  }
+  one->is_open = true;
+  return 0;
+}
+
+/* When descriptors run short nobody new is let in: connections then wait at the socket, which is open all the same. Half-open ones are
+   closed in time, so there will be room again. */
+static void mind_doors(zp_service *self) {
+  struct rlimit limit;
+  int lowest = fcntl(self->stop, F_DUPFD_CLOEXEC, 0);
+  if (lowest >= 0) close(lowest);
+  if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
+  rlim_t spare = limit.rlim_cur / 8 > DESCRIPTORS_SPARE ? DESCRIPTORS_SPARE : limit.rlim_cur / 8;
+  bool is_short = lowest < 0 || (rlim_t)lowest + spare > limit.rlim_cur;
+  bool is_ample = lowest >= 0 && (rlim_t)lowest + 2 * spare < limit.rlim_cur;
+  if (is_short && !self->is_shut) {
+    self->is_shut = true;
+    for (size_t i = 0; i < self->door_count; i++)
+      if (self->doors[i].is_open && zp_zmq->unbind(self->router, self->doors[i].endpoint) == 0) self->doors[i].is_open = false;
+  } else if (is_ample && self->is_shut) {
+    bool all = true;
+    for (size_t i = 0; i < self->door_count; i++)
+      if (!self->doors[i].is_open && open_door(self, &self->doors[i])) all = false;
+    self->is_shut = !all;
+  }
+}
+
+static void tick(zp_service *self) {
+  double now = zp_clock_now();
+  if (now < self->tick_at) return;
+  self->tick_at = now + TICK_MILLISECONDS / 1e3;
+  look_after_sessions(self, now);
+  mind_doors(self);
+}
+
+/* ---- the thread ---- */
+
+static int run(void *context, zp_buf *message) {
+  (void)message;
+  zp_service *self = context;
+  enum { ROUTER, WAKE, STOP, ZAP, ITEMS };
+  zmq_pollitem_t items[ITEMS] = {[ROUTER] = {.socket = self->router, .events = ZMQ_POLLIN},
+                                 [WAKE] = {.fd = self->wake, .events = ZMQ_POLLIN},
+                                 [STOP] = {.fd = self->stop, .events = ZMQ_POLLIN},
+                                 [ZAP] = {.socket = self->zap, .events = ZMQ_POLLIN}};
+  do {
+    for (int i = 0; i < ITEMS; i++) items[i].revents = 0;
+    zp_zmq->poll(items, self->zap ? ITEMS : ZAP, TICK_MILLISECONDS);
+    if (items[ZAP].revents) check_strangers(self);
+    for (int count = 0; items[ROUTER].revents && count < PORTION && receive(self); count++) {}
+    if (items[WAKE].revents) take_finished(self);
+    tick(self);
+  } while (!items[STOP].revents);
+  return EXIT_SUCCESS;
+}
+
+/* ---- starting and stopping ---- */
+
+static int set_int(void *socket, int option, int value) { return zp_zmq->setsockopt(socket, option, &value, sizeof value); }
+
+static int make_zap(zp_service *self) {
+  self->zap = zp_zmq->socket(self->context, ZMQ_REP);
+  if (!self->zap || set_int(self->zap, ZMQ_LINGER, 0) < 0 || zp_zmq->bind(self->zap, "inproc://zeromq.zap.01") < 0)
+    return zp_lib_fail("cannot check the keys of clients");
+  int failed = set_int(self->router, ZMQ_CURVE_SERVER, 1) |
+               zp_zmq->setsockopt(self->router, ZMQ_CURVE_SECRETKEY, self->keys.server_secret, ZP_KEY_BYTES) |
+               zp_zmq->setsockopt(self->router, ZMQ_ZAP_DOMAIN, "zproc", 5);
+  return failed ? zp_lib_fail("cannot check the keys of clients") : 0;
+}
+
+static int make_router(zp_service *self) {
+  self->context = zp_zmq->ctx_new();
+  if (!self->context) return zp_lib_fail("cannot serve the network");
+  self->router = zp_zmq->socket(self->context, ZMQ_ROUTER);
+  if (!self->router) return zp_lib_fail("cannot serve the network");
+  int64_t frame_max = ZP_WIRE_FRAME_MAX;
+  int failed = set_int(self->router, ZMQ_LINGER, 0) | set_int(self->router, ZMQ_ROUTER_MANDATORY, 1) |
+               set_int(self->router, ZMQ_ROUTER_HANDOVER, 1) | set_int(self->router, ZMQ_IPV6, 1) |
+               set_int(self->router, ZMQ_HEARTBEAT_IVL, ZP_HEARTBEAT_MILLISECONDS) |
+               set_int(self->router, ZMQ_HEARTBEAT_TIMEOUT, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
+               set_int(self->router, ZMQ_HEARTBEAT_TTL, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
+               set_int(self->router, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MILLISECONDS) | set_int(self->router, ZMQ_BACKLOG, 1024) |
+               zp_zmq->setsockopt(self->router, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max);
+  if (failed) return zp_lib_fail("cannot serve the network");
+  return self->has_keys ? make_zap(self) : 0;
+}
+
+static int open_doors(zp_service *self, const int *listeners, size_t count) {
+  char endpoint[PATH_MAX + 16];
+  int size = snprintf(endpoint, sizeof endpoint, "ipc://%s/%s", self->directory, ZP_SERVICE_SOCKET);
+  /* Where the path is too long for a socket, there is only TCP. */
+  bool has_socket = (size_t)size - strlen("ipc://") < sizeof((struct sockaddr_un *)NULL)->sun_path || count == 0;
+  int rc = has_socket && zp_zmq->bind(self->router, endpoint) < 0 ? zp_lib_fail("cannot listen") : 0;
+  for (size_t i = 0; i < count && !rc; i++) {
+    door *one = &self->doors[self->door_count++];
+    char name[ZP_INET_NAME_SIZE];
+    bool is_loopback;
+    one->fd = listeners[i];
+    rc = zp_inet_name(one->fd, name, &is_loopback);
+    snprintf(one->endpoint, sizeof one->endpoint, "tcp://%s", name);
+    if (!rc) rc = open_door(self, one);
+  }
+  return rc;
+}
+
+/* Free what there is; the thread does not run. */
+static void tear_down(zp_service *self) {
+  for (zp_session *session; (session = TAILQ_FIRST(&self->sessions.order));) {
+    zp_seat_leave(&session->seat, false); /* or it is found to be a dead server's */
+    zp_sessions_remove(&self->sessions, session);
+  }
+  zp_crew_close(&self->crew);
+  zp_runner_close(&self->runner);
+  zp_executor_close(&self->executor);
+  if (self->zap) zp_zmq->close(self->zap);
+  if (self->router) zp_zmq->close(self->router);
+  if (self->context) zp_zmq->ctx_term(self->context);
+  if (self->stop >= 0) close(self->stop);
+  if (self->wake >= 0) close(self->wake);
+  zp_buf_free(&self->message);
+  zp_buf_free(&self->pairs);
+  zp_buf_free(&self->out);
+  zp_buf_free(&self->answer.body);
+  if (self->has_keys) zp_sodium->sodium_memzero(&self->keys, sizeof self->keys);
+  free(self->directory);
+  free(self);
+}
+
+static int set_up(zp_service *self, const int *listeners, size_t count) {
+  int rc = zp_lib_load_zmq();
+  if (!rc) rc = zp_keys_read(self->directory, &self->keys);
+  if (rc < 0) return rc;
+  self->has_keys = rc == 1;
+  rc = self->has_keys ? zp_lib_load_sodium() : 0;
+  self->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  self->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (!rc && (self->stop < 0 || self->wake < 0)) rc = zp_fail_errno("cannot serve the network");
+  while (self->incarnation == 0)
+    if (getrandom(&self->incarnation, sizeof self->incarnation, 0) != (ssize_t)sizeof self->incarnation) self->incarnation = 0;
+  if (!rc) rc = zp_runner_open(self->directory, &self->runner);
+  if (!rc) rc = zp_crew_open(self->directory, self->runner, self->wake, &self->crew);
+  if (!rc) rc = zp_executor_open(self->directory, self->runner, &self->executor);
+  if (!rc) rc = make_router(self);
+  if (!rc) rc = open_doors(self, listeners, count);
+  return rc ? rc : zp_thread_start(run, self, &self->thread);
+}
+
+int zp_service_start(const char *directory, const int *listeners, size_t count, zp_service **out) {
+  *out = NULL;
+  zp_service *self = calloc(1, sizeof *self);
+  if (self) self->directory = strdup(directory);
+  if (!self || !self->directory) {
+    free(self);
+    return zp_fail(ZP_ENOMEM, "out of memory: cannot serve the network");
+  }
+  zp_sessions_init(&self->sessions);
+  self->stop = self->wake = -1;
+  int rc = set_up(self, listeners, count);
+  if (rc) tear_down(self);
+  else *out = self;
+  return rc;
+}
+
+void zp_service_stop(zp_service **handle) {
+  static const uint64_t one = 1;
+  zp_service *self = *handle;
+  if (!self) return;
+  *handle = NULL;
+  (void)!write(self->stop, &one, sizeof one); /* of an eventfd that counts to 1, so it cannot fail */
+  while (zp_thread_wait(self->thread, ZP_FOREVER) == ZP_EINTR) continue;
+  zp_thread_close(&self->thread);
+  /* What runs is told to end; then nothing is left that uses a session. */
+  zp_session *session;
+  size_t running = 0;
+  TAILQ_FOREACH(session, &self->sessions.order, in_order) {
+    if (!session->is_running) continue;
+    zp_crew_cancel(self->crew, &session->job);
+    running++;
+  }
+  while (running > 0) {
+    struct pollfd wake = {.fd = self->wake, .events = POLLIN};
+    if (poll(&wake, 1, -1) > 0) (void)!read(self->wake, &(uint64_t){0}, sizeof(uint64_t));
+    while (zp_crew_take(self->crew)) running--;
+  }
+  tear_down(self);
+}
