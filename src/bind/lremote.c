@@ -369,13 +369,13 @@ int zp_lremote_await(lua_State *L, zp_lremote *state, const zp_lremote_watch *wa
     zp_lpairs_push_table(L, push_pairs(L, answer, 0, answer->pair_count));
     return 1;
   }
-  size_t before = (size_t)answer->numbers[2];
+  size_t before = (size_t)answer->numbers[3];
   zp_batch *pairs = push_pairs(L, answer, 0, before);
   zp_lpairs_push_table(L, pairs);
   pairs = push_pairs(L, answer, before, answer->pair_count);
   zp_lpairs_push_table(L, pairs);
   lua_remove(L, -2);
-  lua_pushboolean(L, answer->numbers[1] != 0);
+  lua_pushboolean(L, answer->numbers[2] != 0);
   return 3;
 }
 

@@ -65,18 +65,18 @@ static int is_identical(observer *self, uint64_t revision, bool *identical) {
   return rc < 0 ? rc : 0;
 }
 
-/* The answer with what matched; revision 0: nothing did in time. */
-static int tell(observer *self, uint64_t revision, zp_answer *answer) {
+/* The answer with what matched, or that nothing did in time. */
+static int tell(observer *self, bool matched, uint64_t revision, zp_answer *answer) {
   uint64_t before = 0, after = 0;
   bool identical = false;
   zp_buf pairs = ZP_BUF_INIT;
   int rc = 0;
-  if (revision && self->request->numbers[1] == ZP_WATCH_UPDATE) {
+  if (matched && self->request->numbers[1] == ZP_WATCH_UPDATE) {
     rc = collect(self, revision - 1, &pairs, &before);
     if (!rc) rc = is_identical(self, revision, &identical);
   }
-  if (revision && !rc) rc = collect(self, revision, &pairs, &after);
-  zp_parcel parcel = {ZP_NUMBERS(revision, identical, before), .string_count = 1, .strings = {{&self->cursor, sizeof self->cursor}}};
+  if (matched && !rc) rc = collect(self, revision, &pairs, &after);
+  zp_parcel parcel = {ZP_NUMBERS(matched, revision, identical, before), .string_count = 1, .strings = {{&self->cursor, sizeof self->cursor}}};
   if (!rc) rc = zp_answer_begin(answer, &parcel, before + after);
   if (!rc) rc = zp_buf_append(&answer->body, pairs.data, pairs.size);
   zp_buf_free(&pairs);
@@ -108,7 +108,7 @@ static int observe(observer *self, double deadline, zp_vm **vm, zp_answer *answe
   } while (rc == ZP_EINTR && !zp_thread_is_to_stop());
   zp_interrupt_disarm();
   if (rc && rc != ZP_ETIMEOUT) return rc;
-  return tell(self, rc ? 0 : revision, answer);
+  return tell(self, rc == 0, revision, answer);
 }
 
 int zp_observe(zp_store *store, zp_vm **vm, const zp_parcel *request, zp_answer *answer) {

@@ -36,8 +36,8 @@ typedef enum zp_request_type {
   ZP_REQUEST_POPITEM,        /* N author, S namespace                               N had revision, S key value */
   ZP_REQUEST_ATOMIC,         /* N author cursor, S namespace call                   N cursor, S outcome */
   ZP_REQUEST_WATCH,          /* N author kind condition flags seconds,
-                                S namespace cursor subject, P key, or value         N revision(0: the time is up) identical before,
-                                                                                    S cursor, P key value */
+                                S namespace cursor subject, P key, or value         N matched(0: the time is up) revision identical
+                                                                                    before, S cursor, P key value: first those before */
   ZP_REQUEST_TASK_ADD,       /* N pool total workers attempts is-private chunk,
                                 S specification                                     N task */
   ZP_REQUEST_TASK_PUT,       /* N task items is-last, S items                       */

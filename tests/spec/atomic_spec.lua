@@ -2,6 +2,8 @@
 local zproc = require "zproc"
 local support = dofile(os.getenv "SRCDIR" .. "/tests/support.lua")
 local refuses = support.refuses
+local describe, it, before_each, after_each, assert = describe, it, before_each, after_each, assert
+local _ENV <const> = _G -- functions that travel take their environment with them
 
 describe("an atomic function", function()
   local ctx, state
@@ -97,7 +99,7 @@ describe("an atomic function", function()
     assert.equal(before + 1, state:revision())
   end)
 
-  it("changes nothing if it raises, and passes the error on as it was", function()
+  it("changes nothing if it raises, and passes the error on as it was #local", function()
     state:update { a = 1, list = { 1 } }
     local mine = { code = 5 }
     local ok, err = pcall(atomically, function(snapshot)
@@ -121,7 +123,7 @@ describe("an atomic function", function()
     assert.same({ a = 1 }, state:copy())
   end)
 
-  it("changes nothing if its process dies in the middle, and others go on", function()
+  it("changes nothing if its process dies in the middle, and others go on #local", function()
     state.a = 1
     local victim = ctx:process(function(own)
       zproc.atomic(function(snapshot)
@@ -137,7 +139,7 @@ describe("an atomic function", function()
     assert.equal(2, state.a)
   end)
 
-  it("survives the death of its process by SIGKILL while it holds the state", function()
+  it("survives the death of its process by SIGKILL while it holds the state #local", function()
     state.a = 1
     local reader_gone = ctx:process(function(own)
       local target = own:fork()
@@ -152,7 +154,7 @@ describe("an atomic function", function()
     assert.equal(1, atomically(function(snapshot) return snapshot.a end))
   end)
 
-  it("refuses the State itself within, instead of waiting for ever", function()
+  it("refuses the State itself within, instead of waiting for ever #local", function()
     local other = state:fork { namespace = "other" }
     for name, use in pairs {
       read = function() return state.a end,
@@ -173,13 +175,13 @@ describe("an atomic function", function()
     assert.equal("usable afterwards", state.a)
   end)
 
-  it("refuses to start a process within", function()
+  it("refuses to start a process within #local", function()
     refuses("a process cannot be started within an atomic function", atomically, function()
       ctx:process(function() end)
     end)
   end)
 
-  it("refuses its snapshot after it has returned", function()
+  it("refuses its snapshot after it has returned #local", function()
     local kept
     atomically(function(snapshot) kept = snapshot end)
     refuses("after that function has returned", function() return kept.a end)
@@ -202,7 +204,7 @@ describe("an atomic function", function()
     refuses("a State is expected", zproc.atomic(function() end))
   end)
 
-  it("cannot be left by yielding", function()
+  it("cannot be left by yielding #local", function()
     local co = coroutine.wrap(function() atomically(function() coroutine.yield() end) end)
     local ok, err = pcall(co)
     assert.is_false(ok)

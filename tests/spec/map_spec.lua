@@ -449,7 +449,7 @@ describe("process_map", function()
     end)
   end)
 
-  it("leaves nothing when its result is closed, or forgotten", function()
+  it("leaves nothing when its result is closed, or forgotten #local", function()
     local queue = core.queue(ctx.server_process.directory)
     local closed = ctx:process_map(square, zproc.range(1, 1000000))
     local task = closed._task
@@ -553,7 +553,7 @@ describe("process_map", function()
       assert.equal(300 - i, result:collect().n)
     end)
 
-    it("whose items end with its maker", function()
+    it("whose items end with its maker #local", function()
       local maker = ctx:process(function(inner)
         local queue_task
         local n = 0

@@ -4,9 +4,9 @@ local zproc = require "zproc"
 local support = dofile(os.getenv "SRCDIR" .. "/tests/support.lua")
 local refuses = support.refuses
 
--- As locals they are library functions, which travel by name; as globals they would be those of busted's environment.
-local pairs, pcall, error, ipairs = pairs, pcall, error, ipairs
-local os, io = os, io
+-- What travels takes its globals along; those of a script, not the environment that specs run in.
+local describe, it, before_each, after_each, assert = describe, it, before_each, after_each, assert
+local _ENV <const> = _G
 
 local GENEROUS <const> = 60 -- seconds; a limit, not an expectation
 
