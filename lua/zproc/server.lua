@@ -124,6 +124,7 @@ function Server:stop()
 end
 
 Server.close = Server.stop
+Server.__close = Server.stop
 
 --- Wait until the server was stopped; with a timeout (seconds): nil and a TimeoutError when the time is up. It ends only by
 --- stop(), so this is for a script that has nothing else to do than to keep it.

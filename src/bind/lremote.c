@@ -2,7 +2,6 @@
 
 #include <string.h>
 #include <sys/random.h>
-#include <unistd.h>
 
 #include <lauxlib.h>
 
@@ -58,13 +57,14 @@ static int handle_gc(lua_State *L) {
   return 0;
 }
 
-/* The number that marks this State's changes; a child has one of its own. */
+/* The number that marks this State's changes: the client's, which a child has anew, with what was drawn for the State. */
 static uint64_t author_of(zp_lremote *state) {
-  int process = (int)getpid();
-  while (state->author == 0 || state->process != process) {
-    if (getrandom(&state->author, sizeof state->author, 0) == (ssize_t)sizeof state->author) state->process = process;
-  }
-  return state->author;
+  uint64_t client;
+  memcpy(&client, zp_remote_client(state->remote), sizeof client);
+  while (state->number == 0)
+    if (getrandom(&state->number, sizeof state->number, 0) != (ssize_t)sizeof state->number) state->number = 0;
+  uint64_t author = client ^ state->number;
+  return author ? author : 1;
 }
 
 void zp_lremote_push_link(lua_State *L, int idx) {

@@ -19,8 +19,7 @@ typedef struct zp_lremote {
   zp_remote *remote; /* of the Connection, which is a user value of the handle; NULL once closed */
   zp_buf name;       /* of the namespace */
   zp_watch_cursor cursor;
-  uint64_t author; /* 0 until it is needed */
-  int process;     /* whose number that is */
+  uint64_t number; /* drawn at random; 0 until it is needed */
   zp_batch batch;
   zp_buf key;
 } zp_lremote;

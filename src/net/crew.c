@@ -1,10 +1,8 @@
 #include "net/crew.h"
 
-#include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/err.h"
@@ -24,21 +22,24 @@ typedef struct zp_member {
 struct zp_crew {
   const char *directory;
   zp_runner *runner;
-  int wake;
-  pthread_mutex_t lock; /* of jobs, dismissals, and of what is finished */
+  void (*wake)(void *context);
+  void *context;
+  pthread_mutex_t lock; /* of jobs, dismissals, of what is finished, and of waking */
   zp_job *finished;
+  _Atomic bool has_finished; /* a hint that there is something */
   /* The rest is the service's alone. */
   zp_member *idle;    /* threads without a job */
   zp_member *leaving; /* dismissed, and to be waited for */
   size_t idle_count, count;
 };
 
-int zp_crew_open(const char *directory, zp_runner *runner, int wake, zp_crew **out) {
+int zp_crew_open(const char *directory, zp_runner *runner, void (*wake)(void *context), void *context, zp_crew **out) {
   zp_crew *crew = *out = calloc(1, sizeof *crew);
   if (!crew) return zp_fail(ZP_ENOMEM, "out of memory: cannot serve");
   crew->directory = directory;
   crew->runner = runner;
   crew->wake = wake;
+  crew->context = context;
   pthread_mutex_init(&crew->lock, NULL);
   return 0;
 }
@@ -69,14 +70,14 @@ static zp_job *await_job(zp_member *self) {
 }
 
 static void hand_in(zp_member *self, zp_job *job) {
-  static const uint64_t one = 1;
   zp_crew *crew = self->crew;
   pthread_mutex_lock(&crew->lock);
   self->job = NULL;
   job->next = crew->finished;
   crew->finished = job;
+  atomic_store(&crew->has_finished, true);
+  crew->wake(crew->context);
   pthread_mutex_unlock(&crew->lock);
-  while (write(crew->wake, &one, sizeof one) < 0 && errno == EINTR) {} /* a full eventfd says all that it has to */
 }
 
 static int member_main(void *context, zp_buf *message) {
@@ -158,10 +159,18 @@ int zp_crew_start(zp_crew *crew, zp_job *job) {
   return 0;
 }
 
+void zp_crew_wake(zp_crew *crew) {
+  pthread_mutex_lock(&crew->lock);
+  crew->wake(crew->context);
+  pthread_mutex_unlock(&crew->lock);
+}
+
 zp_job *zp_crew_take(zp_crew *crew) {
+  if (!atomic_load(&crew->has_finished)) return NULL;
   pthread_mutex_lock(&crew->lock);
   zp_job *job = crew->finished;
   if (job) crew->finished = job->next;
+  else atomic_store(&crew->has_finished, false);
   pthread_mutex_unlock(&crew->lock);
   if (!job) return NULL;
   zp_member *member = job->member;

@@ -24,11 +24,14 @@ typedef struct zp_job {
   struct zp_job *next;      /* the crew's */
 } zp_job;
 
-/* `wake` is an eventfd that is written whenever a job is finished. */
-int zp_crew_open(const char *directory, zp_runner *runner, int wake, zp_crew **crew);
+/* `wake` is called whenever a job is finished, by its thread, but never twice at a time. */
+int zp_crew_open(const char *directory, zp_runner *runner, void (*wake)(void *context), void *context, zp_crew **crew);
 
 /* Begin with a job, which is borrowed until it was taken back. ZP_ESYS if there are too many. */
 int zp_crew_start(zp_crew *crew, zp_job *job);
+
+/* Call `wake`: for others who have to tell the same thread something. */
+void zp_crew_wake(zp_crew *crew);
 
 /* Take back a job that is finished; NULL if there is none. */
 zp_job *zp_crew_take(zp_crew *crew);

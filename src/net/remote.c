@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@ static const double PROBE_FIRST = 0.25, PROBE_LAST = 5; /* seconds between quest
 static const double CONNECT_SECONDS = 10;               /* for the first look whether somebody is there */
 enum {
   REFUSALS_MAX = 3, /* handshakes that the other end breaks off without a word */
+  PATIENT_MILLISECONDS = 5,
   KEEP = 1 << 16    /* bytes of buffers */
 };
 
@@ -29,8 +31,9 @@ struct zp_remote {
   char *endpoint;
   bool has_keys;
   zp_keys keys;
-  pid_t process; /* whose connection it is */
+  unsigned generation; /* of the process whose connection it is */
   void *context, *socket, *monitor; /* NULL: not connected */
+  int socket_fd, monitor_fd;        /* readable when there is something new after the last look */
   unsigned char client[ZP_CLIENT_SIZE];
   uint64_t sequence, incarnation;
   bool is_greeted;   /* the server has answered on this connection */
@@ -44,14 +47,24 @@ struct zp_remote {
   zp_buf traceback;
   double heard, probe_at, probe_wait;
   int refusals;
+  bool has_handshakes; /* there is something to be heard about them */
   zp_remote_server server;
   char directory[4096];
 };
 
 /* ---- the connection ---- */
 
+/* Counts forks; it begins with 1. */
+static unsigned generation = 1;
+
+static void count_fork(void) { generation++; }
+
+static void watch_forks(void) { pthread_atfork(NULL, NULL, count_fork); }
+
 int zp_remote_open(const char *endpoint, const zp_keys *keys, zp_remote **out) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
   *out = NULL;
+  pthread_once(&once, watch_forks);
   int rc = zp_lib_load_zmq();
   if (rc) return rc;
   zp_remote *self = calloc(1, sizeof *self);
@@ -69,11 +82,11 @@ int zp_remote_open(const char *endpoint, const zp_keys *keys, zp_remote **out) {
 
 /* A child leaves alone what it has inherited: it has not got the threads that belong to it. */
 static void forget_if_inherited(zp_remote *self) {
-  if (self->process == getpid()) return;
+  if (self->generation == generation) return;
   self->context = self->socket = self->monitor = NULL;
   self->is_greeted = self->is_under_way = false;
   self->sequence = 0;
-  self->process = getpid();
+  self->generation = generation;
   while (getrandom(self->client, sizeof self->client, 0) != (ssize_t)sizeof self->client) {}
   self->client[0] |= 1; /* ZeroMQ has names that begin with a zero for itself */
 }
@@ -120,7 +133,7 @@ static int set_options(zp_remote *self) {
                set_int(self->socket, ZMQ_HEARTBEAT_IVL, ZP_HEARTBEAT_MILLISECONDS) |
                set_int(self->socket, ZMQ_HEARTBEAT_TIMEOUT, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
                set_int(self->socket, ZMQ_HEARTBEAT_TTL, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
-               set_int(self->socket, ZMQ_RECONNECT_IVL, 50) | set_int(self->socket, ZMQ_RECONNECT_IVL_MAX, 1000) |
+               set_int(self->socket, ZMQ_RCVTIMEO, PATIENT_MILLISECONDS) | set_int(self->socket, ZMQ_RECONNECT_IVL, 50) | set_int(self->socket, ZMQ_RECONNECT_IVL_MAX, 1000) |
                zp_zmq->setsockopt(self->socket, ZMQ_ROUTING_ID, self->client, sizeof self->client);
   if (!failed && self->has_keys)
     failed = zp_zmq->setsockopt(self->socket, ZMQ_CURVE_SERVERKEY, self->keys.server_public, ZP_KEY_BYTES) |
@@ -140,6 +153,13 @@ static int watch_handshakes(zp_remote *self) {
   return 0;
 }
 
+static int descriptor_of(void *socket) {
+  int fd = -1;
+  size_t size = sizeof fd;
+  zp_zmq->getsockopt(socket, ZMQ_FD, &fd, &size);
+  return fd;
+}
+
 static int make_sockets(zp_remote *self) {
   self->context = zp_zmq->ctx_new();
   if (!self->context) return zp_lib_fail("cannot set up a connection");
@@ -148,6 +168,11 @@ static int make_sockets(zp_remote *self) {
   int rc = set_options(self);
   if (!rc) rc = watch_handshakes(self);
   if (!rc && zp_zmq->connect(self->socket, self->endpoint) < 0) rc = zp_lib_fail("cannot connect");
+  self->has_handshakes = true;
+  if (!rc) {
+    self->socket_fd = descriptor_of(self->socket);
+    self->monitor_fd = descriptor_of(self->monitor);
+  }
   return rc;
 }
 
@@ -243,14 +268,14 @@ void zp_remote_abandon(zp_remote *self) {
 
 /* ---- receiving ---- */
 
-/* One frame, appended to the message: 1, or 0 if there is none. */
-static int receive_frame(zp_remote *self, bool *more) {
+/* One frame, appended to the message: 1, or 0 if there is none; with ZMQ_DONTWAIT as the flag, or after PATIENT_MILLISECONDS. */
+static int receive_frame(zp_remote *self, int flag, bool *more) {
   zmq_msg_t frame;
   int n;
   zp_zmq->msg_init(&frame);
-  do n = zp_zmq->msg_recv(&frame, self->socket, ZMQ_DONTWAIT);
-  while (n < 0 && errno == EINTR);
-  int rc = n >= 0 ? 1 : errno == EAGAIN ? 0 : zp_lib_fail("cannot hear the server");
+  do n = zp_zmq->msg_recv(&frame, self->socket, flag);
+  while (n < 0 && errno == EINTR && flag);
+  int rc = n >= 0 ? 1 : errno == EAGAIN || errno == EINTR ? 0 : zp_lib_fail("cannot hear the server");
   if (rc == 1) {
     *more = zp_zmq->msg_more(&frame);
     int failed = zp_buf_append(&self->message, zp_zmq->msg_data(&frame), zp_zmq->msg_size(&frame));
@@ -261,11 +286,11 @@ static int receive_frame(zp_remote *self, bool *more) {
 }
 
 /* One whole message, if there is one: 1, 0, or an error. Its frames come together. */
-static int receive(zp_remote *self) {
+static int receive(zp_remote *self, int flag) {
   bool more = true;
-  int rc = 1;
   zp_buf_clear(&self->message, KEEP);
-  while (more && rc == 1) rc = receive_frame(self, &more);
+  int rc = receive_frame(self, flag, &more);
+  while (more && rc == 1) rc = receive_frame(self, ZMQ_DONTWAIT, &more);
   return rc;
 }
 
@@ -358,9 +383,9 @@ static int take_message(zp_remote *self, zp_parcel *answer) {
   return rc ? rc : WAIT_ON;
 }
 
-static int take_messages(zp_remote *self, zp_parcel *answer) {
-  for (;;) {
-    int rc = receive(self);
+static int take_messages(zp_remote *self, int flag, zp_parcel *answer) {
+  for (;; flag = ZMQ_DONTWAIT) {
+    int rc = receive(self, flag);
     if (rc < 0) return rc;
     if (rc == 0) return WAIT_ON;
     rc = take_message(self, answer);
@@ -376,11 +401,14 @@ static int fail_auth(const zp_remote *self) {
 }
 
 static int take_handshakes(zp_remote *self) {
+  if (!self->has_handshakes) return WAIT_ON;
+  self->has_handshakes = false;
   for (;;) {
     unsigned char event[6];
     zmq_msg_t frame;
     int n = zp_zmq->recv(self->monitor, event, sizeof event, ZMQ_DONTWAIT);
-    if (n < 0) return errno == EINTR ? take_handshakes(self) : WAIT_ON;
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return WAIT_ON;
     zp_zmq->msg_init(&frame); /* the address */
     zp_zmq->msg_recv(&frame, self->monitor, 0);
     zp_zmq->msg_close(&frame);
@@ -393,17 +421,10 @@ static int take_handshakes(zp_remote *self) {
 
 /* ---- waiting ---- */
 
-static int descriptor_of(void *socket) {
-  int fd = -1;
-  size_t size = sizeof fd;
-  zp_zmq->getsockopt(socket, ZMQ_FD, &fd, &size);
-  return fd;
-}
-
 /* Sleep until there is something to look at. What ZeroMQ had to tell was taken before, so its descriptors show what comes from here on.
    A signal between the look and the sleep ends the sleep: it is let in only there. */
 static int sleep_until(zp_remote *self, double instant) {
-  struct pollfd ready[] = {{.fd = descriptor_of(self->socket), .events = POLLIN}, {.fd = descriptor_of(self->monitor), .events = POLLIN}};
+  struct pollfd ready[] = {{.fd = self->socket_fd, .events = POLLIN}, {.fd = self->monitor_fd, .events = POLLIN}};
   double left = instant - zp_clock_now();
   if (left <= 0) return 0;
   struct timespec timeout = {.tv_sec = left < 1e9 ? (time_t)left : 1000000000};
@@ -414,6 +435,7 @@ static int sleep_until(zp_remote *self, double instant) {
   int rc = 0;
   if (zp_interrupt_is_due()) rc = ZP_EINTR;
   else if (ppoll(ready, 2, &timeout, &before) < 0 && errno == EINTR && zp_interrupt_is_due()) rc = ZP_EINTR;
+  else if (ready[1].revents) self->has_handshakes = true;
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   return rc;
 }
@@ -430,8 +452,10 @@ static void ask_after(zp_remote *self) {
 int zp_remote_await(zp_remote *self, double deadline, zp_parcel *answer) {
   forget_if_inherited(self);
   if (!self->is_under_way) return zp_fail(ZP_ENOSTORE, "there is no connection to %s", self->endpoint);
-  for (;;) {
-    int rc = take_messages(self, answer);
+  /* Most answers come soon: to wait for them within ZeroMQ takes the fewest calls of the system. A signal is noticed as soon as that is over. */
+  int flag = zp_interrupt_is_due() || deadline < zp_clock_now() + PATIENT_MILLISECONDS / 1e3 ? ZMQ_DONTWAIT : 0;
+  for (;; flag = ZMQ_DONTWAIT) {
+    int rc = take_messages(self, flag, answer);
     if (rc == WAIT_ON) rc = take_handshakes(self);
     double now = zp_clock_now();
     if (rc == WAIT_ON && now - self->heard > ZP_REMOTE_PATIENCE) rc = fail_lost(self);

@@ -3,11 +3,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/un.h>
@@ -15,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "net/doorman.h"
 #include "net/keys.h"
 #include "net/lib.h"
 #include "net/sessions.h"
@@ -24,7 +24,6 @@
 enum {
   HANDSHAKE_MILLISECONDS = 5000,
   TICK_MILLISECONDS = 250,  /* between looks at the clock and at the descriptors */
-  PORTION = 256,            /* messages that are taken before others have their turn */
   DESCRIPTORS_SPARE = 128,  /* that are kept for other things than connections */
   KEEP = 1 << 16            /* bytes of buffers */
 };
@@ -39,9 +38,10 @@ typedef struct door {
 struct zp_service {
   char *directory;
   zp_thread *thread;
-  int stop; /* eventfds: to end; a job is finished */
-  int wake;
-  void *context, *router, *zap;
+  _Atomic bool is_to_stop;
+  void *context, *router;
+  void *bell; /* a socket that leads to the router, by which other threads wake this one; used by whoever holds the crew's lock */
+  zp_doorman *doorman;
   bool has_keys;
   zp_keys keys;
   door doors[ZP_SERVICE_LISTENERS_MAX];
@@ -228,8 +228,8 @@ static void take_message(zp_service *self, const unsigned char *route, size_t ro
 
 /* ---- receiving ---- */
 
-/* The frames of one message: 1 if there was one. */
-static int receive(zp_service *self) {
+/* The next message, which is waited for: its frames come together. */
+static void receive(zp_service *self) {
   zmq_msg_t frame;
   unsigned char route[ZP_ROUTE_MAX];
   size_t route_size = 0;
@@ -238,11 +238,11 @@ static int receive(zp_service *self) {
   for (int i = 0; more; i++) {
     zp_zmq->msg_init(&frame);
     int n;
-    do n = zp_zmq->msg_recv(&frame, self->router, ZMQ_DONTWAIT);
+    do n = zp_zmq->msg_recv(&frame, self->router, 0);
     while (n < 0 && errno == EINTR);
     if (n < 0) {
       zp_zmq->msg_close(&frame);
-      return 0;
+      return;
     }
     more = zp_zmq->msg_more(&frame);
     zp_bytes bytes = {zp_zmq->msg_data(&frame), zp_zmq->msg_size(&frame)};
@@ -260,39 +260,6 @@ static int receive(zp_service *self) {
   }
   if (is_first && is_sound) take_message(self, route, route_size, zp_buf_bytes(&self->message));
   zp_buf_clear(&self->message, KEEP);
-  return 1;
-}
-
-/* ZeroMQ asks whether somebody may come in (RFC 27). */
-static void check_strangers(zp_service *self) {
-  enum { VERSION, REQUEST, DOMAIN, ADDRESS, IDENTITY, MECHANISM, CREDENTIALS, FRAMES };
-  unsigned char request[256], mechanism[16], key[ZP_KEY_BYTES];
-  for (;;) {
-    size_t request_size = 0, mechanism_size = 0, key_size = 0;
-    bool more = true;
-    for (int i = 0; more; i++) {
-      unsigned char bytes[256];
-      size_t size = sizeof more;
-      int n = zp_zmq->recv(self->zap, bytes, sizeof bytes, ZMQ_DONTWAIT), rest = 0;
-      if (n < 0) return;
-      size_t got = (size_t)n < sizeof bytes ? (size_t)n : sizeof bytes;
-      size = sizeof rest;
-      zp_zmq->getsockopt(self->zap, ZMQ_RCVMORE, &rest, &size);
-      more = rest;
-      if (i == REQUEST) memcpy(request, bytes, request_size = got);
-      if (i == MECHANISM && got <= sizeof mechanism) memcpy(mechanism, bytes, mechanism_size = got);
-      if (i == CREDENTIALS && (size_t)n == sizeof key) memcpy(key, bytes, key_size = sizeof key);
-    }
-    bool is_known = mechanism_size == 5 && memcmp(mechanism, "CURVE", 5) == 0 && key_size == sizeof key &&
-                    zp_sodium->sodium_memcmp(key, self->keys.client_public, sizeof key) == 0;
-    const char *status = is_known ? "200" : "400";
-    zp_zmq->send(self->zap, "1.0", 3, ZMQ_SNDMORE);
-    zp_zmq->send(self->zap, request, request_size, ZMQ_SNDMORE);
-    zp_zmq->send(self->zap, status, 3, ZMQ_SNDMORE);
-    zp_zmq->send(self->zap, "", 0, ZMQ_SNDMORE);
-    zp_zmq->send(self->zap, "", 0, ZMQ_SNDMORE);
-    zp_zmq->send(self->zap, "", 0, 0);
-  }
 }
 
 /* ---- clients that leave ---- */
@@ -303,8 +270,6 @@ static void bury(zp_service *self, zp_session *session) {
 }
 
 static void take_finished(zp_service *self) {
-  uint64_t count;
-  (void)!read(self->wake, &count, sizeof count);
   zp_job *job;
   while ((job = zp_crew_take(self->crew))) {
     zp_session *session = job->context;
@@ -369,7 +334,7 @@ static int open_door(zp_service *self, door *one) {
    closed in time, so there will be room again. */
 static void mind_doors(zp_service *self) {
   struct rlimit limit;
-  int lowest = fcntl(self->stop, F_DUPFD_CLOEXEC, 0);
+  int lowest = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
   if (lowest >= 0) close(lowest);
   if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
   rlim_t spare = limit.rlim_cur / 8 > DESCRIPTORS_SPARE ? DESCRIPTORS_SPARE : limit.rlim_cur / 8;
@@ -400,34 +365,41 @@ static void tick(zp_service *self) {
 static int run(void *context, zp_buf *message) {
   (void)message;
   zp_service *self = context;
-  enum { ROUTER, WAKE, STOP, ZAP, ITEMS };
-  zmq_pollitem_t items[ITEMS] = {[ROUTER] = {.socket = self->router, .events = ZMQ_POLLIN},
-                                 [WAKE] = {.fd = self->wake, .events = ZMQ_POLLIN},
-                                 [STOP] = {.fd = self->stop, .events = ZMQ_POLLIN},
-                                 [ZAP] = {.socket = self->zap, .events = ZMQ_POLLIN}};
-  do {
-    for (int i = 0; i < ITEMS; i++) items[i].revents = 0;
-    zp_zmq->poll(items, self->zap ? ITEMS : ZAP, TICK_MILLISECONDS);
-    if (items[ZAP].revents) check_strangers(self);
-    for (int count = 0; items[ROUTER].revents && count < PORTION && receive(self); count++) {}
-    if (items[WAKE].revents) take_finished(self);
+  while (!atomic_load(&self->is_to_stop)) {
+    receive(self); /* or, after TICK_MILLISECONDS, there is none; one that is empty is the bell */
+    take_finished(self);
     tick(self);
-  } while (!items[STOP].revents);
+  }
   return EXIT_SUCCESS;
+}
+
+/* Let the thread look for what is finished, or whether it is to stop. */
+static void ring(void *context) {
+  zp_service *self = context;
+  zp_zmq->send(self->bell, "", 0, ZMQ_DONTWAIT); /* if there are too many already, one of these will do */
 }
 
 /* ---- starting and stopping ---- */
 
 static int set_int(void *socket, int option, int value) { return zp_zmq->setsockopt(socket, option, &value, sizeof value); }
 
-static int make_zap(zp_service *self) {
-  self->zap = zp_zmq->socket(self->context, ZMQ_REP);
-  if (!self->zap || set_int(self->zap, ZMQ_LINGER, 0) < 0 || zp_zmq->bind(self->zap, "inproc://zeromq.zap.01") < 0)
-    return zp_lib_fail("cannot check the keys of clients");
+static int require_keys(zp_service *self) {
+  int rc = zp_doorman_start(self->context, &self->keys, &self->doorman);
+  if (rc) return rc;
   int failed = set_int(self->router, ZMQ_CURVE_SERVER, 1) |
                zp_zmq->setsockopt(self->router, ZMQ_CURVE_SECRETKEY, self->keys.server_secret, ZP_KEY_BYTES) |
-               zp_zmq->setsockopt(self->router, ZMQ_ZAP_DOMAIN, "zproc", 5);
+               zp_zmq->setsockopt(self->router, ZMQ_ZAP_DOMAIN, ZP_DOORMAN_DOMAIN, strlen(ZP_DOORMAN_DOMAIN));
   return failed ? zp_lib_fail("cannot check the keys of clients") : 0;
+}
+
+/* Before there are keys to be had: messages within this process go without. */
+static int hang_bell(zp_service *self) {
+  static const char address[] = "inproc://bell";
+  self->bell = zp_zmq->socket(self->context, ZMQ_DEALER);
+  if (!self->bell || set_int(self->bell, ZMQ_LINGER, 0) < 0 || zp_zmq->bind(self->router, address) < 0 ||
+      zp_zmq->connect(self->bell, address) < 0)
+    return zp_lib_fail("cannot serve the network");
+  return 0;
 }
 
 static int make_router(zp_service *self) {
@@ -441,10 +413,11 @@ static int make_router(zp_service *self) {
                set_int(self->router, ZMQ_HEARTBEAT_IVL, ZP_HEARTBEAT_MILLISECONDS) |
                set_int(self->router, ZMQ_HEARTBEAT_TIMEOUT, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
                set_int(self->router, ZMQ_HEARTBEAT_TTL, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
-               set_int(self->router, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MILLISECONDS) | set_int(self->router, ZMQ_BACKLOG, 1024) |
+               set_int(self->router, ZMQ_RCVTIMEO, TICK_MILLISECONDS) | set_int(self->router, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MILLISECONDS) | set_int(self->router, ZMQ_BACKLOG, 1024) |
                zp_zmq->setsockopt(self->router, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max);
   if (failed) return zp_lib_fail("cannot serve the network");
-  return self->has_keys ? make_zap(self) : 0;
+  int rc = hang_bell(self);
+  return !rc && self->has_keys ? require_keys(self) : rc;
 }
 
 static int open_doors(zp_service *self, const int *listeners, size_t count) {
@@ -474,11 +447,11 @@ static void tear_down(zp_service *self) {
   zp_crew_close(&self->crew);
   zp_runner_close(&self->runner);
   zp_executor_close(&self->executor);
-  if (self->zap) zp_zmq->close(self->zap);
+  if (self->bell) zp_zmq->close(self->bell);
   if (self->router) zp_zmq->close(self->router);
+  if (self->context) zp_zmq->ctx_shutdown(self->context);
+  zp_doorman_stop(&self->doorman);
   if (self->context) zp_zmq->ctx_term(self->context);
-  if (self->stop >= 0) close(self->stop);
-  if (self->wake >= 0) close(self->wake);
   zp_buf_free(&self->message);
   zp_buf_free(&self->pairs);
   zp_buf_free(&self->out);
@@ -494,13 +467,10 @@ static int set_up(zp_service *self, const int *listeners, size_t count) {
   if (rc < 0) return rc;
   self->has_keys = rc == 1;
   rc = self->has_keys ? zp_lib_load_sodium() : 0;
-  self->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  self->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (!rc && (self->stop < 0 || self->wake < 0)) rc = zp_fail_errno("cannot serve the network");
   while (self->incarnation == 0)
     if (getrandom(&self->incarnation, sizeof self->incarnation, 0) != (ssize_t)sizeof self->incarnation) self->incarnation = 0;
   if (!rc) rc = zp_runner_open(self->directory, &self->runner);
-  if (!rc) rc = zp_crew_open(self->directory, self->runner, self->wake, &self->crew);
+  if (!rc) rc = zp_crew_open(self->directory, self->runner, ring, self, &self->crew);
   if (!rc) rc = zp_executor_open(self->directory, self->runner, &self->executor);
   if (!rc) rc = make_router(self);
   if (!rc) rc = open_doors(self, listeners, count);
@@ -516,7 +486,6 @@ int zp_service_start(const char *directory, const int *listeners, size_t count, 
     return zp_fail(ZP_ENOMEM, "out of memory: cannot serve the network");
   }
   zp_sessions_init(&self->sessions);
-  self->stop = self->wake = -1;
   int rc = set_up(self, listeners, count);
   if (rc) tear_down(self);
   else *out = self;
@@ -524,11 +493,11 @@ int zp_service_start(const char *directory, const int *listeners, size_t count, 
 }
 
 void zp_service_stop(zp_service **handle) {
-  static const uint64_t one = 1;
   zp_service *self = *handle;
   if (!self) return;
   *handle = NULL;
-  (void)!write(self->stop, &one, sizeof one); /* of an eventfd that counts to 1, so it cannot fail */
+  atomic_store(&self->is_to_stop, true);
+  zp_crew_wake(self->crew);
   while (zp_thread_wait(self->thread, ZP_FOREVER) == ZP_EINTR) continue;
   zp_thread_close(&self->thread);
   /* What runs is told to end; then nothing is left that uses a session. */
@@ -540,8 +509,7 @@ void zp_service_stop(zp_service **handle) {
     running++;
   }
   while (running > 0) {
-    struct pollfd wake = {.fd = self->wake, .events = POLLIN};
-    if (poll(&wake, 1, -1) > 0) (void)!read(self->wake, &(uint64_t){0}, sizeof(uint64_t));
+    receive(self); /* the bell */
     while (zp_crew_take(self->crew)) running--;
   }
   tear_down(self);
