@@ -44,7 +44,9 @@ function runner.run(directory)
       core.act_as(state, author, cursor)
       -- What it returns is encoded while nothing is done yet: if that cannot travel, nothing happens.
       local bytes = core.atomic(state, function(snapshot)
-        return core.encode({ true, table.pack(fn(snapshot, table.unpack(arguments, 1, arguments.n))) }, "result of an atomic function")
+        local results = table.pack(xpcall(fn, describe, snapshot, table.unpack(arguments, 1, arguments.n)))
+        if not results[1] then error(results[2], 0) end
+        return core.encode({ true, table.pack(table.unpack(results, 2, results.n)) }, "result of an atomic function")
       end)
       position = core.cursor(state)
       return bytes

@@ -81,6 +81,7 @@ function server.start(call, addresses, opts)
   local store = core.plan_directory()
   -- First of all the server: should this process be killed, it removes what there is by then.
   local handle = core.start_server(store:path(), alias, opts.backend == "thread", listeners)
+  for _, listener in ipairs(listeners) do listener:close() end -- the server has its own
   local ok, err = pcall(function()
     store:make()
     if secret_key then core.write_keys(store:path(), secret_key) end

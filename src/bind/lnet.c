@@ -168,14 +168,14 @@ static int connection_gc(lua_State *L) {
 
 int zp_lnet_listener(lua_State *L, int idx) { return *(int *)luaL_checkudata(L, idx, LISTENER); }
 
-static int listener_gc(lua_State *L) {
+static int listener_close(lua_State *L) {
   int *fd = luaL_checkudata(L, 1, LISTENER);
   if (*fd >= 0) close(*fd);
   *fd = -1;
   return 0;
 }
 
-/* core.listen("host:port") -> Listener, the address with its port, whether only this machine can reach it. */
+/* core.listen("host:port") -> Listener, which close() closes, the address with its port, whether only this machine can reach it. */
 static int core_listen(lua_State *L) {
   const char *address = luaL_checkstring(L, 1);
   char bound[ZP_INET_NAME_SIZE];
@@ -238,6 +238,11 @@ static const luaL_Reg functions[] = {
     {NULL, NULL},
 };
 
+static const luaL_Reg listener_methods[] = {
+    {"close", listener_close},
+    {NULL, NULL},
+};
+
 static const luaL_Reg methods[] = {
     {"ping", connection_ping},
     {"server", connection_server},
@@ -251,6 +256,6 @@ static const luaL_Reg methods[] = {
 void zp_lnet_open(lua_State *L) {
   luaL_setfuncs(L, functions, 0);
   zp_lclass_new(L, CONNECTION, methods, connection_gc);
-  zp_lclass_new(L, LISTENER, NULL, listener_gc);
+  zp_lclass_new(L, LISTENER, listener_methods, listener_close);
   zp_lclass_new(L, ANSWER, NULL, answer_gc);
 }

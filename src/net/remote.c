@@ -21,6 +21,8 @@
 
 static const double PROBE_FIRST = 0.25, PROBE_LAST = 5; /* seconds between questions after a request */
 static const double CONNECT_SECONDS = 10;               /* for the first look whether somebody is there */
+static const double REFUSED_SECONDS = 3;                /* for which nobody listens before the server counts as lost */
+static const double GLANCE_SECONDS = 0.2;               /* for a look while an answer is awaited */
 enum {
   REFUSALS_MAX = 3, /* handshakes that the other end breaks off without a word */
   PATIENT_MILLISECONDS = 5,
@@ -48,6 +50,7 @@ struct zp_remote {
   double heard, probe_at, probe_wait;
   int refusals;
   bool has_handshakes; /* there is something to be heard about them */
+  bool is_retrying;    /* connecting has failed since something was heard */
   zp_remote_server server;
   char directory[4096];
 };
@@ -145,7 +148,7 @@ static int set_options(zp_remote *self) {
 static int watch_handshakes(zp_remote *self) {
   static const char address[] = "inproc://handshakes";
   int events = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
-               ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+               ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_CONNECT_RETRIED;
   self->monitor = zp_zmq->socket(self->context, ZMQ_PAIR);
   if (!self->monitor || set_int(self->monitor, ZMQ_LINGER, 0) < 0 || zp_zmq->socket_monitor(self->socket, address, events) < 0 ||
       zp_zmq->connect(self->monitor, address) < 0)
@@ -294,8 +297,8 @@ static int receive(zp_remote *self, int flag) {
   return rc;
 }
 
-static int fail_lost(const zp_remote *self) {
-  return zp_fail(ZP_ENOSTORE, "nothing has been heard of the server at %s for %d seconds%s", self->endpoint, (int)ZP_REMOTE_PATIENCE,
+static int fail_lost(const zp_remote *self, double now) {
+  return zp_fail(ZP_ENOSTORE, "nothing has been heard of the server at %s for %d seconds%s", self->endpoint, (int)(now - self->heard),
                  zp_request_changes(self->type) ? "; what was asked for last may have happened, or not" : "");
 }
 
@@ -368,6 +371,7 @@ static int take_message(zp_remote *self, zp_parcel *answer) {
                    (const char *)answer->strings[0].data);
   }
   self->heard = zp_clock_now();
+  self->is_retrying = false;
   bool is_greeting = !self->is_greeted;
   uint64_t expected = is_greeting && self->is_under_way ? self->sequence - 1 : self->sequence;
   if (head.type == ZP_ANSWER_NOTICE || head.sequence != expected) return WAIT_ON;
@@ -415,6 +419,7 @@ static int take_handshakes(zp_remote *self) {
     uint16_t kind;
     memcpy(&kind, event, sizeof kind);
     if (kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) self->refusals = 0;
+    else if (kind == ZMQ_EVENT_CONNECT_RETRIED) self->is_retrying = true;
     else if (kind != ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL || ++self->refusals >= REFUSALS_MAX) return fail_auth(self);
   }
 }
@@ -440,6 +445,14 @@ static int sleep_until(zp_remote *self, double instant) {
   return rc;
 }
 
+/* Whether nobody listens there any more. While a server is started again its socket stays open, so its owner is gone as well; somebody
+   may start another one there, but that does not take long. */
+static bool is_gone(zp_remote *self, double now) {
+  if (!self->is_retrying || now - self->heard < REFUSED_SECONDS) return false;
+  self->is_retrying = false;
+  return look(self, now + GLANCE_SECONDS) == ZP_ENOSTORE && (errno == ECONNREFUSED || errno == ENOENT);
+}
+
 static void ask_after(zp_remote *self) {
   uint64_t sequence = self->is_greeted ? self->sequence : self->sequence - 1;
   zp_parcel parcel = {.number_count = 1, .numbers = {sequence}};
@@ -458,7 +471,7 @@ int zp_remote_await(zp_remote *self, double deadline, zp_parcel *answer) {
     int rc = take_messages(self, flag, answer);
     if (rc == WAIT_ON) rc = take_handshakes(self);
     double now = zp_clock_now();
-    if (rc == WAIT_ON && now - self->heard > ZP_REMOTE_PATIENCE) rc = fail_lost(self);
+    if (rc == WAIT_ON && (now - self->heard > ZP_REMOTE_PATIENCE || is_gone(self, now))) rc = fail_lost(self, now);
     if (rc != WAIT_ON) {
       self->is_under_way = false;
       if (rc == ZP_EAUTH || rc == ZP_ENOSTORE) disconnect(self); /* the next request begins anew */

@@ -96,7 +96,9 @@ int zp_inet_connect(const char *address, double deadline, int *fd) {
     number = errno;
   }
   freeaddrinfo(found);
-  return rc == ZP_ENOSTORE ? zp_fail(rc, "nobody can be reached at %s: %s", address, strerror(number)) : rc;
+  if (rc == ZP_ENOSTORE) zp_fail(rc, "nobody can be reached at %s: %s", address, strerror(number));
+  errno = number;
+  return rc;
 }
 
 /* ---- listening ---- */

@@ -15,24 +15,29 @@ local command = {
 }
 
 local help = [=[
-usage: zproc worker ADDRESS [--count N] [--secret-key-file FILE]
+usage: zproc worker ADDRESS [--count N] [--transport auto|network] [--secret-key-file FILE]
 
 Start N workers (default: one for each processor) that work on every task of process_map at the server, besides the workers that
 its Contexts have started, until SIGTERM, SIGINT or SIGHUP, or until the server is gone for good. A worker that dies is replaced.
-Modules that targets require must be installed here, too; functions travel by themselves.
+Modules that targets require must be installed here, too; functions travel by themselves. On the server's own machine they use shared
+memory, unless --transport network says otherwise.
 ]=]
 
 local LOOK <const> = 0.1 -- seconds between looks at the workers
 local PAUSE <const> = 1 -- seconds before one that has failed is replaced
 local FAILURES_MAX <const> = 10 -- in a row
 
---- Read the arguments: address and count, or nil and what is wrong with them.
+--- Read the arguments: address, count and transport, or nil and what is wrong with them.
 local function parse(arguments)
-  local address, count, i = nil, core.cpu_count(), 1
+  local address, count, transport, i = nil, core.cpu_count(), "auto", 1
   while arguments[i] do
     if arguments[i] == "--count" then
       count = math.tointeger(tonumber(arguments[i + 1]))
       if not count or count < 1 or count > 4096 then return nil, "--count takes a number of workers from 1 to 4096" end
+      i = i + 2
+    elseif arguments[i] == "--transport" then
+      transport = arguments[i + 1]
+      if transport ~= "auto" and transport ~= "network" then return nil, "--transport is auto or network" end
       i = i + 2
     elseif address or arguments[i]:find "^%-" then
       return nil, ("unknown argument '%s'"):format(arguments[i])
@@ -42,7 +47,7 @@ local function parse(arguments)
     end
   end
   if not address then return nil, "which server?" end
-  return address, count
+  return address, count, transport
 end
 
 --- Start a worker of the server.
@@ -90,12 +95,12 @@ function command.run(arguments)
     io.write(help)
     return 0
   end
-  local address, count = parse(arguments)
+  local address, count, transport = parse(arguments)
   if not address then return failure.of_usage("worker", count) end
   for _, name in ipairs { "SIGTERM", "SIGINT", "SIGHUP" } do core.catch_signal(signal.by_name[name].number, true) end
   local workers = {}
   local ok, err = pcall(function()
-    local way = link.open("worker", address, {})
+    local way = link.open("worker", address, { transport = transport })
     for i = 1, count do workers[i] = start(way) end
     print(("%d workers for %s"):format(count, address))
     io.stdout:flush()
