@@ -31,9 +31,6 @@ int zp_lnet_try(lua_State *L, zp_remote *remote, int type, const zp_parcel *requ
 /* The descriptor of the Listener at a stack index, which keeps it. */
 int zp_lnet_listener(lua_State *L, int idx);
 
-/* A zp_parcel of strings. */
-#define ZP_STRINGS(...) .string_count = sizeof((zp_bytes[]){__VA_ARGS__}) / sizeof(zp_bytes), .strings = {__VA_ARGS__}
-
 /* A Lua string as bytes; raises if it is none. */
 zp_bytes zp_lnet_bytes(lua_State *L, int idx);
 

@@ -78,9 +78,6 @@ static const zp_parcel *call(lua_State *L, remote_queue *self, int type, zp_parc
   return zp_lnet_call(L, self->remote, type, &request, ZP_FOREVER);
 }
 
-#define NUMBERS(...) \
-  .number_count = sizeof((uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t), .numbers = {__VA_ARGS__}
-
 /* core.remote_queue(connection, notepad or nil) -> RemoteQueue */
 static int core_remote_queue(lua_State *L) {
   zp_remote *remote = zp_lnet_check(L, 1);
@@ -99,7 +96,7 @@ static int core_remote_queue(lua_State *L) {
 static int queue_add(lua_State *L) {
   remote_queue *self = check_queue(L);
   uint64_t total = lua_isnil(L, 3) ? ZP_TASK_UNKNOWN : check_number(L, 3);
-  zp_parcel request = {NUMBERS(check_number(L, 2), total, check_number(L, 4), check_number(L, 5), lua_toboolean(L, 8), check_number(L, 6)),
+  zp_parcel request = {ZP_NUMBERS(check_number(L, 2), total, check_number(L, 4), check_number(L, 5), lua_toboolean(L, 8), check_number(L, 6)),
                        ZP_STRINGS(zp_lnet_bytes(L, 7))};
   zp_lnet_prepare(L);
   push_number(L, call(L, self, ZP_REQUEST_TASK_ADD, request)->numbers[0]);
@@ -118,7 +115,7 @@ static int queue_put(lua_State *L) {
   if (rc) return zp_lua_raise(L, rc);
   size_t size = bytes->size;
   zp_lnet_prepare(L);
-  call(L, self, ZP_REQUEST_TASK_PUT, (zp_parcel){NUMBERS(task, count, last), ZP_STRINGS(zp_buf_bytes(bytes))});
+  call(L, self, ZP_REQUEST_TASK_PUT, (zp_parcel){ZP_NUMBERS(task, count, last), ZP_STRINGS(zp_buf_bytes(bytes))});
   zp_buf_free(bytes);
   push_number(L, size);
   return 1;
@@ -126,7 +123,7 @@ static int queue_put(lua_State *L) {
 
 static int queue_adopt(lua_State *L) {
   remote_queue *self = check_queue(L);
-  zp_parcel request = {NUMBERS(check_number(L, 2), check_number(L, 3))};
+  zp_parcel request = {ZP_NUMBERS(check_number(L, 2), check_number(L, 3))};
   zp_lnet_prepare(L);
   lua_pushboolean(L, call(L, self, ZP_REQUEST_TASK_ADOPT, request)->numbers[0] != 0);
   return 1;
@@ -134,7 +131,7 @@ static int queue_adopt(lua_State *L) {
 
 static int queue_specification(lua_State *L) {
   remote_queue *self = check_queue(L);
-  zp_parcel request = {NUMBERS(check_number(L, 2))};
+  zp_parcel request = {ZP_NUMBERS(check_number(L, 2))};
   zp_lnet_prepare(L);
   const zp_parcel *answer = call(L, self, ZP_REQUEST_TASK_SPECIFICATION, request);
   if (!answer->numbers[0]) return 0;
@@ -144,7 +141,7 @@ static int queue_specification(lua_State *L) {
 
 static int queue_block(lua_State *L) {
   remote_queue *self = check_queue(L);
-  zp_parcel request = {NUMBERS(check_number(L, 2), check_number(L, 3))};
+  zp_parcel request = {ZP_NUMBERS(check_number(L, 2), check_number(L, 3))};
   zp_lnet_prepare(L);
   const zp_parcel *answer = call(L, self, ZP_REQUEST_TASK_BLOCK, request);
   if (!answer->numbers[0]) return 0;
@@ -153,7 +150,7 @@ static int queue_block(lua_State *L) {
 
 static int queue_describe(lua_State *L) {
   remote_queue *self = check_queue(L);
-  zp_parcel request = {NUMBERS(check_number(L, 2))};
+  zp_parcel request = {ZP_NUMBERS(check_number(L, 2))};
   zp_lnet_prepare(L);
   const uint64_t *numbers = call(L, self, ZP_REQUEST_TASK_DESCRIBE, request)->numbers;
   if (!numbers[0]) return 0;
@@ -165,7 +162,7 @@ static int queue_describe(lua_State *L) {
 
 static int queue_drop(lua_State *L) {
   remote_queue *self = check_queue(L);
-  zp_parcel request = {NUMBERS(check_number(L, 2))};
+  zp_parcel request = {ZP_NUMBERS(check_number(L, 2))};
   zp_lnet_prepare(L);
   call(L, self, ZP_REQUEST_TASK_DROP, request);
   lua_pushboolean(L, 1);
@@ -174,7 +171,7 @@ static int queue_drop(lua_State *L) {
 
 static int queue_disband(lua_State *L) {
   remote_queue *self = check_queue(L);
-  zp_parcel request = {NUMBERS(check_number(L, 2))};
+  zp_parcel request = {ZP_NUMBERS(check_number(L, 2))};
   zp_lnet_prepare(L);
   call(L, self, ZP_REQUEST_TASK_DISBAND, request);
   return 0;
@@ -186,7 +183,7 @@ static int queue_take(lua_State *L) {
   luaL_checktype(L, 4, LUA_TTABLE);
   lua_Integer offset = luaL_checkinteger(L, 5);
   zp_lnet_prepare(L);
-  const zp_parcel *answer = call(L, self, ZP_REQUEST_TASK_TAKE, (zp_parcel){NUMBERS(task, from)});
+  const zp_parcel *answer = call(L, self, ZP_REQUEST_TASK_TAKE, (zp_parcel){ZP_NUMBERS(task, from)});
   if (!answer->numbers[0]) return 0;
   zp_result result = {.from = from, .to = answer->numbers[1], .is_dead = answer->numbers[2] != 0, .attempts = (uint32_t)answer->numbers[3]};
   return zp_lqueue_push_result(L, &result, answer->strings[0], 4, offset);
@@ -195,7 +192,7 @@ static int queue_take(lua_State *L) {
 /* It may be done twice: when the server does not know whether it was, and finds no task, then all was taken. */
 static int queue_acknowledge(lua_State *L) {
   remote_queue *self = check_queue(L);
-  zp_parcel request = {NUMBERS(check_number(L, 2), check_number(L, 3))};
+  zp_parcel request = {ZP_NUMBERS(check_number(L, 2), check_number(L, 3))};
   const zp_parcel *answer = NULL;
   zp_lnet_prepare(L);
   int rc = zp_lnet_try(L, self->remote, ZP_REQUEST_TASK_ACKNOWLEDGE, &request, ZP_FOREVER, &answer);
@@ -208,7 +205,7 @@ static int queue_acknowledge(lua_State *L) {
 
 /* With zp_lnet_prepare done. The parent learns by the notepad who to mourn. */
 static void enlist(lua_State *L, remote_queue *self) {
-  call(L, self, ZP_REQUEST_WORKER_ENLIST, (zp_parcel){NUMBERS(self->pool)});
+  call(L, self, ZP_REQUEST_WORKER_ENLIST, (zp_parcel){ZP_NUMBERS(self->pool)});
   if (!self->pad) return;
   atomic_store(&self->pad->item, UINT64_MAX);
   memcpy(self->pad->client, zp_remote_client(self->remote), ZP_CLIENT_SIZE);
@@ -226,12 +223,12 @@ static int queue_enlist(lua_State *L) {
 /* Claim, after the result of what was claimed before (data NULL: there is none). */
 static int claim(lua_State *L, remote_queue *self, zp_bytes result, double seconds) {
   zp_lnet_prepare(L);
-  zp_parcel request = {NUMBERS(result.data != NULL, zp_parcel_of_double(seconds)), ZP_STRINGS(result)};
+  zp_parcel request = {ZP_NUMBERS(result.data != NULL, zp_parcel_of_double(seconds)), ZP_STRINGS(result)};
   const zp_parcel *answer = NULL;
   int rc = zp_lnet_try(L, self->remote, ZP_REQUEST_WORKER_CLAIM, &request, ZP_FOREVER, &answer);
   if (rc == ZP_ESTALE) {
     enlist(L, self);
-    request = (zp_parcel){NUMBERS(0, 0), ZP_STRINGS({NULL, 0})};
+    request = (zp_parcel){ZP_NUMBERS(0, 0), ZP_STRINGS({NULL, 0})};
     rc = zp_lnet_try(L, self->remote, ZP_REQUEST_WORKER_CLAIM, &request, ZP_FOREVER, &answer);
   }
   if (rc) return zp_lua_raise(L, rc);
@@ -275,7 +272,7 @@ static int queue_wait(lua_State *L) {
   remote_queue *self = check_queue(L);
   double seconds = luaL_checknumber(L, 2);
   zp_lnet_prepare(L);
-  const zp_parcel *answer = call(L, self, ZP_REQUEST_TASK_WAIT, (zp_parcel){NUMBERS(zp_parcel_of_double(seconds))});
+  const zp_parcel *answer = call(L, self, ZP_REQUEST_TASK_WAIT, (zp_parcel){ZP_NUMBERS(zp_parcel_of_double(seconds))});
   lua_pushboolean(L, answer->numbers[0] != 0);
   return 1;
 }

@@ -26,8 +26,4 @@ void zp_answer_fail(zp_answer *answer, int rc, const char *traceback);
 /* One sentence. */
 void zp_answer_refuse(zp_answer *answer, const char *words);
 
-/* A parcel of numbers. */
-#define ZP_NUMBERS(...) \
-  .number_count = sizeof((uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t), .numbers = {__VA_ARGS__}
-
 #endif

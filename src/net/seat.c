@@ -88,6 +88,7 @@ static int take(zp_seat *seat, const zp_parcel *request, zp_answer *answer) {
   zp_buf bytes = ZP_BUF_INIT;
   zp_result result = {.to = 0};
   int rc = zp_queue_arm_result(seat->queue, request->numbers[0], request->numbers[1]);
+  if (!rc) seat->is_armed = true;
   if (!rc) rc = zp_queue_take(seat->queue, request->numbers[0], request->numbers[1], &result, &bytes);
   if (rc >= 0) {
     zp_parcel parcel = {ZP_NUMBERS((uint64_t)rc, result.to, result.is_dead, result.attempts), .string_count = 1,
@@ -103,6 +104,7 @@ static int claim(zp_seat *seat, const zp_parcel *request, zp_answer *answer) {
   zp_done result = {request->strings[0], zp_parcel_to_double(request->numbers[1])};
   zp_claim claimed = {.task = 0};
   int rc = zp_queue_arm_work(seat->queue);
+  if (!rc) seat->is_armed = true;
   if (!rc) rc = zp_queue_claim(seat->queue, request->numbers[0] ? &result : NULL, &claimed);
   if (rc < 0) return rc;
   return done(answer, (zp_parcel){ZP_NUMBERS((uint64_t)rc, claimed.task, claimed.from, claimed.to, claimed.is_suspect)});
@@ -117,6 +119,7 @@ static int enlist(zp_seat *seat, const zp_parcel *request, zp_answer *answer) {
 }
 
 static int await(zp_seat *seat, const zp_parcel *request, zp_answer *answer) {
+  if (!seat->is_armed) return zp_fail(ZP_EUSAGE, "there is nothing to wait for: neither work nor a result was asked for");
   double deadline = zp_clock_now() + zp_parcel_to_double(request->numbers[0]);
   int rc;
   do {
@@ -170,6 +173,6 @@ int zp_seat_leave(zp_seat *seat, bool is_dead) {
   zp_queue_close(&seat->queue);
   zp_buf_free(&seat->produced);
   zp_buf_free(&seat->owned);
-  seat->is_worker = false;
+  seat->is_worker = seat->is_armed = false;
   return 0;
 }

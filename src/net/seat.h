@@ -17,6 +17,7 @@ typedef struct zp_seat {
   zp_buf produced; /* uint64_t: tasks whose items come from the client */
   zp_buf owned;    /* tasks that nobody else has a use for */
   bool is_worker;
+  bool is_armed; /* for work, or for a result */
 } zp_seat;
 
 /* Carry out a request about tasks; see request.h. WAIT waits until this thread is to stop: ZP_EINTR. An error is the answer's matter

@@ -53,6 +53,10 @@ typedef struct zp_parcel {
   const zp_change *pairs; /* value.data NULL: no second string */
 } zp_parcel;
 
+/* For initialising a parcel: its numbers, its strings. */
+#define ZP_NUMBERS(...) .number_count = sizeof((uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t), .numbers = {__VA_ARGS__}
+#define ZP_STRINGS(...) .string_count = sizeof((zp_bytes[]){__VA_ARGS__}) / sizeof(zp_bytes), .strings = {__VA_ARGS__}
+
 /* Append a parcel. ZP_ENOMEM. */
 int zp_parcel_write(const zp_parcel *parcel, zp_buf *out);
 
