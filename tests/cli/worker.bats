@@ -132,9 +132,11 @@ run_script() {
   start_workers 1
   kill "$server"
   wait "$server" || true
-  run wait "$worker"
+  status=0
+  wait "$worker" || status=$?
   worker=
   cat "$dir/worker"
+  [ "$status" -eq 1 ]
   grep -q ServerLost "$dir/worker"
 }
 
