@@ -29,7 +29,8 @@ function support.kill(pid, signal) os.execute(("kill -%s %s"):format(signal or "
 ---@param pid integer|string
 function support.is_running(pid)
   local file <close> = io.open(("/proc/%s/stat"):format(pid))
-  local state = file and file:read("a"):match "%) (%a)"
+  local about = file and file:read "a" -- nothing if it has just ended
+  local state = about and about:match "%) (%a)"
   return state ~= nil and state ~= "Z"
 end
 
