@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "sys/program.h"
 #include "sys/thread.h"
 
 enum { LOOK_MILLISECONDS = 50 /* between looks whether this thread is to stop */ };
@@ -102,6 +103,9 @@ static int spawn(zp_runner *self, int theirs) {
   sigemptyset(&none);
   sigfillset(&defaults);
   char *const arguments[] = {"zproc", "--run-atomics", self->directory, NULL};
+  const char *program;
+  int rc = zp_program_find(&program);
+  if (rc) return rc;
   int number = posix_spawn_file_actions_init(&actions);
   if (number) goto out;
   number = posix_spawnattr_init(&attributes);
@@ -111,7 +115,7 @@ static int spawn(zp_runner *self, int theirs) {
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
     number = posix_spawn_file_actions_adddup2(&actions, theirs, ZP_RUNNER_SOCKET);
     if (!number) number = posix_spawn_file_actions_addclosefrom_np(&actions, ZP_RUNNER_SOCKET + 1);
-    if (!number) number = posix_spawn(&self->pid, "/proc/self/exe", &actions, &attributes, arguments, environ);
+    if (!number) number = posix_spawn(&self->pid, program, &actions, &attributes, arguments, environ);
     posix_spawnattr_destroy(&attributes);
   }
   posix_spawn_file_actions_destroy(&actions);

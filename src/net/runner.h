@@ -1,9 +1,9 @@
 /*
  * runner -- the process in which a server runs the atomic functions of clients on other machines.
  *
- * A function of a user may run for ever, take all memory, or crash; so it does not run in the server. The runner is this very program,
- * executed anew with a socket to the server, at the first atomic function. It runs one after the other, as the lock of writers would
- * have it anyway. If it dies, nothing has changed, the client is told, and the next function gets another runner.
+ * A function of a user may run for ever, take all memory, or crash; so it does not run in the server. The runner is the program zproc
+ * (program.h), executed anew with a socket to the server, at the first atomic function. It runs one after the other, as the lock of
+ * writers would have it anyway. If it dies, nothing has changed, the client is told, and the next function gets another runner.
  *
  * It ends with the server: a thread of it does nothing but wait for the other end of the socket to be closed.
  *

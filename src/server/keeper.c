@@ -24,6 +24,7 @@
 #include "sys/alias.h"
 #include "sys/child.h"
 #include "sys/interrupt.h"
+#include "sys/program.h"
 #include "sys/sock.h"
 #include "sys/thread.h"
 
@@ -44,7 +45,8 @@ struct zp_server {
   size_t socket_count;
   int young_deaths;
   double started, due;
-  char *arguments[7]; /* of the program, NULL-terminated; the last one is left out the first time */
+  const char *program; /* that is executed */
+  char *arguments[7];  /* of the program, NULL-terminated; the last one is left out the first time */
   int argument_count;
   const char *directory; /* among the arguments */
   char *socket, *alias;
@@ -117,7 +119,7 @@ static _Noreturn void execute(const zp_server *server, int lifeline, bool again)
   char *arguments[sizeof server->arguments / sizeof *server->arguments];
   memcpy(arguments, server->arguments, sizeof arguments);
   if (!again) arguments[server->argument_count - 1] = NULL;
-  execve("/proc/self/exe", arguments, environ);
+  execve(server->program, arguments, environ);
   give_up();
 }
 
@@ -277,11 +279,13 @@ static void enlist(zp_server *server) {
 }
 
 static int start_process(zp_server *server) {
+  int rc = zp_program_find(&server->program);
+  if (rc) return rc;
   server->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
   server->owner_fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
   if (server->null_fd < 0 || server->owner_fd < 0) return zp_fail_errno("cannot start a server");
   take();
-  int rc = prepare();
+  rc = prepare();
   if (!rc && spawn(server, false) < 0) rc = zp_child_fail_fork("a server");
   if (!rc) enlist(server);
   give();

@@ -1,8 +1,9 @@
 /*
  * keeper -- the owner's side of a server: start it, start it again when it dies, stop it.
  *
- * A server is this very program, executed anew (`zproc --serve DIRECTORY`), so it shares no memory and no descriptor with the
- * script that owns it. It keeps nothing that the store does not: it may be killed at any instant.
+ * A server is the program zproc, executed anew (`zproc --serve DIRECTORY`; most of the time that is this very program, see program.h), so
+ * it shares no memory and no descriptor with the script that owns it. It keeps nothing that the store does not: it may be killed at any
+ * instant.
  *
  * The owner holds the listening socket and hands it down, so clients that come while there is no server wait in the queue of
  * the socket and are served by the next one. It also holds the reading end of a pipe whose other end only the server has: when
