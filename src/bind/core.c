@@ -89,9 +89,9 @@ static int load_embedded(lua_State *L) {
   return 1;
 }
 
-void zp_core_install(lua_State *L) {
+static void install(lua_State *L, void (*open_codec)(lua_State *)) {
   zp_lsignal_install(L);
-  zp_codec_open(L);
+  open_codec(L);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
   lua_pushcfunction(L, open_core);
   lua_setfield(L, -2, "zproc.core");
@@ -102,3 +102,7 @@ void zp_core_install(lua_State *L) {
   }
   lua_pop(L, 1);
 }
+
+void zp_core_install(lua_State *L) { install(L, zp_codec_open); }
+
+void zp_core_install_late(lua_State *L) { install(L, zp_codec_open_late); }

@@ -14,6 +14,9 @@
    and the embedded Lua modules. May raise. */
 void zp_core_install(lua_State *L);
 
+/* The same for a VM in which a script runs already, as a module finds it. May raise. */
+void zp_core_install_late(lua_State *L);
+
 /* The parts of zproc.core; each sets its functions in the table on top of the stack. May raise. */
 void zp_lstate_open(lua_State *L);
 void zp_lchild_open(lua_State *L);

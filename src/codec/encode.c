@@ -539,14 +539,18 @@ int zp_environment_metatable(lua_State *L) {
   return 1;
 }
 
-void zp_codec_open(lua_State *L) {
+static void open_with(lua_State *L, void (*open_names)(lua_State *)) {
   luaL_checkstack(L, SLOTS, "codec");
   zp_closure_open(L);
-  zp_names_open(L);
+  open_names(L);
   zp_environment_metatable(L);
   zp_scratch_push(L);
   lua_pop(L, 2);
 }
+
+void zp_codec_open(lua_State *L) { open_with(L, zp_names_open); }
+
+void zp_codec_open_late(lua_State *L) { open_with(L, zp_names_open_late); }
 
 /* Graph mode: write the value on top of the stack, or the key and value of a pair, and the globals that go with it. */
 static int encode_with_globals(zp_encoder *e, const zp_pair *pair) {

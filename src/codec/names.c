@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include <lauxlib.h>
+#include <lualib.h>
 
 #include "base/err.h"
 #include "codec/scratch.h"
@@ -156,12 +157,16 @@ static void new_registry_table(lua_State *L, const void *key, const char *mode) 
   lua_rawsetp(L, LUA_REGISTRYINDEX, key);
 }
 
+static void new_registry_tables(lua_State *L) {
+  new_registry_table(L, &names_key, "k");
+  new_registry_table(L, &registered_key, NULL);
+  new_registry_table(L, &scanned_key, "v");
+}
+
 void zp_names_open(lua_State *L) {
   luaL_checkstack(L, 8, "names of modules");
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &baseline_key) == LUA_TNIL) {
-    new_registry_table(L, &names_key, "k");
-    new_registry_table(L, &registered_key, NULL);
-    new_registry_table(L, &scanned_key, "v");
+    new_registry_tables(L);
     scan_modules(L, true);
     lua_newtable(L);
     lua_pushglobaltable(L);
@@ -175,6 +180,114 @@ void zp_names_open(lua_State *L) {
     lua_rawsetp(L, LUA_REGISTRYINDEX, &baseline_key);
   }
   lua_pop(L, 1);
+}
+
+/* ---- opening late ----
+   What Lua has of its own a VM tells that has run nothing yet. Its functions are those of any other VM of the program, so they are found
+   even if the script has put its own in their places. */
+
+static int close_fresh(lua_State *L) {
+  lua_State **fresh = lua_touserdata(L, 1);
+  if (*fresh) lua_close(*fresh);
+  *fresh = NULL;
+  return 0;
+}
+
+static int open_libraries(lua_State *fresh) {
+  luaL_openlibs(fresh);
+  return lua_getfield(fresh, LUA_REGISTRYINDEX, LUA_LOADED_TABLE) == LUA_TTABLE ? 1 : luaL_error(fresh, "no table of modules");
+}
+
+/* Push a VM with its table of modules on top. It is closed when what is pushed onto L, or an error, is collected. */
+static lua_State *push_fresh(lua_State *L) {
+  lua_State **fresh = lua_newuserdatauv(L, sizeof *fresh, 0);
+  *fresh = NULL;
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, close_fresh);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  *fresh = luaL_newstate();
+  if (!*fresh || !lua_checkstack(*fresh, 8)) luaL_error(L, "not enough memory");
+  lua_pushcfunction(*fresh, open_libraries);
+  if (lua_pcall(*fresh, 0, 1, 0) != LUA_OK) luaL_error(L, "not enough memory");
+  return *fresh;
+}
+
+/* The value on top of L, which the script may have put there, becomes that of the library, if the other VM has one on top. */
+static void restore(lua_State *L, lua_State *fresh) {
+  int type = lua_type(fresh, -1);
+  if (lua_type(L, -1) == type && (type != LUA_TFUNCTION || lua_iscfunction(L, -1))) return;
+  bool is_plain = lua_iscfunction(fresh, -1);
+  if (is_plain && lua_getupvalue(fresh, -1, 1)) { /* it is one with what belongs to its VM */
+    lua_pop(fresh, 1);
+    is_plain = false;
+  }
+  lua_pop(L, 1);
+  if (is_plain) lua_pushcfunction(L, lua_tocfunction(fresh, -1));
+  else lua_pushnil(L);
+}
+
+/* Name the fields of a library. On fresh its name and itself; `here` is what the script calls so, with a table of what it has by now. */
+static void open_library(lua_State *L, lua_State *fresh, int here, int names, int registered, int baseline) {
+  const char *name = lua_tostring(fresh, -2);
+  bool is_global = strcmp(name, LUA_GNAME) == 0;
+  lua_pushnil(fresh);
+  while (lua_next(fresh, -2)) {
+    if (lua_type(fresh, -2) == LUA_TSTRING) {
+      lua_pushstring(L, lua_tostring(fresh, -2));
+      lua_rawget(L, here);
+      restore(L, fresh);
+      int value = lua_gettop(L);
+      if (is_global && !lua_isnil(L, value)) {
+        lua_pushvalue(L, value);
+        lua_setfield(L, baseline, lua_tostring(fresh, -2));
+      }
+      if (can_be_named(lua_type(L, value))) {
+        lua_pushstring(L, name);
+        lua_pushlstring(L, "", 1);
+        lua_pushstring(L, lua_tostring(fresh, -2));
+        lua_concat(L, 3);
+        lua_pushvalue(L, -1);
+        lua_pushvalue(L, value);
+        lua_rawset(L, registered);
+        add_name(L, names, registered, value, true);
+      }
+      lua_settop(L, value - 1);
+    }
+    lua_pop(fresh, 1);
+  }
+}
+
+void zp_names_open_late(lua_State *L) {
+  luaL_checkstack(L, 20, "names of modules");
+  int base = lua_gettop(L), loaded = base + 1, names = base + 2, registered = base + 3, scanned = base + 4, baseline = base + 5, here = base + 7;
+  new_registry_tables(L);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &names_key);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &registered_key);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &scanned_key);
+  lua_newtable(L);
+  lua_State *fresh = push_fresh(L);
+  lua_pushnil(fresh);
+  while (lua_next(fresh, -2)) {
+    lua_getfield(L, loaded, lua_tostring(fresh, -2)); /* the keys are strings all */
+    if (lua_istable(L, here)) {
+      lua_pushstring(L, lua_tostring(fresh, -2));
+      lua_pushvalue(L, here);
+      lua_rawset(L, scanned);
+      lua_pushstring(L, lua_tostring(fresh, -2));
+      lua_pushvalue(L, here);
+      lua_rawset(L, registered);
+      lua_pushstring(L, lua_tostring(fresh, -2));
+      add_name(L, names, registered, here, true);
+      open_library(L, fresh, here, names, registered, baseline);
+    }
+    lua_settop(L, here - 1);
+    lua_pop(fresh, 1);
+  }
+  lua_pushvalue(L, baseline);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &baseline_key); /* last: it says that all is there */
+  lua_settop(L, base);
 }
 
 void zp_names_register(lua_State *L, const char *name) {

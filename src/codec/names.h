@@ -31,6 +31,10 @@ void zp_names_register(lua_State *L, const char *name);
    the second time. May raise for want of memory. */
 void zp_names_open(lua_State *L);
 
+/* The same where a script runs already: what it has added to the globals and libraries, or put in the place of something there, is not
+   taken for Lua's own. Once per VM. May raise for want of memory. */
+void zp_names_open_late(lua_State *L);
+
 /* Look at package.loaded again if modules came since; called when an encoding meets its first function. */
 void zp_names_refresh(lua_State *L);
 

@@ -32,6 +32,9 @@
    */
 void zp_codec_open(lua_State *L);
 
+/* The same in a VM in which a script runs already: what it has made of the globals and of Lua's libraries is the script's. */
+void zp_codec_open_late(lua_State *L);
+
 /* Append the bytes of the value at idx to buf. On failure buf is as before, and the answer is ZP_ENOMEM, or ZP_EENCODE
    with a detail that names the path, `root` being what the caller calls the value (NULL: "value"):
      state.jobs[3].file: cannot send a userdata (FILE*)
