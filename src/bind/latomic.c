@@ -198,19 +198,20 @@ static void push_snapshot(lua_State *L, zp_lstate *state, int handle) {
 }
 
 /* Turn user value n of the handle into changes. Of what was loaded only that which differs from the store. */
-static void add_side_table(lua_State *L, zp_lstate *state, int handle, int n) {
+static void add_side_table(lua_State *L, zp_lstate *state, zp_batch *batch, int handle, int n) {
   lua_getiuservalue(L, handle, n);
   for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
     int top = lua_gettop(L);
-    int rc = zp_batch_add(&state->batch, L, top - 1, is_deleted(L, top) ? 0 : top);
+    int rc = zp_batch_add(batch, L, top - 1, is_deleted(L, top) ? 0 : top);
+    if (rc) zp_lpairs_filled(&state->fill, batch);
     if (rc) zp_lua_raise(L, rc);
     if (n == ZP_UV_LOADED) {
-      zp_bytes before, after = zp_batch_last_value(&state->batch);
-      const zp_buf *key = &state->batch.key;
+      zp_bytes before, after = zp_batch_last_value(batch);
+      const zp_buf *key = &batch->key;
       rc = zp_store_get(state->store, (zp_bytes){key->data, key->size}, &before);
       if (rc < 0) zp_lua_raise(L, rc);
       if (rc == 1 && before.size == after.size && memcmp(before.data, after.data, after.size) == 0)
-        zp_batch_drop_last(&state->batch);
+        zp_batch_drop_last(batch);
     }
   }
   lua_pop(L, 1);
@@ -220,15 +221,17 @@ static void add_side_table(lua_State *L, zp_lstate *state, int handle, int n) {
 static int atomic_body(lua_State *L) {
   zp_lstate *state = lua_touserdata(L, 1);
   lua_call(L, lua_gettop(L) - 2, LUA_MULTRET);
+  int results = lua_gettop(L) - 1;
   if (state->has_loaded || state->has_written) {
-    luaL_checkstack(L, 8, NULL);
-    zp_batch_clear(&state->batch);
-    if (state->has_loaded) add_side_table(L, state, 1, ZP_UV_LOADED);
-    if (state->has_written) add_side_table(L, state, 1, ZP_UV_WRITTEN);
+    zp_batch *batch = zp_lpairs_fill(L, &state->fill);
+    if (state->has_loaded) add_side_table(L, state, batch, 1, ZP_UV_LOADED);
+    if (state->has_written) add_side_table(L, state, batch, 1, ZP_UV_WRITTEN);
+    zp_lpairs_filled(&state->fill, batch);
     /* An assignment is an update even if it leaves all as it was; reading is none. */
-    if (state->has_written || zp_batch_count(&state->batch) > 0) zp_lstate_commit(L, state);
+    if (state->has_written || zp_batch_count(batch) > 0) zp_lstate_commit(L, state, batch);
+    lua_settop(L, results + 1);
   }
-  return lua_gettop(L) - 1;
+  return results;
 }
 
 int zp_lstate_atomic(lua_State *L) {

@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 #include "bind/lerror.h"
+#include "bind/lstate.h"
 #include "codec/key.h"
 #include "codec/value.h"
 
@@ -100,6 +101,19 @@ int zp_lpairs_push_list(lua_State *L, zp_batch *all, bool keys, bool values) {
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
   return 1;
+}
+
+zp_batch *zp_lpairs_fill(lua_State *L, zp_lfill *fill) {
+  luaL_checkstack(L, 8, NULL);
+  if (fill->is_filling) return zp_lpairs_push(L);
+  lua_pushnil(L);
+  fill->is_filling = true;
+  zp_batch_clear(&fill->own);
+  return &fill->own;
+}
+
+void zp_lpairs_filled(zp_lfill *fill, const zp_batch *batch) {
+  if (batch == &fill->own) fill->is_filling = false;
 }
 
 void zp_lpairs_open(lua_State *L) {

@@ -53,7 +53,7 @@ static int handle_gc(lua_State *L) {
   zp_lremote *state = lua_touserdata(L, 1);
   zp_buf_free(&state->name);
   zp_buf_free(&state->key);
-  zp_batch_free(&state->batch);
+  zp_batch_free(&state->fill.own);
   return 0;
 }
 
@@ -89,9 +89,11 @@ static zp_bytes encode_key(lua_State *L, zp_lremote *state, int idx) {
   return zp_buf_bytes(&state->key);
 }
 
-static void add_change(lua_State *L, zp_lremote *state, int key, int value) {
-  int rc = zp_batch_add(&state->batch, L, key, value);
-  if (rc) zp_lua_raise(L, rc);
+static void add_change(lua_State *L, zp_lremote *state, zp_batch *batch, int key, int value) {
+  int rc = zp_batch_add(batch, L, key, value);
+  if (!rc) return;
+  zp_lpairs_filled(&state->fill, batch);
+  zp_lua_raise(L, rc);
 }
 
 static void push_value(lua_State *L, zp_bytes bytes) {
@@ -104,14 +106,15 @@ static void note_own(zp_lremote *state, uint64_t revision) {
   if (revision == state->cursor.revision + 1) state->cursor.revision = revision;
 }
 
-/* Send the batch, which was filled since zp_lnet_prepare: as a commit, or in place of all that there is. */
-static void send_batch(lua_State *L, zp_lremote *state, int type) {
-  const zp_change *changes = zp_batch_changes(&state->batch);
+/* With what zp_lnet_prepare has pushed on top of the stack: send the batch, which was filled since: as a commit, or in place of all that
+   there is. */
+static void send_batch(lua_State *L, zp_lremote *state, zp_batch *batch, int type) {
+  const zp_change *changes = zp_batch_changes(batch);
+  zp_lpairs_filled(&state->fill, batch);
   if (!changes) zp_lua_raise(L, ZP_ENOMEM);
   zp_parcel request = {.number_count = 1, .numbers = {author_of(state)}, ZP_STRINGS(name_of(state)), .pairs = changes,
-                       .pair_count = zp_batch_count(&state->batch)};
+                       .pair_count = zp_batch_count(batch)};
   const zp_parcel *answer = call(L, state, type, &request);
-  zp_batch_clear(&state->batch);
   note_own(state, answer->numbers[0]);
   lua_pop(L, 1);
 }
@@ -185,10 +188,10 @@ static int remote_newindex(lua_State *L) {
     if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL) return zp_lstate_refuse_method(L, lua_tostring(L, 2));
     lua_settop(L, 3);
   }
+  zp_batch *batch = zp_lpairs_fill(L, &state->fill);
   zp_lnet_prepare(L);
-  zp_batch_clear(&state->batch);
-  add_change(L, state, 2, lua_isnil(L, 3) ? 0 : 3);
-  send_batch(L, state, ZP_REQUEST_COMMIT);
+  add_change(L, state, batch, 2, lua_isnil(L, 3) ? 0 : 3);
+  send_batch(L, state, batch, ZP_REQUEST_COMMIT);
   return 0;
 }
 
@@ -228,36 +231,35 @@ static int remote_contains(lua_State *L) {
   return 1;
 }
 
-/* Fill the batch with the table at index 2. */
-static void load_table(lua_State *L, zp_lremote *state, const char *name) {
+/* Fill a batch with the table at index 2, after zp_lnet_prepare. */
+static zp_batch *load_table(lua_State *L, zp_lremote *state, const char *name) {
   zp_lstate_accept(L, 2, name);
+  zp_batch *batch = zp_lpairs_fill(L, &state->fill);
   zp_lnet_prepare(L);
-  zp_batch_clear(&state->batch);
   for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
     int top = lua_gettop(L);
-    add_change(L, state, top - 1, top);
+    add_change(L, state, batch, top - 1, top);
   }
+  return batch;
 }
 
 static int remote_update(lua_State *L) {
   zp_lremote *state = zp_lremote_check(L, 1);
-  load_table(L, state, "update");
-  send_batch(L, state, ZP_REQUEST_COMMIT);
+  send_batch(L, state, load_table(L, state, "update"), ZP_REQUEST_COMMIT);
   return 0;
 }
 
 static int remote_set(lua_State *L) {
   zp_lremote *state = zp_lremote_check(L, 1);
-  load_table(L, state, "set");
-  send_batch(L, state, ZP_REQUEST_REPLACE);
+  send_batch(L, state, load_table(L, state, "set"), ZP_REQUEST_REPLACE);
   return 0;
 }
 
 static int remote_clear(lua_State *L) {
   zp_lremote *state = zp_lremote_check(L, 1);
+  zp_batch *batch = zp_lpairs_fill(L, &state->fill);
   zp_lnet_prepare(L);
-  zp_batch_clear(&state->batch);
-  send_batch(L, state, ZP_REQUEST_REPLACE);
+  send_batch(L, state, batch, ZP_REQUEST_REPLACE);
   return 0;
 }
 
@@ -265,10 +267,11 @@ static int remote_setdefault(lua_State *L) {
   zp_lremote *state = zp_lremote_check(L, 1);
   lua_settop(L, 3);
   if (lua_isnil(L, 3)) return zp_lua_usage(L, "state:setdefault(key, value) needs a value");
+  zp_batch *batch = zp_lpairs_fill(L, &state->fill);
   zp_lnet_prepare(L);
-  zp_batch_clear(&state->batch);
-  add_change(L, state, 2, 3);
-  const zp_change *change = zp_batch_changes(&state->batch);
+  add_change(L, state, batch, 2, 3);
+  const zp_change *change = zp_batch_changes(batch);
+  zp_lpairs_filled(&state->fill, batch);
   if (!change) return zp_lua_raise(L, ZP_ENOMEM);
   zp_parcel request = {.number_count = 1, .numbers = {author_of(state)}, ZP_STRINGS(name_of(state), change->key, change->value)};
   const zp_parcel *answer = call(L, state, ZP_REQUEST_SETDEFAULT, &request);

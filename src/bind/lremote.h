@@ -11,7 +11,7 @@
 
 #include <lua.h>
 
-#include "bind/batch.h"
+#include "bind/lpairs.h"
 #include "net/remote.h"
 #include "watch/watch.h"
 
@@ -20,7 +20,7 @@ typedef struct zp_lremote {
   zp_buf name;       /* of the namespace */
   zp_watch_cursor cursor;
   uint64_t number; /* drawn at random; 0 until it is needed */
-  zp_batch batch;
+  zp_lfill fill;
   zp_buf key;
 } zp_lremote;
 

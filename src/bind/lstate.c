@@ -71,7 +71,7 @@ void zp_lstate_end(zp_lstate *state) {
 static int handle_gc(lua_State *L) {
   zp_lstate *state = lua_touserdata(L, 1);
   if (state->store) zp_store_close(&state->store);
-  zp_batch_free(&state->batch);
+  zp_batch_free(&state->fill.own);
   zp_buf_free(&state->key);
   return 0;
 }
@@ -110,16 +110,19 @@ static zp_bytes encode_key(lua_State *L, zp_lstate *state, int idx) {
   return (zp_bytes){state->key.data, state->key.size};
 }
 
-static void add_change(lua_State *L, zp_lstate *state, int key, int value) {
-  int rc = zp_batch_add(&state->batch, L, key, value);
-  if (rc) zp_lua_raise(L, rc);
+static void add_change(lua_State *L, zp_lstate *state, zp_batch *batch, int key, int value) {
+  int rc = zp_batch_add(batch, L, key, value);
+  if (!rc) return;
+  zp_lpairs_filled(&state->fill, batch);
+  zp_lua_raise(L, rc);
 }
 
-void zp_lstate_commit(lua_State *L, zp_lstate *state) {
-  const zp_change *changes = zp_batch_changes(&state->batch);
+void zp_lstate_commit(lua_State *L, zp_lstate *state, zp_batch *batch) {
+  const zp_change *changes = zp_batch_changes(batch);
   uint64_t revision = 0;
-  int rc = changes ? zp_store_commit(state->store, changes, zp_batch_count(&state->batch), &revision, NULL) : ZP_ENOMEM;
-  zp_batch_clear(&state->batch);
+  int rc = changes ? zp_store_commit(state->store, changes, zp_batch_count(batch), &revision, NULL) : ZP_ENOMEM;
+  zp_batch_clear(batch);
+  zp_lpairs_filled(&state->fill, batch);
   if (rc) zp_lstate_raise(L, rc);
   /* Nothing lies between the cursor and this change, which is none to this handle: a handle that only writes never falls
      behind what is kept. */
@@ -186,9 +189,9 @@ static int state_newindex(lua_State *L) {
       return zp_lstate_refuse_method(L, lua_tostring(L, 2));
     lua_settop(L, 3);
   }
-  zp_batch_clear(&state->batch);
-  add_change(L, state, 2, lua_isnil(L, 3) ? 0 : 3);
-  zp_lstate_commit(L, state);
+  zp_batch *batch = zp_lpairs_fill(L, &state->fill);
+  add_change(L, state, batch, 2, lua_isnil(L, 3) ? 0 : 3);
+  zp_lstate_commit(L, state, batch);
   return 0;
 }
 
@@ -250,19 +253,19 @@ void zp_lstate_accept(lua_State *L, int idx, const char *call) {
   }
 }
 
-static void add_table(lua_State *L, zp_lstate *state, int idx) {
+static void add_table(lua_State *L, zp_lstate *state, zp_batch *batch, int idx) {
   for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
     int top = lua_gettop(L);
-    add_change(L, state, top - 1, top);
+    add_change(L, state, batch, top - 1, top);
   }
 }
 
 static int state_update(lua_State *L) {
   zp_lstate *state = zp_lstate_check(L, 1);
   zp_lstate_accept(L, 2, "update");
-  zp_batch_clear(&state->batch);
-  add_table(L, state, 2);
-  zp_lstate_commit(L, state);
+  zp_batch *batch = zp_lpairs_fill(L, &state->fill);
+  add_table(L, state, batch, 2);
+  zp_lstate_commit(L, state, batch);
   return 0;
 }
 
@@ -272,16 +275,17 @@ static void replace_all(lua_State *L, zp_lstate *state, zp_batch *more) {
   zp_lpairs_collect(L, state, all);
   const zp_change *pairs = zp_lpairs_all(L, all);
   size_t count = zp_batch_count(all);
-  zp_batch_clear(&state->batch);
+  zp_batch *batch = zp_lpairs_fill(L, &state->fill);
   int rc = 0;
-  for (size_t i = 0; i < count && !rc; i++) rc = zp_batch_add_bytes(&state->batch, pairs[i].key, NULL);
+  for (size_t i = 0; i < count && !rc; i++) rc = zp_batch_add_bytes(batch, pairs[i].key, NULL);
   if (more) {
     pairs = zp_lpairs_all(L, more);
     count = zp_batch_count(more);
-    for (size_t i = 0; i < count && !rc; i++) rc = zp_batch_add_bytes(&state->batch, pairs[i].key, &pairs[i].value);
+    for (size_t i = 0; i < count && !rc; i++) rc = zp_batch_add_bytes(batch, pairs[i].key, &pairs[i].value);
   }
+  if (rc) zp_lpairs_filled(&state->fill, batch);
   if (rc) zp_lua_raise(L, rc);
-  zp_lstate_commit(L, state);
+  zp_lstate_commit(L, state, batch);
 }
 
 static int clear_body(lua_State *L) {
@@ -315,10 +319,17 @@ static int state_set(lua_State *L) {
   return zp_lstate_locked(L, state, set_body);
 }
 
+/* Call the body with what was filled, and with the key of the argument 2. From here on nobody else can use the handle. */
+static int locked_with_key(lua_State *L, zp_lstate *state, lua_CFunction body) {
+  encode_key(L, state, 2);
+  zp_lpairs_filled(&state->fill, state->filled);
+  return zp_lstate_locked(L, state, body);
+}
+
 static int setdefault_body(lua_State *L) {
   zp_lstate *state = locked_state(L);
   if (zp_lstate_push(L, state, (zp_bytes){state->key.data, state->key.size})) return 1;
-  zp_lstate_commit(L, state);
+  zp_lstate_commit(L, state, state->filled);
   lua_pushvalue(L, 3);
   return 1;
 }
@@ -327,10 +338,9 @@ static int state_setdefault(lua_State *L) {
   zp_lstate *state = zp_lstate_check(L, 1);
   lua_settop(L, 3);
   if (lua_isnil(L, 3)) return zp_lua_usage(L, "state:setdefault(key, value) needs a value");
-  zp_batch_clear(&state->batch);
-  add_change(L, state, 2, 3);
-  encode_key(L, state, 2);
-  return zp_lstate_locked(L, state, setdefault_body);
+  state->filled = zp_lpairs_fill(L, &state->fill);
+  add_change(L, state, state->filled, 2, 3);
+  return locked_with_key(L, state, setdefault_body);
 }
 
 static int pop_body(lua_State *L) {
@@ -340,32 +350,29 @@ static int pop_body(lua_State *L) {
     lua_pushvalue(L, 3);
     return 1;
   }
-  zp_lstate_commit(L, state);
+  zp_lstate_commit(L, state, state->filled);
   return 1;
 }
 
 static int state_pop(lua_State *L) {
   zp_lstate *state = zp_lstate_check(L, 1);
   lua_settop(L, 3);
-  zp_batch_clear(&state->batch);
-  add_change(L, state, 2, 0);
-  encode_key(L, state, 2);
-  return zp_lstate_locked(L, state, pop_body);
+  state->filled = zp_lpairs_fill(L, &state->fill);
+  add_change(L, state, state->filled, 2, 0);
+  return locked_with_key(L, state, pop_body);
 }
 
 static int popitem_body(lua_State *L) {
   zp_lstate *state = locked_state(L);
+  zp_batch *batch = zp_lpairs_push(L);
   zp_bytes key, value;
   int rc = zp_store_last(state->store, &key, &value);
   if (rc == 0) return 0;
-  if (rc == 1) {
-    zp_batch_clear(&state->batch);
-    rc = zp_batch_add_bytes(&state->batch, key, NULL);
-  }
+  if (rc == 1) rc = zp_batch_add_bytes(batch, key, NULL);
   if (!rc) rc = zp_key_decode(L, key);
   if (!rc) rc = zp_value_decode(L, value, ZP_DECODE_CODE);
   if (rc) zp_lua_raise(L, rc);
-  zp_lstate_commit(L, state);
+  zp_lstate_commit(L, state, batch);
   return 2;
 }
 

@@ -19,13 +19,15 @@
 #include <lauxlib.h>
 
 #include "bind/batch.h"
+#include "bind/lpairs.h"
 #include "store/store.h"
 #include "watch/watch.h"
 
 typedef struct zp_lstate {
   zp_store *store; /* NULL once closed */
   zp_watch_cursor cursor;
-  zp_batch batch;
+  zp_lfill fill;
+  zp_batch *filled;     /* what the body of zp_lstate_locked is to commit */
   zp_buf key;           /* the key of a read */
   bool reading;         /* a read is open */
   bool busy;            /* within zp_lstate_locked: the State is not to be used */
@@ -63,8 +65,8 @@ int zp_lstate_locked(lua_State *L, zp_lstate *state, lua_CFunction body);
 /* Push a plain table: the namespace as it was at a revision. May raise. */
 void zp_lstate_push_at(lua_State *L, zp_lstate *state, uint64_t revision);
 
-/* Commit the handle's batch, or raise. */
-void zp_lstate_commit(lua_State *L, zp_lstate *state);
+/* Commit a batch of the handle's (zp_lpairs_fill), or raise. */
+void zp_lstate_commit(lua_State *L, zp_lstate *state, zp_batch *batch);
 
 /* Finish a State, with its table, a fresh metatable and its handle on the stack: only the table stays. In the metatable the key stands for
    the handle; index and newindex have the handle and the table of methods as upvalues; `more` (NULL: none) goes before the

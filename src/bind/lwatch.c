@@ -199,11 +199,10 @@ static int push_update(lua_State *L, zp_lstate *state, uint64_t revision) {
 }
 
 /* A further buffer of keys, for a server elsewhere: the list at `keys`. */
-static void list_keys(lua_State *L, zp_lremote *state, int keys) {
-  zp_batch_clear(&state->batch);
+static void list_keys(lua_State *L, zp_lremote *state, zp_batch *batch, int keys) {
   for (lua_Integer i = 1; lua_rawgeti(L, keys, i) != LUA_TNIL; i++) {
     int rc = zp_key_encode(L, -1, &state->key);
-    if (!rc) rc = zp_batch_add_bytes(&state->batch, zp_buf_bytes(&state->key), NULL);
+    if (!rc) rc = zp_batch_add_bytes(batch, zp_buf_bytes(&state->key), NULL);
     if (rc) zp_lua_raise(L, rc);
     lua_pop(L, 1);
   }
@@ -217,6 +216,7 @@ static int watch_remotely(lua_State *L, double began, int kind) {
   watcher *self = push_watcher(L, false);
   lua_getfield(L, 5, "timeout");
   double deadline = lua_isnil(L, -1) ? ZP_FOREVER : began + lua_tonumber(L, -1);
+  zp_batch *listed = zp_lpairs_push(L);
   zp_lnet_prepare(L);
   self->condition.kind = is_condition ? (zp_condition_kind)kind : ZP_WHEN_AVAILABLE;
   zp_change values[ZP_CONDITION_VALUES];
@@ -231,9 +231,9 @@ static int watch_remotely(lua_State *L, double began, int kind) {
     for (size_t i = 0; i < self->condition.value_count; i++) values[i] = (zp_change){.key = self->condition.values[i]};
     watch.pair_count = self->condition.value_count;
   } else if (kind == KIND_CHANGE) {
-    list_keys(L, state, 3);
-    watch.pairs = zp_batch_changes(&state->batch);
-    watch.pair_count = zp_batch_count(&state->batch);
+    list_keys(L, state, listed, 3);
+    watch.pairs = zp_batch_changes(listed);
+    watch.pair_count = zp_batch_count(listed);
     if (!watch.pairs) return zp_lua_raise(L, ZP_ENOMEM);
   }
   watch.condition = zp_bell_tag(kind_names[kind], zp_buf_bytes(&self->bytes));

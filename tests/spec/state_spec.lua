@@ -20,6 +20,30 @@ describe("State", function()
       for key, value in pairs(values) do assert.equal(value, state[key]) end
     end)
 
+    it("may be written to by finalisers, which run while a value is on its way", function()
+      local runs = 0
+      local function leave_garbage()
+        setmetatable({}, { __gc = function()
+          runs = runs + 1
+          state.runs = runs
+          state:update { a = -1, half = runs }
+          leave_garbage()
+        end })
+      end
+      leave_garbage()
+      local mode = collectgarbage "generational" -- often
+      for i = 1, 3000 do
+        local value = { function() return i end, setmetatable({ i }, { __index = {} }), ("x"):rep(i % 300) }
+        state.value = value
+        assert.equal(i, state.value[1]())
+        state:update { b = value, c = i }
+        assert.equal(i, state.c)
+      end
+      collectgarbage(mode)
+      assert.is_true(runs > 20)
+      leave_garbage = function() end
+    end)
+
     it("takes a float with an integral value for the integer", function()
       state[1.0] = "one"
       assert.equal("one", state[1])
