@@ -34,6 +34,12 @@ function support.is_running(pid)
   return state ~= nil and state ~= "Z"
 end
 
+--- What runs a script, as words of the shell: the executable, or lua5.4 with the module if that is what this spec runs in.
+function support.runner()
+  if os.getenv "ZP_TEST_HOST" then return support.quote(os.getenv "SRCDIR" .. "/tests/run-lua") end
+  return support.quote(os.getenv "ZPROC") .. " run"
+end
+
 --- Start a script as a program of its own, unrelated to this process; returns the open pipe with its output, stderr included.
 ---@param source string
 function support.run_script(source, ...)
@@ -41,7 +47,7 @@ function support.run_script(source, ...)
   local file = assert(io.open(path, "w"))
   file:write(source)
   file:close()
-  local words = { support.quote(os.getenv "ZPROC"), "run", path }
+  local words = { support.runner(), path }
   for _, word in ipairs { ... } do words[#words + 1] = support.quote(word) end
   return assert(io.popen(table.concat(words, " ") .. " 2>&1; rm -f " .. path))
 end

@@ -11,6 +11,7 @@ local options = require "zproc.options"
 local process = require "zproc.process"
 local progress = require "zproc.progress"
 local range = require "zproc.range"
+local runtime = require "zproc.runtime"
 local worker = require "zproc.worker"
 
 local Context = context.Context
@@ -303,6 +304,7 @@ local function queue_of(self)
     self._pool = core.new_pool()
     self._results = setmetatable({}, { __mode = "k" }) -- those that are to be dropped with the Context
     self._garbage = {} -- tasks that a finaliser was kept from dropping
+    runtime.on_open()
   end
   while #self._garbage > 0 and self._queue:drop(self._garbage[#self._garbage]) do table.remove(self._garbage) end
   return self._queue

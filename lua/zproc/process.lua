@@ -243,6 +243,7 @@ function Process:start()
   if self._child then errors.usage("process %s was started already (pid %d)", self.name, self.pid) end
   core.check_fork()
   if self._is_thread then start_thread(self) else start_process(self) end
+  runtime.on_open()
   return self._child:pid()
 end
 

@@ -12,9 +12,13 @@ local open = {}
 
 local exit_host = os.exit
 
+--- Called when there is something new to close, or that closing will need; nothing is to be done, unless there is a host (zproc.host).
+function runtime.on_open() end
+
 function runtime.add(closable)
   core.note_closable()
   open[#open + 1] = closable
+  runtime.on_open()
 end
 
 function runtime.remove(closable)

@@ -1,8 +1,8 @@
 -- Every example does what its header says.
 
-local executable, source = assert(os.getenv "ZPROC"), assert(os.getenv "SRCDIR")
+local source = assert(os.getenv "SRCDIR")
 
-local support = dofile(os.getenv "SRCDIR" .. "/tests/support.lua")
+local support = dofile(source .. "/tests/support.lua")
 local quote = support.quote
 
 local function examples()
@@ -26,14 +26,17 @@ local function expected_output(path)
   return table.concat(lines, "\n") .. "\n"
 end
 
+local function check(name, runner)
+  local path = source .. "/examples/" .. name
+  local run = assert(io.popen(runner .. " " .. quote(path)))
+  local output = run:read "a"
+  assert.is_true(run:close(), name .. " failed")
+  assert.equal(expected_output(path), output)
+end
+
 describe("the example", function()
   for _, name in ipairs(examples()) do
-    it(name .. " prints what its header says", function()
-      local path = source .. "/examples/" .. name
-      local run = assert(io.popen(quote(executable) .. " run " .. quote(path)))
-      local output = run:read "a"
-      assert.is_true(run:close(), name .. " failed")
-      assert.equal(expected_output(path), output)
-    end)
+    it(name .. " prints what its header says", function() check(name, quote(os.getenv "ZPROC") .. " run") end)
+    it(name .. " does so in lua5.4, too", function() check(name, quote(source .. "/tests/run-lua")) end)
   end
 end)

@@ -1,9 +1,8 @@
 -- Every block of code of the user guide is a script that prints what stands behind its arrows.
 
-local executable, source = assert(os.getenv "ZPROC"), assert(os.getenv "SRCDIR")
+local source = assert(os.getenv "SRCDIR")
 
-local support = dofile(os.getenv "SRCDIR" .. "/tests/support.lua")
-local quote = support.quote
+local support = dofile(source .. "/tests/support.lua")
 
 --- The Lua blocks of a page, each with the heading above it and the output that it promises.
 local function blocks(path)
@@ -30,7 +29,7 @@ local function check_page(page)
       local script <close> = assert(io.open(path, "w"))
       script:write(table.concat(block.code, "\n"))
       script:close()
-      local run = assert(io.popen(quote(executable) .. " run " .. quote(path) .. " 2>/dev/null"))
+      local run = assert(io.popen(support.runner() .. " " .. support.quote(path) .. " 2>/dev/null"))
       local output = run:read "a"
       local ok = run:close()
       os.remove(path)
