@@ -190,6 +190,7 @@ static int child_message(lua_State *L) {
   int rc = zp_child_message(child, message);
   if (rc < 0) return zp_lua_raise(L, rc);
   if (rc == 1) lua_pushlstring(L, (const char *)message->data, message->size);
+  zp_buf_free(message); /* while a VM is being closed nobody else does */
   return rc;
 }
 
