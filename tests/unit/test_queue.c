@@ -454,6 +454,81 @@ static void whoever_is_killed_nothing_is_lost(void **unused) {
   assert_false(is_there(task));
 }
 
+static void helpers_work_on_every_task_and_count_in_no_limit(void **unused) {
+  (void)unused;
+  uint64_t task = add(6, 1, 1);
+  must(zp_queue_enlist(queue, POOL));
+  zp_queue *helper;
+  must(zp_queue_open(directory, &helper));
+  must(zp_queue_enlist(helper, ZP_POOL_ALL));
+  zp_claim claim;
+  assert_int_equal(zp_queue_claim(helper, NULL, &claim), 1);
+  expect_claim(&claim, 0, 1);
+  assert_int_equal(zp_queue_claim(queue, NULL, &claim), 1); /* the one that the task may have */
+  expect_claim(&claim, 1, 2);
+  zp_done done = {text("helped"), 0.1};
+  assert_int_equal(zp_queue_claim(helper, &done, &claim), 1);
+  expect_claim(&claim, 2, 3);
+  assert_int_equal(expect_result(task, 0, "helped"), 1);
+  must(zp_queue_resign(helper, false));
+  assert_int_equal(describe(task).active, 1);
+  must(zp_queue_enlist(helper, ZP_POOL_ALL));
+  assert_int_equal(zp_queue_claim(helper, NULL, &claim), 1); /* what was given back comes first */
+  expect_claim(&claim, 2, 3);
+  assert_false(claim.is_suspect);
+  zp_queue_close(&helper);
+}
+
+static void helpers_are_woken_by_new_work(void **unused) {
+  (void)unused;
+  zp_queue *helper;
+  must(zp_queue_open(directory, &helper));
+  must(zp_queue_enlist(helper, ZP_POOL_ALL));
+  must(zp_queue_arm_work(helper));
+  zp_claim claim;
+  assert_int_equal(zp_queue_claim(helper, NULL, &claim), 0);
+  add(1, 1, 1);
+  assert_int_equal(zp_queue_wait(helper, zp_clock_now() + GENEROUS), 0);
+  assert_int_equal(zp_queue_claim(helper, NULL, &claim), 1);
+  zp_queue_close(&helper);
+}
+
+/* As the server does it for a worker elsewhere. */
+static void one_who_is_said_to_have_died_has_died_of_what_it_has_noted(void **unused) {
+  (void)unused;
+  add(10, 1, 4);
+  must(zp_queue_enlist(queue, POOL));
+  zp_claim claim;
+  assert_int_equal(zp_queue_claim(queue, NULL, &claim), 1);
+  expect_claim(&claim, 0, 4);
+  zp_queue_note(queue, 1, 1);
+  must(zp_queue_resign(queue, true));
+  must(zp_queue_resign(queue, true)); /* it has no slot any more */
+  must(zp_queue_enlist(queue, POOL));
+  assert_int_equal(zp_queue_claim(queue, NULL, &claim), 1);
+  expect_claim(&claim, 0, 1);
+  assert_false(claim.is_suspect);
+  zp_done done = {text("x"), 0.1};
+  assert_int_equal(zp_queue_claim(queue, &done, &claim), 1);
+  expect_claim(&claim, 1, 2);
+  assert_true(claim.is_suspect);
+}
+
+static void a_task_whose_items_are_given_up_says_so(void **unused) {
+  (void)unused;
+  uint64_t task = add(ZP_TASK_UNKNOWN, 1, 1);
+  must(zp_queue_put(queue, task, 2, text("items"), false));
+  assert_true(describe(task).is_produced);
+  must(zp_queue_give_up(queue, task));
+  assert_false(describe(task).is_produced);
+  must(zp_queue_put(queue, task, 1, text("more"), false)); /* whoever gives some after all is the producer now */
+  assert_true(describe(task).is_produced);
+  must(zp_queue_put(queue, task, 0, text(""), true));
+  must(zp_queue_give_up(queue, task)); /* there is nothing to give up */
+  assert_true(describe(task).is_produced);
+  must(zp_queue_give_up(queue, 999));
+}
+
 static void without_a_server_there_is_no_queue(void **unused) {
   (void)unused;
   zp_queue *none = NULL;
@@ -488,6 +563,10 @@ int main(void) {
       WITH_QUEUE(after_too_many_deaths_its_result_is_that),
       WITH_QUEUE(a_result_wakes_who_waits_for_it),
       WITH_QUEUE(whoever_is_killed_nothing_is_lost),
+      WITH_QUEUE(helpers_work_on_every_task_and_count_in_no_limit),
+      WITH_QUEUE(helpers_are_woken_by_new_work),
+      WITH_QUEUE(one_who_is_said_to_have_died_has_died_of_what_it_has_noted),
+      WITH_QUEUE(a_task_whose_items_are_given_up_says_so),
       WITH_QUEUE(without_a_server_there_is_no_queue),
       WITH_QUEUE(it_is_retired_with_the_server),
   };

@@ -953,6 +953,47 @@ static void what_is_read_under_the_lock_holds_until_the_commit(void **unused) {
   zp_store_close(&store);
 }
 
+/* In a child: try to lock, and give what that gives. */
+static int try_elsewhere(zp_store *store) {
+  int status = 0;
+  pid_t pid = fork();
+  assert_true(pid >= 0);
+  if (pid == 0) _exit(-zp_store_try_lock(store)); /* and dies holding it, if it has got it */
+  assert_int_equal(waitpid(pid, &status, 0), pid);
+  assert_true(WIFEXITED(status));
+  return -WEXITSTATUS(status);
+}
+
+static void a_lock_can_be_tried(void **unused) {
+  (void)unused;
+  zp_store *store = open_store("main");
+  set(store, "a", "1");
+  must(zp_store_lock(store));
+  assert_int_equal(try_elsewhere(store), ZP_EBUSY);
+  zp_store_unlock(store);
+  assert_int_equal(try_elsewhere(store), 0);
+  must(zp_store_try_lock(store)); /* from the dead */
+  assert_true(zp_store_is_locked(store));
+  set(store, "a", "2");
+  zp_store_unlock(store);
+  expect_now(store, "a", "2");
+  zp_store_close(&store);
+}
+
+static void a_handle_can_act_for_another_author(void **unused) {
+  (void)unused;
+  zp_store *store = open_store("main");
+  zp_store_set_author(store, 77);
+  assert_true(zp_store_author(store) == 77);
+  set(store, "a", "1");
+  zp_log_record record;
+  must(zp_store_read_begin(store));
+  assert_int_equal(zp_store_log(store, zp_store_read_revision(store), &record), 1);
+  assert_true(record.author == 77);
+  zp_store_read_end(store);
+  zp_store_close(&store);
+}
+
 static void another_handle_of_the_thread_is_refused_while_one_is_locked(void **unused) {
   (void)unused;
   zp_store *a = open_store("main"), *b = open_store("other");
@@ -1306,6 +1347,8 @@ int main(void) {
       IN_STORE(large_values_replaced_many_times_stay_bounded),
       IN_STORE(authors_mark_the_commits_of_a_handle),
       IN_STORE(what_is_read_under_the_lock_holds_until_the_commit),
+      IN_STORE(a_lock_can_be_tried),
+      IN_STORE(a_handle_can_act_for_another_author),
       IN_STORE(another_handle_of_the_thread_is_refused_while_one_is_locked),
       IN_STORE(a_dead_holder_of_the_lock_is_no_obstacle),
       IN_STORE(handles_of_other_threads_read_on_and_wait_for_the_lock),
