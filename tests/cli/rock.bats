@@ -16,9 +16,10 @@ teardown() {
 
 @test "luarocks make, without a network, installs a module and an executable that find each other" {
   mkdir "$dir/source"
-  cp -a "$SRCDIR"/*.rockspec "$SRCDIR"/{configure.ac,Makefile.am,README.md,bench,docs,examples,lua,scripts,src,tests} "$dir/source"
-  # What autoreconf has made is taken along; it takes long, and reads nothing but these files.
-  cp -a "$SRCDIR"/{configure,config.h.in,Makefile.in,aclocal.m4,build-aux,m4} "$dir/source"
+  # All but builds. What autoreconf has made is taken along, since it takes long.
+  for entry in "$SRCDIR"/*; do
+    [ -e "$entry/config.status" ] || [ "${entry##*/}" = config.status ] || cp -a "$entry" "$dir/source"
+  done
   cd "$dir/source"
   # Nothing is tested here that an optimiser would change, and it would take its time. A proxy that is not there: nothing is fetched.
   env CFLAGS=-O0 http_proxy=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9 HOME="$dir" \
