@@ -149,6 +149,9 @@ static void what_waits_is_given_up_with_its_client(void **unused) {
 
 static void a_child_connects_for_itself(void **unused) {
   (void)unused;
+#ifdef __SANITIZE_THREAD__
+  skip(); /* it does not take threads that are started in a child of a process with threads */
+#endif
   set("a", "parent");
   pid_t pid = fork();
   assert_true(pid >= 0);
