@@ -60,6 +60,11 @@ describe("library/zproc.lua", function()
   setup(function() ctx = zproc.context() end)
   teardown(function() ctx:close() end)
 
+  it("is what the API reference is made from", function()
+    local pipe <close> = io.popen(("lua5.4 '%s/scripts/api' --check 2>&1"):format(os.getenv "SRCDIR"))
+    assert.equal("", pipe:read "a")
+  end)
+
   it("is Lua, and does nothing when it is run", function()
     local library = assert(loadfile(path))()
     assert.equal("function", type(library.context))
