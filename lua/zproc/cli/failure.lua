@@ -3,9 +3,10 @@
 local errors = require "zproc.errors"
 local runtime = require "zproc.runtime"
 
-local USAGE_ERROR <const> = 2
-
 local failure = {}
+
+--- The exit statuses of failures: the command itself has failed; the command line is wrong.
+failure.FAILED, failure.USAGE = 1, 2
 
 --- The command line is wrong.
 ---@param command string
@@ -13,7 +14,7 @@ local failure = {}
 ---@return integer status
 function failure.of_usage(command, words)
   runtime.say(("%s: %s; see zproc %s --help"):format(command, words, command))
-  return USAGE_ERROR
+  return failure.USAGE
 end
 
 --- The command itself has failed.
@@ -21,7 +22,7 @@ end
 ---@return integer status
 function failure.of(err)
   runtime.say(tostring(err))
-  return errors.is(err, "UsageError") and USAGE_ERROR or 1
+  return errors.is(err, "UsageError") and failure.USAGE or failure.FAILED
 end
 
 return failure

@@ -1,81 +1,68 @@
---- The command line: `zproc COMMAND ...`. Each command is a module with `usage`, `summary` and `run(arguments) -> status`.
+--- The command line: `zproc COMMAND ...`. Each command is a module that says how it is used (`usage`, `summary`, `help`, `arguments`) and
+--- has `run(given) -> status`, where `given` is what its arguments give.
+---
+--- Exit statuses, of all commands that do not run a script of somebody else's: 0: it is done; 1: it has failed; 2: the command line
+--- is wrong.
 
-local core = require "zproc.core"
+local arguments = require "zproc.cli.arguments"
+local failure = require "zproc.cli.failure"
 
-local commands = {
-  { name = "run", module = "zproc.cli.run" },
-  { name = "server", module = "zproc.cli.server" },
-  { name = "worker", module = "zproc.cli.worker" },
-  { name = "ping", module = "zproc.cli.ping" },
-  { name = "ps", module = "zproc.cli.ps" },
-}
+---@class zproc.cli.Command
+---@field usage string the command line in short
+---@field summary string what it does, in one line
+---@field help string the text of --help
+---@field arguments zproc.cli.Spec
+---@field run fun(given: table): integer
+
+--- The commands, in the order in which help shows them: the module of `x` is zproc.cli.x.
+local NAMES <const> = { "run", "server", "worker", "ping", "ps", "version" }
 
 local cli = {}
 
-local USAGE_ERROR <const> = 2
-
 local function help(out)
   out:write("usage: zproc COMMAND [ARGUMENT ...]\n\nCommands:\n")
-  for _, command in ipairs(commands) do
-    local module = require(command.module)
-    out:write(("  %-32s %s\n"):format(module.usage, module.summary))
+  for _, name in ipairs(NAMES) do
+    local command = require("zproc.cli." .. name)
+    out:write(("  %-40s %s\n"):format(command.usage, command.summary))
   end
-  out:write(("  %-32s %s\n"):format("help", "show this text"))
-  out:write(("  %-32s %s\n"):format("version", "show the version"))
-  out:write("\nEach takes --secret-key-file FILE, for servers that have a secret key; or there is $ZPROC_SECRET_KEY.\n")
+  out:write(("  %-40s %s\n"):format("help", "show this text"))
+  out:write [[
+
+zproc COMMAND --help tells more. Each takes --secret-key-file FILE, for servers that have a secret key; or there is $ZPROC_SECRET_KEY.
+The exit status is 0 if all went well, 1 if the command has failed, 2 if the command line is wrong.
+]]
 end
 
---- Take `--secret-key-file FILE` out of the arguments of a command, any of which may have it, and note the key: what is on a command line
---- everybody can read. Arguments of a script are the script's.
----@return string? wrong
-local function take_secret(name, arguments)
-  for i, argument in ipairs(arguments) do
-    if argument == "--" or name == "run" and not argument:find "^%-" then return nil end
-    if argument == "--secret-key-file" then
-      local path = arguments[i + 1]
-      if not path then return "--secret-key-file takes a file" end
-      local file, problem = io.open(path, "rb")
-      local content, trouble = nil, nil
-      if file then
-        content, trouble = file:read "a"
-        file:close()
-      end
-      if not content then return "cannot read the secret key: " .. (problem or trouble or path) end
-      content = content:gsub("[\r\n]+$", "")
-      if content == "" then return ("the secret key in %s is empty"):format(path) end
-      require "zproc.link".default_secret = content
-      table.move(arguments, i + 2, #arguments + 2, i)
-      return take_secret(name, arguments)
-    end
-  end
-  return nil
-end
+--- Words for a command that have one of their own.
+local ALIASES <const> = { ["--version"] = "version", ["--help"] = "help", ["-h"] = "help" }
 
 --- Run a command line.
----@param arguments string[] without the program's name
+---@param words string[] without the program's name
 ---@return integer status the exit status
-function cli.main(arguments)
-  local name = arguments[1]
-  if name == "help" or name == "--help" or name == "-h" then
+function cli.main(words)
+  local name = ALIASES[words[1]] or words[1]
+  if name == "help" then
     help(io.stdout)
-    return 0
-  elseif name == "version" or name == "--version" then
-    print("zproc " .. core.version .. " (" .. _VERSION .. ")")
     return 0
   elseif name == nil then
     help(io.stderr)
-    return USAGE_ERROR
+    return failure.USAGE
   end
-  for _, command in ipairs(commands) do
-    if command.name == name then
-      local rest = table.move(arguments, 2, #arguments, 1, {})
-      local wrong = take_secret(name, rest)
-      if wrong then return require "zproc.cli.failure".of_usage(name, wrong) end
-      return require(command.module).run(rest)
+  for _, known in ipairs(NAMES) do
+    if known == name then
+      local command = require("zproc.cli." .. name)
+      local given, wrong = arguments.parse(command.arguments, table.move(words, 2, #words, 1, {}))
+      if not given then return failure.of_usage(name, wrong) end
+      if given.help then
+        io.write(command.help)
+        return 0
+      end
+      require "zproc.link".default_secret = given.secret_key_file
+      return command.run(given)
     end
   end
   io.stderr:write(("zproc: there is no command '%s'; see zproc help\n"):format(name))
-  return USAGE_ERROR
+  return failure.USAGE
 end
 
 return cli

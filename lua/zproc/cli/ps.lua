@@ -1,15 +1,16 @@
 --- zproc ps: the processes of a server.
 
 local failure = require "zproc.cli.failure"
-local link = require "zproc.link"
+local open = require "zproc.cli.open"
 
 local command = {
   usage = "ps ADDRESS [--json]",
   summary = "list the processes of a server",
+  arguments = { options = open.with(open.OPTIONS, { ["--json"] = {} }), operands = { "address" }, wanted = "which server?" },
 }
 
-local help = [[
-usage: zproc ps ADDRESS [--json]
+command.help = [[
+usage: zproc ps ADDRESS [--json] [--transport auto|network] [--secret-key-file FILE]
 
 List the processes of the server at the address in the order of their starts: the script, the server, and all that was started.
 Those that have ended are listed until their place is needed. STATE is running, retrying (it waits before the next try), exited,
@@ -54,27 +55,13 @@ local function encode(rows)
 end
 
 --- List.
----@param arguments string[]
+---@param given { address: string, json: boolean? }
 ---@return integer status
-function command.run(arguments)
-  local address, as_json
-  for _, argument in ipairs(arguments) do
-    if argument == "--help" then
-      io.write(help)
-      return 0
-    elseif argument == "--json" then
-      as_json = true
-    elseif address or argument:find "^%-" then
-      return failure.of_usage("ps", ("unknown argument '%s'"):format(argument))
-    else
-      address = argument
-    end
-  end
-  if not address then return failure.of_usage("ps", "which server?") end
-  local ok, rows = pcall(function() return link.open("ps", address, {}):list_processes() end)
+function command.run(given)
+  local ok, rows = pcall(function() return open.link("ps", given):list_processes() end)
   if not ok then return failure.of(rows) end
   local text, wrong
-  if as_json then text, wrong = encode(rows) else text = format(rows) end
+  if given.json then text, wrong = encode(rows) else text = format(rows) end
   if not text then return failure.of(wrong) end
   io.write(text)
   return 0

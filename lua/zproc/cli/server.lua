@@ -1,15 +1,24 @@
 --- zproc server: a state server in the foreground.
 
 local core = require "zproc.core"
+local arguments = require "zproc.cli.arguments"
 local failure = require "zproc.cli.failure"
 local server = require "zproc.server"
 
 local command = {
   usage = "server [--bind ADDRESS ...] [...]",
   summary = "keep a state at an address until a signal ends it",
+  arguments = {
+    options = {
+      ["--bind"] = { takes = "an address", many = true },
+      ["--data-dir"] = { takes = "a value" },
+      ["--sync"] = { takes = "a value", read = arguments.choice("never", "interval", "always") },
+      ["--insecure"] = {},
+    },
+  },
 }
 
-local help = [=[
+command.help = [=[
 usage: zproc server [--bind ADDRESS ...] [--data-dir DIR [--sync never|interval|always]] [--secret-key-file FILE] [--insecure]
 
 Start a server, print its addresses, and keep it until SIGTERM, SIGINT or SIGHUP. Its state begins empty and is gone with it, unless
@@ -27,49 +36,12 @@ there is a data directory.
   --insecure       listen at other addresses without a key: whoever can reach them can run code here
 ]=]
 
---- The options that take a value, and where it goes.
-local TAKES_VALUE <const> = { ["--bind"] = "address", ["--data-dir"] = "data_dir", ["--sync"] = "sync" }
-local SYNC <const> = { never = true, interval = true, always = true }
-
---- Read the arguments: a table of them, or nil and what is wrong with them.
-local function parse(arguments)
-  local given, i = { bind = {} }, 1
-  while arguments[i] do
-    local option, value = arguments[i], arguments[i + 1]
-    local name = TAKES_VALUE[option]
-    if option == "--insecure" then
-      given.insecure = true
-      i = i + 1
-    else
-      if not name then return nil, ("unknown argument '%s'"):format(option) end
-      if not value then return nil, ("%s takes %s"):format(option, option == "--bind" and "an address" or "a value") end
-      if name == "address" then
-        table.insert(given.bind, value)
-      else
-        if given[name] then return nil, ("one %s is enough"):format(option) end
-        given[name] = value
-      end
-      i = i + 2
-    end
-  end
-  if given.sync and not SYNC[given.sync] then return nil, "--sync is never, interval or always" end
-  if given.sync and not given.data_dir then return nil, "--sync goes with --data-dir" end
-  return given
-end
-
 --- Keep a server until a signal ends it.
----@param arguments string[]
+---@param given { bind: string[]?, data_dir: string?, sync: string?, insecure: boolean? }
 ---@return integer status
-function command.run(arguments)
-  if arguments[1] == "--help" then
-    io.write(help)
-    return 0
-  end
-  local given, wrong = parse(arguments)
-  if not given then
-    return failure.of_usage("server", wrong)
-  end
-  local ok, kept = pcall(server.start, "server", given.bind, given)
+function command.run(given)
+  if given.sync and not given.data_dir then return failure.of_usage("server", "--sync goes with --data-dir") end
+  local ok, kept = pcall(server.start, "server", given.bind or {}, given)
   if not ok then return failure.of(kept) end
   for _, address in ipairs(kept.server_addresses) do print(address) end
   io.stdout:flush()

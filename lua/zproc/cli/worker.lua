@@ -1,9 +1,10 @@
 --- zproc worker: lend this machine's processors to the maps of a server.
 
 local core = require "zproc.core"
+local arguments = require "zproc.cli.arguments"
 local errors = require "zproc.errors"
 local failure = require "zproc.cli.failure"
-local link = require "zproc.link"
+local open = require "zproc.cli.open"
 local process = require "zproc.process"
 local runtime = require "zproc.runtime"
 local signal = require "zproc.signal"
@@ -12,9 +13,16 @@ local worker = require "zproc.worker"
 local command = {
   usage = "worker ADDRESS [--count N]",
   summary = "work on the maps of a server, from this or another machine",
+  arguments = {
+    options = open.with(open.OPTIONS, {
+      ["--count"] = { takes = "a number of workers from 1 to 4096", read = arguments.integer(1, 4096) },
+    }),
+    operands = { "address" },
+    wanted = "which server?",
+  },
 }
 
-local help = [=[
+command.help = [=[
 usage: zproc worker ADDRESS [--count N] [--transport auto|network] [--secret-key-file FILE]
 
 Start N workers (default: one for each processor) that work on every task of process_map at the server, besides the workers that
@@ -26,29 +34,6 @@ memory, unless --transport network says otherwise.
 local LOOK <const> = 0.1 -- seconds between looks at the workers
 local PAUSE <const> = 1 -- seconds before one that has failed is replaced
 local FAILURES_MAX <const> = 10 -- in a row
-
---- Read the arguments: address, count and transport, or nil and what is wrong with them.
-local function parse(arguments)
-  local address, count, transport, i = nil, core.cpu_count(), "auto", 1
-  while arguments[i] do
-    if arguments[i] == "--count" then
-      count = math.tointeger(tonumber(arguments[i + 1]))
-      if not count or count < 1 or count > 4096 then return nil, "--count takes a number of workers from 1 to 4096" end
-      i = i + 2
-    elseif arguments[i] == "--transport" then
-      transport = arguments[i + 1]
-      if transport ~= "auto" and transport ~= "network" then return nil, "--transport is auto or network" end
-      i = i + 2
-    elseif address or arguments[i]:find "^%-" then
-      return nil, ("unknown argument '%s'"):format(arguments[i])
-    else
-      address = arguments[i]
-      i = i + 1
-    end
-  end
-  if not address then return nil, "which server?" end
-  return address, count, transport
-end
 
 --- Start a worker of the server.
 local function start(way)
@@ -88,19 +73,14 @@ local function supervise(way, workers)
 end
 
 --- Work until a signal comes.
----@param arguments string[]
+---@param given { address: string, count: integer?, transport: string? }
 ---@return integer status
-function command.run(arguments)
-  if arguments[1] == "--help" then
-    io.write(help)
-    return 0
-  end
-  local address, count, transport = parse(arguments)
-  if not address then return failure.of_usage("worker", count) end
+function command.run(given)
+  local address, count = given.address, given.count or core.cpu_count()
   for _, name in ipairs { "SIGTERM", "SIGINT", "SIGHUP" } do core.catch_signal(signal.by_name[name].number, true) end
   local workers = {}
   local ok, err = pcall(function()
-    local way = link.open("worker", address, { transport = transport })
+    local way = open.link("worker", given)
     for i = 1, count do workers[i] = start(way) end
     print(("%d workers for %s"):format(count, address))
     io.stdout:flush()
