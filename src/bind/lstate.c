@@ -505,7 +505,8 @@ static int core_link_of(lua_State *L) {
 
 /* core.cursor(state) -> the revision after which watchers look. */
 static int core_cursor(lua_State *L) {
-  lua_pushinteger(L, (lua_Integer)zp_lstate_check(L, 1)->cursor.revision);
+  const zp_watch_cursor *cursor = zp_lremote_is(L, 1) ? &zp_lremote_check(L, 1)->cursor : &zp_lstate_check(L, 1)->cursor;
+  lua_pushinteger(L, (lua_Integer)cursor->revision);
   return 1;
 }
 

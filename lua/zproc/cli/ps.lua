@@ -1,6 +1,7 @@
 --- zproc ps: the processes of a server.
 
 local failure = require "zproc.cli.failure"
+local json = require "zproc.cli.json"
 local open = require "zproc.cli.open"
 
 local command = {
@@ -48,11 +49,7 @@ local function format(rows)
 end
 
 --- For programs. An empty table would be an object.
-local function encode(rows)
-  local ok, json = pcall(require, "cjson")
-  if not ok then return nil, "ps: --json takes the Lua module cjson (Debian: lua-cjson)" end
-  return (#rows > 0 and json.encode(rows) or "[]") .. "\n"
-end
+local function encode(rows) return (#rows > 0 and json.encode(rows, "the list") or "[]") .. "\n" end
 
 --- List.
 ---@param given { address: string, json: boolean? }
@@ -60,10 +57,7 @@ end
 function command.run(given)
   local ok, rows = pcall(function() return open.link("ps", given):list_processes() end)
   if not ok then return failure.of(rows) end
-  local text, wrong
-  if given.json then text, wrong = encode(rows) else text = format(rows) end
-  if not text then return failure.of(wrong) end
-  io.write(text)
+  io.write(given.json and encode(rows) or format(rows))
   return 0
 end
 

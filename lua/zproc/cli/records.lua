@@ -1,0 +1,106 @@
+--- Keys and values as lines of JSON, without loss: what `zproc state` dumps, loads, and prints of updates.
+---
+---   {"key":"apples","value":5}
+---   {"key":"apples","deleted":true}
+---
+--- What JSON cannot carry to the bit (functions, infinities, bytes that are not UTF-8, tables with other keys than strings, shared or with
+--- a metatable) is written as zproc's codec has it, in hexadecimal digits: "value_bytes" instead of "value", "key_bytes" instead of "key".
+
+local core = require "zproc.core"
+local errors = require "zproc.errors"
+local json = require "zproc.cli.json"
+
+local records = {}
+
+--- `"name":JSON`, or `"name_bytes":"..."`.
+local function field(name, value)
+  local bytes = core.encode(value)
+  local ok, text = pcall(json.encode, value, name)
+  if ok and core.encode((json.decode(text))) == bytes then return ('"%s":%s'):format(name, text) end
+  if not ok and not errors.is(text, "EncodeError") then error(text, 0) end
+  return ('"%s_bytes":"%s"'):format(name, bytes:gsub(".", function(c) return ("%02x"):format(c:byte()) end))
+end
+
+--- The record of a key; a value of nil stands for its deletion.
+---@param key any
+---@param value any
+---@return string
+function records.write(key, value)
+  return ("{%s,%s}"):format(field("key", key), value == nil and '"deleted":true' or field("value", value))
+end
+
+--- The value of a field that `field` has written; nil if there is none.
+local function value_of(record, name)
+  local value, hex = record[name], record[name .. "_bytes"]
+  if hex == nil then return value end
+  if type(hex) ~= "string" or #hex % 2 == 1 or hex:find "%X" then error(name .. "_bytes is no string of hexadecimal digits", 0) end
+  return core.decode((hex:gsub("%x%x", function(digits) return string.char(tonumber(digits, 16)) end)))
+end
+
+local FIELDS <const> = { key = true, key_bytes = true, value = true, value_bytes = true }
+
+--- The key and the value of a line.
+---@param line string
+---@return any key nil if it is no such record
+---@return any value or what is wrong
+function records.read(line)
+  local record, wrong = json.decode(line)
+  if wrong then return nil, "it is not JSON: " .. wrong end
+  if type(record) ~= "table" then return nil, "it is no object" end
+  for name in pairs(record) do
+    if not FIELDS[name] then return nil, ("there is no field '%s' in a dump"):format(tostring(name)) end
+  end
+  local ok, key, value = pcall(function() return value_of(record, "key"), value_of(record, "value") end)
+  if not ok then return nil, tostring(key) end
+  if key == nil or value == nil then return nil, "it has to have a key and a value" end
+  return key, value
+end
+
+local RANK <const> = { boolean = 1, number = 2, string = 3 }
+
+--- Whether one key comes before another, as in state:keys().
+local function before(a, b)
+  if RANK[type(a)] ~= RANK[type(b)] then return RANK[type(a)] < RANK[type(b)] end
+  if type(a) == "boolean" then return not a and b end
+  return a < b
+end
+
+--- The keys of a snapshot in order.
+---@param snapshot table
+---@return any[]
+function records.keys(snapshot)
+  local keys = {}
+  for key in next, snapshot do keys[#keys + 1] = key end
+  table.sort(keys, before)
+  return keys
+end
+
+--- Whether two values are the same to the bit.
+local function same(a, b)
+  if type(a) ~= type(b) then return false end
+  if type(a) == "string" or a == nil then return a == b end
+  return core.encode(a) == core.encode(b)
+end
+
+--- The record of an update: its revision, and what differs between the snapshots before and after it; nil if nothing does.
+---@param revision integer
+---@param old table
+---@param new table
+---@param wanted any[]? keys; nil: all
+---@return string?
+function records.update(revision, old, new, wanted)
+  if not wanted then
+    local all = {}
+    for key in next, old do all[key] = true end
+    for key in next, new do all[key] = true end
+    wanted = records.keys(all)
+  end
+  local changes = {}
+  for _, key in ipairs(wanted) do
+    if not same(old[key], new[key]) then changes[#changes + 1] = records.write(key, new[key]) end
+  end
+  if #changes == 0 then return nil end
+  return ('{"revision":%d,"changes":[%s]}'):format(revision, table.concat(changes, ","))
+end
+
+return records

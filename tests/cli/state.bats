@@ -1,0 +1,212 @@
+#!/usr/bin/env bats
+# zproc state: reading, changing and watching a state from a shell.
+
+setup() {
+  dir=$(mktemp -d)
+  export ZPROC_RUNTIME_DIR=$dir/runtime
+  mkdir "$ZPROC_RUNTIME_DIR"
+  address=ipc://$dir/place
+  mkfifo "$dir/out"
+  "$ZPROC" server --bind "$address" >"$dir/out" 2>"$dir/err" 3>&- &
+  server=$!
+  read -r _ <"$dir/out"
+}
+
+teardown() {
+  kill "$server"
+  wait "$server" || true
+  left=$(ls -A "$ZPROC_RUNTIME_DIR")
+  rm -rf "$dir"
+  [ -z "$left" ] || { echo "left behind: $left"; return 1; }
+}
+
+state() { timeout 60 "$ZPROC" state "$address" "$@"; }
+
+# The output is these lines.
+prints() {
+  echo "$output"
+  [ "$output" = "$(printf '%s\n' "$@")" ]
+}
+
+# STATUS WORDS ARGUMENT...: it ends with that status, and says that.
+says() {
+  run timeout 60 "$ZPROC" state "${@:3}"
+  echo "$output"
+  [ "$status" -eq "$1" ]
+  [[ "$output" == *"$2"* ]]
+}
+
+@test "what is set can be got" {
+  state set apples 5 price 0.1 big 9007199254740993 one 1.0 text '"a\u00e9"' list '[1, {"x": null}]' none null
+  for pair in 'apples 5' 'price 0.1' 'big 9007199254740993' 'one 1.0' 'text "aé"' 'list [1,{"x":null}]' 'none null'; do
+    [ "$(state get "${pair%% *}")" = "${pair#* }" ]
+  done
+  run state get
+  prints '{"apples":5,"big":9007199254740993,"list":[1,{"x":null}],"none":null,"one":1.0,"price":0.1,"text":"aé"}'
+  echo '{"from": "stdin"}' | state set piped -
+  [ "$(state get piped)" = '{"from":"stdin"}' ]
+  state set --string name 'Ada "L"' other 5
+  [ "$(state get name)$(state get other)" = '"Ada \"L\"""5"' ]
+}
+
+@test "several keys are set in one step" {
+  state set a 1 b -2 keys 3
+  run state history
+  prints '{"revision":1,"changes":[{"key":"a","value":1},{"key":"b","value":-2},{"key":"keys","value":3}]}'
+}
+
+@test "keys may be JSON" {
+  state set --json-keys 5 '"five"' true '"yes"' '"5"' '"text"'
+  [ "$(state get --json-keys 5)$(state get --json-keys true)$(state get 5)" = '"five""yes""text"' ]
+  state del --json-keys 5
+  says 1 'there is no key 5' "$address" get --json-keys 5
+  [ "$(state get 5)" = '"text"' ]
+  says 2 'the key [1] is neither' "$address" get --json-keys '[1]'
+  says 2 'the key x is not JSON' "$address" get --json-keys x
+}
+
+@test "keys are deleted, and those that were not there are told" {
+  state set a 1 b 2 c 3
+  says 1 'there is no key x' "$address" del a x b
+  [ "$(state get)" = '{"c":3}' ]
+  state del c
+  [ "$(state get)" = '{}' ]
+  says 1 'there is no key c' "$address" get c
+}
+
+@test "a dump that is loaded restores everything" {
+  cat >"$dir/fill.lua" <<'LUA'
+local zproc = require "zproc"
+local state = zproc.state(...)
+state.double = function(x) return 2 * x end
+state.odd = { [1] = 1, [3] = math.huge, bytes = "\xff" }
+state[7], state["\xfe"], state.plain = "seven", 1, { 1, 2.0 }
+LUA
+  "$ZPROC" run "$dir/fill.lua" "$address"
+  state dump >"$dir/dump"
+  cat "$dir/dump"
+  [ "$(wc -l <"$dir/dump")" -eq 5 ]
+  grep -qxF '{"key":"plain","value":[1,2.0]}' "$dir/dump"
+  grep -qxF '{"key":7,"value":"seven"}' "$dir/dump"
+  state dump --namespace copy >"$dir/empty"
+  [ ! -s "$dir/empty" ]
+  state load --namespace copy "$dir/dump"
+  state dump --namespace copy | cmp - "$dir/dump"
+  echo 'local s = require "zproc".state(..., { namespace = "copy" }) print(s.double(4), s.odd[3], s["\xfe"])' >"$dir/check.lua"
+  [ "$("$ZPROC" run "$dir/check.lua" "$address")" = $'8\tinf\t1' ]
+
+  state set --namespace copy more 1
+  state load --namespace copy <"$dir/dump"
+  [ "$(state get --namespace copy more)" = 1 ]
+  state load --namespace copy --replace <"$dir/dump"
+  says 1 'no key more' "$address" get --namespace copy more
+}
+
+@test "a dump with a wrong line changes nothing" {
+  printf '{"key":"a","value":1}\n\n{"key":"b"}\n' >"$dir/dump"
+  says 1 'line 3 of the dump: it has to have a key and a value' "$address" load "$dir/dump"
+  [ "$(state get)" = '{}' ]
+  says 1 'cannot read the dump: ' "$address" load "$dir/nothing"
+  says 1 'cannot read the dump: ' "$address" load "$dir"
+}
+
+@test "what JSON cannot carry is an error that says where it is" {
+  echo 'require "zproc".state(...).jobs = { { run = print, n = 1/0 } }' >"$dir/fill.lua"
+  "$ZPROC" run "$dir/fill.lua" "$address"
+  says 1 'jobs[1].' "$address" get jobs
+  says 1 'state.jobs[1].' "$address" get
+}
+
+@test "watch prints a line for each update" {
+  state set a 1
+  state watch --since 0 --count 3 >"$dir/all" &
+  all=$!
+  state watch b --since 0 --count 1 >"$dir/b" &
+  b=$!
+  state set a 1.0 b 2
+  state del a
+  wait $all
+  wait $b
+  run cat "$dir/all"
+  prints '{"revision":1,"changes":[{"key":"a","value":1}]}' \
+    '{"revision":2,"changes":[{"key":"a","value":1.0},{"key":"b","value":2}]}' \
+    '{"revision":3,"changes":[{"key":"a","deleted":true}]}'
+  [ "$(cat "$dir/b")" = '{"revision":2,"changes":[{"key":"b","value":2}]}' ]
+}
+
+@test "watch shows an update at once, not when a buffer is full" {
+  mkfifo "$dir/lines"
+  timeout 60 "$ZPROC" state "$address" watch --since 0 >"$dir/lines" 3>&- &
+  watcher=$!
+  exec 4<"$dir/lines"
+  state set a 1
+  read -r line <&4
+  kill $watcher
+  wait $watcher || true
+  exec 4<&-
+  [ "$line" = '{"revision":1,"changes":[{"key":"a","value":1}]}' ]
+}
+
+@test "watch ends with status 1 when the time is up" {
+  state set a 1
+  says 1 'no update for 0.05 seconds' "$address" watch --timeout 0.05
+  run state watch --since 0 --count 2 --timeout 0.05
+  [ "$status" -eq 1 ]
+  [[ "${lines[0]}" == '{"revision":1,'* ]]
+}
+
+@test "history has the newest updates, or those after a revision, of one namespace" {
+  for i in 1 2 3; do state set n "$i"; done
+  for i in $(seq 30); do echo "{\"key\":\"other\",\"value\":$i}" | state load --namespace elsewhere; done
+  run state history --limit 2
+  prints '{"revision":2,"changes":[{"key":"n","value":2}]}' '{"revision":3,"changes":[{"key":"n","value":3}]}'
+  run state history --since 1 --limit 1
+  prints '{"revision":2,"changes":[{"key":"n","value":2}]}'
+  run state history --since 3
+  prints ''
+  run state history --namespace elsewhere
+  [ "${#lines[@]}" -eq 20 ]
+  [ "${lines[0]}" = '{"revision":14,"changes":[{"key":"other","value":11}]}' ]
+  [ "$(state get n --at 2)$(state get --at 1)" = '2{"n":1}' ]
+  [ "$(state dump --at 2)" = '{"key":"n","value":2}' ]
+  says 1 'HistoryLost' "$address" get --at 99
+  says 2 'from 0 to 33' "$address" history --since 99
+}
+
+@test "all of it works over the network" {
+  state --transport network set a 1 b 2
+  state --transport network set a 3
+  [ "$(state --transport network get a)" = 3 ]
+  [ "$(state --transport network dump)" = $'{"key":"a","value":3}\n{"key":"b","value":2}' ]
+  run state --transport network watch --since 0 --count 2
+  [ "$status" -eq 0 ]
+  prints '{"revision":1,"changes":[{"key":"a","value":1},{"key":"b","value":2}]}' '{"revision":2,"changes":[{"key":"a","value":3}]}'
+  run state --transport network history --limit 1
+  prints '{"revision":2,"changes":[{"key":"a","value":3}]}'
+  state --transport network del a
+  echo '{"key":"c","value":1}' | state --transport network load --replace
+  [ "$(state get)" = '{"c":1}' ]
+}
+
+@test "wrong usage is status 2 and says what is wrong" {
+  says 2 'which server?'
+  says 2 'what is to be done? get, set,' "$address"
+  says 2 "there is no 'gte'" "$address" gte
+  says 2 "unknown argument '--jsn'" "$address" get --jsn
+  says 2 "unknown argument 'b'" "$address" get a b
+  says 2 '--count does not go with get' "$address" get --count 3
+  says 2 '--json-keys takes no value' "$address" get --json-keys=yes
+  says 2 'set takes a key and a value' "$address" set a
+  says 2 'the key c has no value' "$address" set a 1 c
+  says 2 'del takes a key' "$address" del
+  says 2 "the value abc is not JSON" "$address" set a abc
+  says 2 '--since takes a revision number' "$address" watch --since -1
+  says 2 'no server address' nonsense get
+  says 1 'ServerLost' "ipc://$dir/nothing" get
+}
+
+@test "state has help" {
+  run "$ZPROC" state --help
+  [ "$status" -eq 0 ]
+  [[ "$output" == "usage: zproc state ADDRESS get"* ]]
+}
