@@ -159,6 +159,19 @@ static int queue_describe(lua_State *L) {
   return rc == 0 ? 0 : zp_lqueue_push_info(L, &info);
 }
 
+/* core.summarize_queue(directory) -> what there is in the queue of the server whose state is there. */
+static int core_summarize_queue(lua_State *L) {
+  zp_queue_summary summary;
+  int rc = zp_queue_summarize(luaL_checkstring(L, 1), &summary);
+  if (rc) return zp_lua_raise(L, rc);
+  lua_createtable(L, 0, 4);
+  set_number(L, "tasks", summary.tasks);
+  set_number(L, "put", summary.put);
+  set_number(L, "finished", summary.finished);
+  set_number(L, "claims", summary.claims);
+  return 1;
+}
+
 /* queue:drop(task) -> true; or false if a signal has come in between, which is left to others: for finalisers, which cannot
    raise it */
 static int queue_drop(lua_State *L) {
@@ -346,6 +359,7 @@ static const luaL_Reg methods[] = {
 static const luaL_Reg functions[] = {
     {"queue", core_queue},
     {"new_pool", core_new_pool},
+    {"summarize_queue", core_summarize_queue},
     {NULL, NULL},
 };
 

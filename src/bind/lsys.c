@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -58,6 +59,15 @@ static int core_getpid(lua_State *L) {
 static int core_is_terminal(lua_State *L) {
   lua_pushboolean(L, isatty((int)luaL_checkinteger(L, 1)));
   return 1;
+}
+
+/* core.terminal_size(fd) -> lines, columns; nothing if it is no terminal, or one without a size. */
+static int core_terminal_size(lua_State *L) {
+  struct winsize size;
+  if (ioctl((int)luaL_checkinteger(L, 1), TIOCGWINSZ, &size) < 0 || size.ws_row == 0 || size.ws_col == 0) return 0;
+  lua_pushinteger(L, size.ws_row);
+  lua_pushinteger(L, size.ws_col);
+  return 2;
 }
 
 /* core.label_output(name): from here on each line of output of this process, and those that it starts, begins with who has written it. */
@@ -168,6 +178,7 @@ static const luaL_Reg functions[] = {
     {"name_output", core_name_output},
     {"cpu_count", core_cpu_count},
     {"is_terminal", core_is_terminal},
+    {"terminal_size", core_terminal_size},
     {"signal_name", core_signal_name},
     {"plan_directory", core_plan_directory},
     {"sweep_directories", core_sweep_directories},

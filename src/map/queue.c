@@ -13,7 +13,7 @@
 #include "sys/alive.h"
 #include "sys/shared.h"
 
-static const char NAMESPACE[] = "tasks", PROGRESS[] = "progress";
+static const char PROGRESS[] = "progress";
 static const size_t SCRATCH_KEEP = 1 << 16;        /* bytes */
 static const uint64_t PENDING_MAX = 32 << 20;      /* bytes of results that nobody has taken, of one task */
 enum { DROP_PORTION = 1000, PROGRESS_SIZE = ZP_QUEUE_SLOTS * sizeof(zp_progress) };
@@ -162,7 +162,7 @@ int zp_queue_open(const char *server, zp_queue **out) {
   zp_queue *queue = calloc(1, sizeof *queue);
   if (!queue) return zp_fail(ZP_ENOMEM, "out of memory: cannot open the queue of tasks");
   queue->slot = -1;
-  int rc = zp_store_open(directory, NAMESPACE, &queue->store);
+  int rc = zp_store_open(directory, ZP_QUEUE_NAMESPACE, &queue->store);
   if (!rc) rc = zp_store_check(queue->store);
   if (rc == ZP_ENOSTORE) {
     rc = create_store(server, directory);

@@ -85,6 +85,17 @@ typedef struct zp_task_info {
 /* 1, or 0 if there is no such task (any more). */
 int zp_queue_describe(zp_queue *queue, uint64_t task, zp_task_info *info);
 
+/* Of all tasks together. */
+typedef struct zp_queue_summary {
+  uint64_t tasks;
+  uint64_t put, finished; /* items of these tasks that are there, and that have a result */
+  uint64_t claims;        /* chunks that are worked on */
+} zp_queue_summary;
+
+/* What there is at present in the queue of the server whose state is in the directory. Changes nothing, and makes no queue: where there
+   is none, all is 0. */
+int zp_queue_summarize(const char *directory, zp_queue_summary *summary);
+
 /* Remove a task with all that belongs to it. */
 int zp_queue_drop(zp_queue *queue, uint64_t task);
 

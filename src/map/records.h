@@ -31,6 +31,9 @@ enum {
   ZP_QUEUE_KEY_MAX = 17
 };
 
+/* In which everything stands. */
+#define ZP_QUEUE_NAMESPACE "tasks"
+
 typedef struct zp_process_id {
   int32_t pid;
   uint32_t unused;

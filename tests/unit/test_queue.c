@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -545,6 +546,41 @@ static void it_is_retired_with_the_server(void **unused) {
   assert_int_equal(zp_queue_describe(queue, 1, &info), ZP_ENOSTORE);
 }
 
+static void a_summary_adds_up_the_tasks_that_are_there(void **unused) {
+  (void)unused;
+  zp_queue_summary summary;
+  must(zp_queue_summarize(directory, &summary));
+  assert_int_equal(summary.tasks, 0);
+  uint64_t first = add(5, 1, 2), second = add(ZP_TASK_UNKNOWN, 1, 0);
+  must(zp_queue_put(queue, second, 3, text("three items"), false));
+  must(zp_queue_enlist(queue, POOL));
+  zp_claim claim;
+  zp_done done = {text("one"), 0.001};
+  assert_int_equal(zp_queue_claim(queue, NULL, &claim), 1);
+  assert_int_equal(zp_queue_claim(queue, &done, &claim), 1);
+  must(zp_queue_summarize(directory, &summary));
+  assert_int_equal(summary.tasks, 2);
+  assert_int_equal(summary.put, 8);
+  assert_int_equal(summary.finished, 2);
+  assert_int_equal(summary.claims, 1);
+  must(zp_queue_drop(queue, first));
+  must(zp_queue_drop(queue, second));
+  must(zp_queue_summarize(directory, &summary));
+  assert_int_equal(summary.tasks + summary.put + summary.finished + summary.claims, 0);
+}
+
+static void a_summary_makes_no_queue(void **unused) {
+  (void)unused;
+  char other[sizeof directory + 8], tasks[sizeof other + 8];
+  snprintf(other, sizeof other, "%s/other", directory);
+  snprintf(tasks, sizeof tasks, "%s/tasks", other);
+  assert_int_equal(mkdir(other, 0700), 0);
+  zp_queue_summary summary = {.tasks = 1};
+  must(zp_queue_summarize(other, &summary));
+  assert_int_equal(summary.tasks, 0);
+  assert_int_equal(access(tasks, F_OK), -1);
+}
+
 #define WITH_QUEUE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void) {
@@ -567,6 +603,8 @@ int main(void) {
       WITH_QUEUE(helpers_are_woken_by_new_work),
       WITH_QUEUE(one_who_is_said_to_have_died_has_died_of_what_it_has_noted),
       WITH_QUEUE(a_task_whose_items_are_given_up_says_so),
+      WITH_QUEUE(a_summary_adds_up_the_tasks_that_are_there),
+      WITH_QUEUE(a_summary_makes_no_queue),
       WITH_QUEUE(without_a_server_there_is_no_queue),
       WITH_QUEUE(it_is_retired_with_the_server),
   };

@@ -2,6 +2,7 @@
 
 local failure = require "zproc.cli.failure"
 local json = require "zproc.cli.json"
+local listing = require "zproc.cli.listing"
 local open = require "zproc.cli.open"
 
 local command = {
@@ -21,33 +22,6 @@ With --json the list is an array of objects with pid, parent, state, tries, star
 once it has exited.
 ]]
 
-local COLUMNS <const> = { "PID", "PARENT", "STATE", "TRIES", "START", "EXIT", "NAME" }
-
---- The cells of one line, whatever there is in a name.
-local function cells(row)
-  return {
-    tostring(row.pid), tostring(row.parent), row.state, tostring(row.tries),
-    os.date("%Y-%m-%d %H:%M:%S", math.floor(row.started)), row.exitcode and tostring(row.exitcode) or "-",
-    (row.name:gsub("%c", "?")),
-  }
-end
-
---- A table for a person: columns as wide as they have to be, the last one as it is.
-local function format(rows)
-  local lines = { COLUMNS }
-  for _, row in ipairs(rows) do lines[#lines + 1] = cells(row) end
-  local widths = {}
-  for _, line in ipairs(lines) do
-    for i, cell in ipairs(line) do widths[i] = math.max(widths[i] or 0, #cell) end
-  end
-  for k, line in ipairs(lines) do
-    local padded = {}
-    for i, cell in ipairs(line) do padded[i] = i < #line and cell .. (" "):rep(widths[i] - #cell) or cell end
-    lines[k] = table.concat(padded, "  ")
-  end
-  return table.concat(lines, "\n") .. "\n"
-end
-
 --- For programs. An empty table would be an object.
 local function encode(rows) return (#rows > 0 and json.encode(rows, "the list") or "[]") .. "\n" end
 
@@ -57,7 +31,7 @@ local function encode(rows) return (#rows > 0 and json.encode(rows, "the list") 
 function command.run(given)
   local ok, rows = pcall(function() return open.link("ps", given):list_processes() end)
   if not ok then return failure.of(rows) end
-  io.write(given.json and encode(rows) or format(rows))
+  io.write(given.json and encode(rows) or table.concat(listing(rows), "\n") .. "\n")
   return 0
 end
 

@@ -236,7 +236,7 @@ end
 
 --- The oldest revision that can be read.
 local function oldest_of(state)
-  state:when_change { since = 0 }
+  core.set_cursor(state, 0)
   return core.cursor(state)
 end
 

@@ -1,0 +1,29 @@
+--- The processes of a server as a table for a person: what `zproc ps` and `zproc top` show.
+
+local COLUMNS <const> = { "PID", "PARENT", "STATE", "TRIES", "START", "EXIT", "NAME" }
+
+--- The cells of one line, whatever there is in a name.
+local function cells(row)
+  return {
+    tostring(row.pid), tostring(row.parent), row.state, tostring(row.tries),
+    os.date("%Y-%m-%d %H:%M:%S", math.floor(row.started)), row.exitcode and tostring(row.exitcode) or "-",
+    (row.name:gsub("%c", "?")),
+  }
+end
+
+--- The lines of the table, its head first: columns as wide as they have to be, the last one as it is.
+---@param rows zproc.ProcessRow[]
+---@return string[]
+return function(rows)
+  local lines, widths = { COLUMNS }, {}
+  for _, row in ipairs(rows) do lines[#lines + 1] = cells(row) end
+  for _, line in ipairs(lines) do
+    for i, cell in ipairs(line) do widths[i] = math.max(widths[i] or 0, #cell) end
+  end
+  for k, line in ipairs(lines) do
+    local padded = {}
+    for i, cell in ipairs(line) do padded[i] = i < #line and cell .. (" "):rep(widths[i] - #cell) or cell end
+    lines[k] = table.concat(padded, "  ")
+  end
+  return lines
+end

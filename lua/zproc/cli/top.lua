@@ -1,0 +1,174 @@
+--- zproc top: what a server does, as it does it.
+
+local core = require "zproc.core"
+local errors = require "zproc.errors"
+local failure = require "zproc.cli.failure"
+local json = require "zproc.cli.json"
+local listing = require "zproc.cli.listing"
+local open = require "zproc.cli.open"
+local signal = require "zproc.signal"
+
+local DEFAULT_INTERVAL <const> = 1 -- seconds
+
+local function interval(text)
+  local seconds = tonumber(text)
+  if seconds and seconds > 0 and seconds < math.huge then return seconds end
+end
+
+local command = {
+  usage = "top ADDRESS [--once] [--json]",
+  summary = "show what a server does, as it does it",
+  arguments = {
+    options = open.with(open.STATE_OPTIONS, {
+      ["--once"] = {},
+      ["--json"] = {},
+      ["--interval"] = { takes = "a number of seconds above 0", read = interval },
+    }),
+    operands = { "address" },
+    wanted = "which server?",
+  },
+}
+
+command.help = [[
+usage: zproc top ADDRESS [--once] [--json] [--interval SECONDS] [--namespace NAME] [--transport auto|network] [--secret-key-file FILE]
+
+Show what a server does, anew every second (or at that interval), until ^C: updates per second, the newest revision and the oldest one that
+can be read, the keys of a namespace (default: default), its processes, and its tasks of process_map. On a terminal the processes that
+run follow, as many as fit on it.
+
+WAITING are those of the processes on this machine that sleep until something changes: watchers, and workers that have nothing to do. Where
+the kernel does not tell, it is left out. So are the tasks of a server on another machine.
+
+  --once   look for one interval, show that, and end
+  --json   print an object in one line for each interval: time, address, interval, revision, oldest, updates_per_second, namespace, keys,
+           processes (running, retrying, exited, gone), waiting, tasks (count, items, finished, finished_per_second, claims)
+]]
+
+-- ---- looking ----
+
+--- What the kernel says that a process sleeps in when it waits at a bell: that is how zproc waits for several things at once.
+local BELL <const> = "futex_wait_multiple"
+
+--- How many of the processes that run wait for a change; nil if that is not to be known.
+local function count_waiting(rows)
+  local waiting, is_known = 0, false
+  for _, row in ipairs(rows) do
+    local file <close> = row.state == "running" and io.open(("/proc/%d/wchan"):format(row.pid)) or nil
+    local place = file and file:read "a"
+    if place and place ~= "" and place ~= "0" then is_known = true end
+    if place == BELL then waiting = waiting + 1 end
+  end
+  return is_known and waiting or nil
+end
+
+--- How things stand now.
+local function look(state, way)
+  core.set_cursor(state, 0)
+  local rows = way:list_processes()
+  local processes = { running = 0, retrying = 0, exited = 0, gone = 0 }
+  for _, row in ipairs(rows) do processes[row.state] = processes[row.state] + 1 end
+  return {
+    clock = core.clock(),
+    revision = state:revision(),
+    oldest = core.cursor(state),
+    keys = #state,
+    rows = rows,
+    processes = processes,
+    waiting = way.directory and count_waiting(rows) or nil,
+    queue = way.directory and core.summarize_queue(way.directory) or nil,
+  }
+end
+
+--- What is to be shown of the time between two looks.
+local function compare(before, now, state)
+  local seconds = now.clock - before.clock
+  local tasks
+  if now.queue and before.queue then
+    tasks = {
+      count = now.queue.tasks,
+      items = now.queue.put,
+      finished = now.queue.finished,
+      -- Tasks that are taken to their end are there no more, and their items with them.
+      finished_per_second = math.max(0, now.queue.finished - before.queue.finished) / seconds,
+      claims = now.queue.claims,
+    }
+  end
+  return {
+    time = core.time(),
+    address = state.server_address,
+    interval = seconds,
+    revision = now.revision,
+    oldest = now.oldest,
+    updates_per_second = (now.revision - before.revision) / seconds,
+    namespace = state.namespace,
+    keys = now.keys,
+    processes = now.processes,
+    waiting = now.waiting,
+    tasks = tasks,
+  }
+end
+
+-- ---- showing ----
+
+local function lines_of(shown)
+  local processes, tasks = shown.processes, shown.tasks
+  return {
+    ("zproc top: %s, %s"):format(shown.address, os.date "%H:%M:%S"),
+    ("updates    %.1f/s, revision %d, kept since %d"):format(shown.updates_per_second, shown.revision, shown.oldest),
+    ("keys       %d in %s"):format(shown.keys, (shown.namespace:gsub("%c", "?"))),
+    ("processes  %d running%s, %d retrying, %d exited, %d gone"):format(processes.running,
+      shown.waiting and (" (%d waiting)"):format(shown.waiting) or "", processes.retrying, processes.exited, processes.gone),
+    tasks and ("tasks      %d with %d items, %d finished (%.1f/s), %d chunks at work"):format(tasks.count, tasks.items, tasks.finished,
+      tasks.finished_per_second, tasks.claims) or nil,
+  }
+end
+
+local CLEAR_LINE <const>, CLEAR_REST <const>, HOME <const> = "\27[K", "\27[J", "\27[H"
+
+--- Draw over what is on the terminal.
+local function draw(lines, rows)
+  local height, width = core.terminal_size(1)
+  local running = {}
+  for _, row in ipairs(rows) do
+    if row.state == "running" or row.state == "retrying" then running[#running + 1] = row end
+  end
+  lines[#lines + 1] = ""
+  table.move(listing(running), 1, #running + 1, #lines + 1, lines)
+  local out = {}
+  for i = 1, math.min(#lines, height - 1) do out[i] = lines[i]:sub(1, width - 1) .. CLEAR_LINE .. "\n" end
+  io.write(HOME, table.concat(out), CLEAR_REST)
+end
+
+--- Look and show, until there is no more to show or something raises.
+local function show(given)
+  local way = open.link("top", given)
+  local state = open.state("top", given)
+  local on_terminal = not given.json and not given.once and core.terminal_size(1) ~= nil
+  local before = look(state, way)
+  repeat
+    core.sleep(given.interval or DEFAULT_INTERVAL)
+    local now = look(state, way)
+    local shown = compare(before, now, state)
+    if given.json then
+      print(json.encode(shown, "what is shown"))
+    elseif on_terminal then
+      draw(lines_of(shown), now.rows)
+    else
+      print(table.concat(lines_of(shown), "\n") .. (given.once and "" or "\n"))
+    end
+    io.stdout:flush()
+    before = now
+  until given.once
+end
+
+--- Show it.
+---@param given { address: string, once: boolean?, json: boolean?, interval: number?, namespace: string?, transport: string? }
+---@return integer status
+function command.run(given)
+  for _, name in ipairs { "SIGINT", "SIGTERM" } do core.catch_signal(signal.by_name[name].number, true) end
+  local ok, err = pcall(show, given)
+  if ok or errors.is(err, "SignalError") then return 0 end
+  return failure.of(err)
+end
+
+return command
