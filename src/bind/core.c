@@ -64,6 +64,7 @@ static int open_core(lua_State *L) {
   lua_setfield(L, -2, "version");
   zp_lstate_open(L);
   zp_lchild_open(L);
+  zp_leditor_open(L);
   zp_lnet_open(L);
   zp_lqueue_open(L);
   zp_lremote_open(L);

@@ -20,6 +20,7 @@ void zp_core_install_late(lua_State *L);
 /* The parts of zproc.core; each sets its functions in the table on top of the stack. May raise. */
 void zp_lstate_open(lua_State *L);
 void zp_lchild_open(lua_State *L);
+void zp_leditor_open(lua_State *L);
 void zp_lnet_open(lua_State *L);
 void zp_lqueue_open(lua_State *L);
 void zp_lremote_open(lua_State *L);

@@ -15,7 +15,7 @@ local failure = require "zproc.cli.failure"
 ---@field run fun(given: table): integer
 
 --- The commands, in the order in which help shows them: the module of `x` is zproc.cli.x.
-local NAMES <const> = { "run", "server", "worker", "ping", "ps", "top", "state", "version" }
+local NAMES <const> = { "run", "eval", "repl", "server", "worker", "ping", "ps", "top", "state", "version" }
 
 local cli = {}
 

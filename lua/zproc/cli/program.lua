@@ -17,6 +17,8 @@ function program.report(raised)
     raised = ("(error object is a %s value)"):format(type(raised))
   end
   local text = debug.traceback(tostring(raised), 2)
+  local own = text:find("\n\t[C]: in function 'xpcall'\n\tzproc.cli.", 1, true) -- from here on it is about us
+  if own then text = text:sub(1, own - 1) end
   if errors.is(raised) and raised.traceback then text = text .. "\nremote " .. raised.traceback end
   return { text = text, raised = raised }
 end
