@@ -16,4 +16,5 @@ for script in scripts/* .ci/run tests/run-* tests/log-driver tests/*/*.sh; do
   head -n 1 "$script" | grep -q -e '^#!.*sh$' -e 'tap.sh' || continue
   check "$script" shellcheck -x -e SC2317 -P "$SRCDIR" "$script"
 done
+check completion/zproc.bash shellcheck completion/zproc.bash
 finish

@@ -14,14 +14,14 @@ local failure = require "zproc.cli.failure"
 ---@field arguments zproc.cli.Spec
 ---@field run fun(given: table): integer
 
---- The commands, in the order in which help shows them: the module of `x` is zproc.cli.x.
-local NAMES <const> = { "run", "eval", "repl", "server", "worker", "ping", "ps", "top", "state", "version" }
-
 local cli = {}
+
+--- The commands, in the order in which help shows them: the module of `x` is zproc.cli.x.
+cli.names = { "run", "eval", "repl", "server", "worker", "ping", "ps", "top", "state", "version" }
 
 local function help(out)
   out:write("usage: zproc COMMAND [ARGUMENT ...]\n\nCommands:\n")
-  for _, name in ipairs(NAMES) do
+  for _, name in ipairs(cli.names) do
     local command = require("zproc.cli." .. name)
     out:write(("  %-40s %s\n"):format(command.usage, command.summary))
   end
@@ -48,7 +48,7 @@ function cli.main(words)
     help(io.stderr)
     return failure.USAGE
   end
-  for _, known in ipairs(NAMES) do
+  for _, known in ipairs(cli.names) do
     if known == name then
       local command = require("zproc.cli." .. name)
       local given, wrong = arguments.parse(command.arguments, table.move(words, 2, #words, 1, {}))

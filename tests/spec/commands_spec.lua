@@ -1,0 +1,142 @@
+-- What is said about the commands in several places is the same in all of them: what they read, their help, the manual page, and what bash
+-- completes.
+local cli = require "zproc.cli"
+local support = dofile(os.getenv "SRCDIR" .. "/tests/support.lua")
+
+local SRCDIR <const> = os.getenv "SRCDIR"
+
+local function read_file(path)
+  local file <close> = assert(io.open(path))
+  return file:read "a"
+end
+
+local function output_of(command)
+  local pipe <close> = assert(io.popen(command))
+  return pipe:read "a"
+end
+
+local manual = read_file(SRCDIR .. "/docs/zproc.1")
+
+--- The options of a command, sorted.
+local function options_of(name)
+  local words = {}
+  for word in pairs(require("zproc.cli." .. name).arguments.options) do words[#words + 1] = word end
+  table.sort(words)
+  return words
+end
+
+--- The words in a text that look like options, each once.
+local function words_in(text, pattern)
+  local words = {}
+  for word in text:gmatch(pattern) do words[word] = true end
+  return words
+end
+
+--- What bash completes on a line: a list, sorted.
+local function complete(line)
+  local script = ([[
+    source "$1"
+    COMP_LINE=$2 COMP_POINT=${#2}
+    _zproc
+    printf '%s\n' "${COMPREPLY[@]}" | sort
+  ]])
+  local text = output_of(("bash -c %s bash %s %s"):format(support.quote(script), support.quote(SRCDIR .. "/completion/zproc.bash"),
+    support.quote(line)))
+  local words = {}
+  for word in text:gmatch "[^\n]+" do words[#words + 1] = word end
+  return words
+end
+
+local with_bash = os.execute "command -v bash >/dev/null" and it or pending
+
+describe("a command", function()
+  it("has help that begins with its usage and names its options, and no others", function()
+    for _, name in ipairs(cli.names) do
+      local command = require("zproc.cli." .. name)
+      assert.equal(name, command.usage:match "^%S+")
+      assert.is_truthy(command.help:find("^usage: zproc " .. name .. "[ \n]"), name)
+      local named = words_in(command.help, "%-%-%a[%a-]*")
+      named["--secret-key-file"], named["--version"] = nil, nil
+      for _, word in ipairs(options_of(name)) do
+        assert.is_true(named[word], ("%s is not in the help of %s"):format(word, name))
+        named[word] = nil
+      end
+      assert.is_nil(next(named), ("the help of %s has %s"):format(name, next(named)))
+      for line in command.help:gmatch "[^\n]+" do assert.is_true(#line <= 160, line) end
+    end
+  end)
+
+  it("has a section in the manual page, with its options and no others", function()
+    for _, name in ipairs(cli.names) do
+      local section = manual:match("\n%.Ss zproc " .. name .. "%f[\n ].-\n(.-)\n%.S[sh] ")
+      assert.is_truthy(section, name)
+      local named = words_in(section, "\n%.It Fl Fl ([%a-]+)")
+      for _, word in ipairs(options_of(name)) do
+        assert.is_true(named[word:sub(3)], ("%s of %s is not in the manual"):format(word, name))
+        named[word:sub(3)] = nil
+      end
+      assert.is_nil(next(named), ("the manual of %s has %s"):format(name, next(named)))
+    end
+    for name in manual:gmatch "\n%.Ss zproc (%a+)" do
+      assert.is_truthy(table.concat(cli.names, " "):find(name, 1, true), name)
+    end
+  end)
+
+  with_bash("is completed, with its options and no others", function()
+    local names = { "--help", "--version", "help" }
+    table.move(cli.names, 1, #cli.names, #names + 1, names)
+    table.sort(names)
+    local completed = complete "zproc "
+    table.sort(completed)
+    assert.same(names, completed)
+    assert.same({ "server" }, complete "zproc se")
+    for _, name in ipairs(cli.names) do
+      local words = options_of(name)
+      words[#words + 1], words[#words + 2] = "--help", "--secret-key-file"
+      table.sort(words)
+      completed = complete("zproc " .. name .. " --")
+      table.sort(completed)
+      assert.same(words, completed)
+    end
+  end)
+end)
+
+describe("bash", function()
+  with_bash("completes values of options, and operands", function()
+    assert.same({ "auto", "network" }, complete "zproc state ipc:///x get --transport ")
+    assert.same({ "network" }, complete "zproc ps --transport n")
+    assert.same({ "always", "interval", "never" }, complete "zproc server --sync=")
+    assert.same({ "del", "dump" }, complete "zproc state --namespace get ipc:///x d")
+    assert.same({}, complete "zproc state ipc:///x get ")
+    assert.same({}, complete "zproc ping ipc:///x --timeout ")
+    assert.same({}, complete "zproc nonsense ")
+  end)
+
+  with_bash("leaves what follows a script to the script", function()
+    assert.same({}, complete "zproc run x.lua --pre")
+    assert.same({}, complete "zproc eval --json 1 --na")
+    assert.same({ "--namespace" }, complete "zproc eval --json --na")
+  end)
+
+  with_bash("completes files where a command takes one", function()
+    local directory = output_of("mktemp -d"):gsub("\n", "")
+    os.execute(("cd %s && mkdir sub && touch a.lua b.txt"):format(directory))
+    assert.same({ directory .. "/a.lua", directory .. "/sub" }, complete("zproc run " .. directory .. "/"))
+    assert.same({ directory .. "/a.lua", directory .. "/b.txt", directory .. "/sub" }, complete("zproc state x load " .. directory .. "/"))
+    assert.same({ directory .. "/sub" }, complete("zproc server --data-dir " .. directory .. "/"))
+    assert.same({ directory .. "/b.txt" }, complete("zproc ps --secret-key-file " .. directory .. "/b"))
+    os.execute("rm -r " .. directory)
+  end)
+
+  with_bash("completes the addresses of the servers that there are", function()
+    local zproc = require "zproc"
+    local ctx = zproc.context()
+    local address = ctx.server_address
+    local start = address:sub(1, -4)
+    -- What is before the last colon is there already.
+    assert.same({ (address:gsub("^ipc:", "")) }, complete("zproc ps " .. start))
+    assert.same({ (address:gsub("^ipc:", "")) }, complete("zproc eval --address " .. start))
+    ctx:close()
+    assert.same({}, complete("zproc ps " .. start))
+  end)
+end)
