@@ -2,11 +2,9 @@
  * Bytes from anyone to the decoder of values (data only) and to that of keys. What is accepted must encode again, and
  * to the same bytes unless objects are keys, whose order the decoder does not check.
  *
- *   clang -O1 -g -fsanitize=fuzzer,address,undefined -Isrc $(pkg-config --cflags lua5.4) tests/fuzz/codec_fuzz.c \
- *     src/codec/[a-z]*.c src/base/buf.c src/base/err.c $(pkg-config --libs lua5.4) -o codec_fuzz
- *   ./codec_fuzz corpus/
+ *   scripts/fuzz codec [SECONDS]
  *
- * The first byte picks: even for a value, odd for a key.
+ * The first byte picks: even for a value, odd for a key. The seeds are made by codec_seeds.lua.
  */
 #include <lauxlib.h>
 #include <lua.h>
