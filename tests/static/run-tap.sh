@@ -23,7 +23,7 @@ spec() { # text, wanted results: the text as a busted spec
   gives "$2" "$SRCDIR/tests/run-spec" "$scratch/x_spec.lua"
 }
 # The single tests must not be those of this very run.
-unset ASAN_OPTIONS UBSAN_OPTIONS
+unset ASAN_OPTIONS UBSAN_OPTIONS ZP_VALGRIND
 ZP_TEST_TIMEOUT=1
 export ZP_TEST_TIMEOUT
 
@@ -48,6 +48,21 @@ check 'what a sanitizer reports is an error, whichever process it is about' \
   gives 'PASS ERROR' sh -c 'echo 1..1; echo ok 1; echo out of bounds >"${ASAN_OPTIONS#*:log_path=}.77"'
 check 'and is in the log' logged 'out of bounds'
 unset ASAN_OPTIONS
+cat >"$scratch/valgrind" <<'END'
+#!/bin/sh
+echo "${COMPLAINT---77-- an unknown system call}" >"${1#--log-file=}"
+shift
+exec "$@"
+END
+chmod +x "$scratch/valgrind"
+ZP_VALGRIND=$scratch/valgrind
+export ZP_VALGRIND
+check 'what valgrind says of itself is none' gives 'PASS' sh -c 'echo 1..1; echo ok 1'
+COMPLAINT='==77== uninitialised'
+export COMPLAINT
+check 'what it complains about is an error' gives 'PASS ERROR' sh -c 'echo 1..1; echo ok 1'
+check 'and is in the log' logged '==77== uninitialised'
+unset ZP_VALGRIND COMPLAINT
 check 'a process that stays is an error' gives 'PASS ERROR' sh -c 'echo 1..1; echo ok 1; sleep 77 & '
 check 'and is named' logged 'left running: .*sleep 77'
 
