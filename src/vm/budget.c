@@ -48,7 +48,7 @@ void *zp_budget_alloc(void *context, void *pointer, size_t old_size, size_t new_
   zp_block *moved = realloc(block, sizeof *block + new_size);
   if (!moved) {
     if (block) link_block(budget, block);
-    budget->starved = true;
+    budget->starved = budget->penniless = true;
     return NULL;
   }
   link_block(budget, moved);
@@ -79,7 +79,7 @@ void zp_budget_start(zp_budget *budget, lua_State *L, double seconds, size_t byt
   budget->limit = bytes < SIZE_MAX - budget->used ? budget->used + bytes : SIZE_MAX;
   budget->granted = bytes;
   budget->refused = 0;
-  budget->starved = false;
+  budget->starved = budget->penniless = false;
   /* A coroutine has the hook of the one that made it; those that are left from an earlier evaluation have it still. */
   if (seconds > 0) lua_sethook(L, watch_clock, LUA_MASKCOUNT, INSTRUCTIONS);
 }

@@ -29,6 +29,7 @@ typedef struct zp_budget {
   double deadline;  /* zp_clock_now seconds */
   unsigned refused; /* allocations refused in a row: the first one makes Lua collect and try again */
   bool starved;     /* memory was short even after that */
+  bool penniless;   /* and it was the system that had none */
   jmp_buf escape;   /* where to go when the time is up */
   zp_block *blocks;
 } zp_budget;
@@ -40,7 +41,7 @@ void *zp_budget_alloc(void *budget, void *block, size_t old_size, size_t new_siz
    and stays valid until the end. */
 void zp_budget_start(zp_budget *budget, lua_State *L, double seconds, size_t bytes);
 
-/* End it. True if the memory was enough. */
+/* End it. True if the memory was enough; else `penniless` says why not. */
 bool zp_budget_end(zp_budget *budget, lua_State *L);
 
 /* Free every block: the VM is gone. */

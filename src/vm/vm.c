@@ -96,19 +96,23 @@ static int load_function(lua_State *L) {
   return 1;
 }
 
+static int fail_memory(void) { return zp_fail(ZP_ENOMEM, "out of memory: cannot evaluate a predicate"); }
+
 static int fill(zp_predicate *predicate) {
   lua_State *L = predicate->L;
   const zp_vm_limits *limits = &predicate->vm->limits;
   lua_pushcfunction(L, open_sandbox);
   lua_pushlightuserdata(L, predicate);
-  if (lua_pcall(L, 1, 2, 0) != LUA_OK) return zp_fail(ZP_ENOMEM, "out of memory: cannot evaluate a predicate");
+  if (lua_pcall(L, 1, 2, 0) != LUA_OK) return fail_memory();
 
   lua_pushcfunction(L, load_function);
   lua_pushlightuserdata(L, predicate);
   zp_budget_start(&predicate->budget, L, 0, limits->max_bytes); /* decoding runs no Lua code here */
   int status = lua_pcall(L, 1, 1, 0);
   if (!zp_budget_end(&predicate->budget, L))
-    return zp_fail(ZP_EBUDGET, "the predicate cannot be loaded within %zu MiB", limits->max_bytes >> 20);
+    return predicate->budget.penniless
+               ? fail_memory()
+               : zp_fail(ZP_EBUDGET, "the predicate cannot be loaded within %zu MiB", limits->max_bytes >> 20);
   if (status != LUA_OK) return zp_fail(ZP_EDECODE, "the predicate cannot be loaded: %s", lua_tostring(L, -1));
   if (lua_type(L, -1) == LUA_TFUNCTION) return 0;
   /* The codec has said what it is; what a user needs to know is why. */
@@ -131,12 +135,12 @@ int zp_predicate_load(zp_vm *vm, zp_bytes function, zp_predicate **out) {
   *out = take_kept(vm, function);
   if (*out) return 0;
   zp_predicate *predicate = calloc(1, sizeof *predicate);
-  if (!predicate) return zp_fail(ZP_ENOMEM, "out of memory: cannot evaluate a predicate");
+  if (!predicate) return fail_memory();
   predicate->vm = vm;
   predicate->budget.limit = predicate->budget.granted = SIZE_MAX;
   predicate->L = lua_newstate(zp_budget_alloc, &predicate->budget);
   int rc = predicate->L ? zp_buf_append(&predicate->function, function.data, function.size)
-                        : zp_fail(ZP_ENOMEM, "out of memory: cannot evaluate a predicate");
+                        : fail_memory();
   if (!rc) rc = fill(predicate);
   if (rc) destroy(predicate);
   else *out = predicate;
@@ -226,7 +230,7 @@ int zp_predicate_test(zp_predicate *predicate, const zp_view *view) {
   sandbox->view = NULL;
   lua_settop(predicate->L, FUNCTION);
   if (!enough)
-    rc = fail_budget(predicate, "memory");
+    rc = predicate->budget.penniless ? fail_memory() : fail_budget(predicate, "memory");
   else if (sandbox->failure)
     rc = sandbox->failure;
   if (rc < 0) lua_gc(predicate->L, LUA_GCCOLLECT);
