@@ -64,6 +64,8 @@ int zp_store_read_begin(zp_store *store) {
   }
   rc = reader->point ? mdb_cursor_renew(reader->txn, reader->point)
                      : mdb_cursor_open(reader->txn, env->versions, &reader->point);
+  /* Made here, where it can fail: zp_store_read_revision cannot say that there was no memory for it. */
+  if (!rc && !reader->log) rc = mdb_cursor_open(reader->txn, env->log, &reader->log);
   if (rc) {
     mdb_txn_reset(reader->txn);
     zp_env_leave(&reader->section);
