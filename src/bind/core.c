@@ -90,7 +90,17 @@ static int load_embedded(lua_State *L) {
   return 1;
 }
 
+/* Lua makes the metatable of its large buffers when the first one is needed. Should memory be short at that moment, it would have half a
+   metatable for ever, and every large buffer would fail from then on; so it is made now. */
+static void prepare_buffers(lua_State *L) {
+  luaL_Buffer buffer;
+  luaL_buffinitsize(L, &buffer, LUAL_BUFFERSIZE + 1);
+  luaL_pushresultsize(&buffer, 0);
+  lua_pop(L, 1);
+}
+
 static void install(lua_State *L, void (*open_codec)(lua_State *)) {
+  prepare_buffers(L);
   zp_lsignal_install(L);
   open_codec(L);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
