@@ -36,7 +36,9 @@ function address.parse(call, server_address)
     if ok and not place:find("\0", 1, true) then return transport, place end
     errors.usage("%s: %q is no server address: %s", call, server_address, ok and "it has a zero byte" or err.message)
   end
-  errors.usage("%s: %q is no server address: expected ipc://<path> or tcp://<host>:<port>", call, server_address)
+  local meant = server_address:find "^/" and "ipc://" or pcall(core.check_inet, server_address) and "tcp://"
+  errors.usage("%s: %q is no server address: expected ipc://<path> or tcp://<host>:<port>%s", call, server_address,
+    meant and (" (did you mean %q?)"):format(meant .. server_address) or "")
   return "ipc", ""
 end
 

@@ -20,7 +20,19 @@ local Context = {
   __unsendable = "a Context, which belongs to the process that made it: use pass_context = true, or make one there with "
     .. "zproc.context(server_address)",
 }
-Context.__index = Context
+
+--- The State is kept where assigning to ctx.state does not reach: that would replace the State, and not what it holds.
+function Context.__index(self, name)
+  if name == "state" then return rawget(self, "_state") end
+  return Context[name]
+end
+
+function Context.__newindex(self, name, value)
+  if name == "state" then
+    errors.usage("ctx.state is the State itself: ctx.state:set{...} replaces what is in it, ctx.state:update{...} sets some keys")
+  end
+  rawset(self, name, value)
+end
 
 local OPTIONS = {
   server_address = "string",
@@ -85,8 +97,8 @@ function context.new(server_address, opts)
     end
     self._link = way
     self.secret_key = way.secret_key
-    self.state = way:state(namespace)
-    core.state_check(self.state)
+    self._state = way:state(namespace)
+    core.state_check(self._state)
     self._table = way:join_processes()
   end)
   if not ok then
@@ -99,6 +111,9 @@ end
 
 ---@param call string the function's name, for messages
 function context.check_open(self, call)
+  if getmetatable(self) ~= Context then
+    errors.usage("%s: a Context is expected as the first argument, not %s (is it %s(...), with a colon?)", call, options.describe(self), call)
+  end
   if self._closed then errors.usage("%s: this Context is closed", call) end
   if self._pid ~= core.getpid() then
     errors.usage("%s: this Context belongs to process %d; start with pass_context = true, or make a new one with "
@@ -250,7 +265,7 @@ function Context:close()
   stop_workers(self)
   self._closed = true
   runtime.remove(self)
-  self.state:close()
+  self._state:close()
   for _, own in pairs(self._states) do own:close() end
   if self.server_process then
     local running = false

@@ -525,7 +525,16 @@ local function read_arguments(target, sequence, opts)
   if not options.is_callable(target) then
     errors.usage("ctx:process_map: the target must be a function, not %s", options.describe(target))
   end
-  if opts == nil and type(sequence) == "table" and not options.is_sequence(sequence) then sequence, opts = nil, sequence end
+  if opts == nil and type(sequence) == "table" and not options.is_sequence(sequence) then
+    local has_options = false
+    for name in pairs(sequence) do has_options = has_options or OPTIONS[name] ~= nil end
+    if not has_options then
+      local name = next(sequence)
+      errors.usage("ctx:process_map: a sequence is an array, a zproc.range or an iterator function; this table has no items, and %s is no option%s",
+        options.describe(name), options.hint(name, OPTIONS))
+    end
+    sequence, opts = nil, sequence
+  end
   opts = options.check("ctx:process_map", opts, OPTIONS)
   if sequence == nil then sequence = opts.map_iter end
   if sequence ~= nil and not options.is_sequence(sequence) then

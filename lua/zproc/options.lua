@@ -84,6 +84,15 @@ function options.describe(value)
   return (value == nil and "" or "a ") .. type(value)
 end
 
+--- What a name may have been meant to be: " (did you mean 'count'?)", or nothing.
+---@param name any
+---@param spec table<string, string> option name -> kind
+---@return string
+function options.hint(name, spec)
+  local hint = type(name) == "string" and closest(name, spec)
+  return hint and (" (did you mean '%s'?)"):format(hint) or ""
+end
+
 --- Check a table of options; returns it, or an empty one for nil.
 ---@param call string the function's name, for messages
 ---@param given table?
@@ -91,13 +100,15 @@ end
 ---@return table
 function options.check(call, given, spec)
   if given == nil then return {} end
-  if type(given) ~= "table" then errors.usage("%s: options come in a table, not in a %s", call, type(given)) end
+  if type(given) ~= "table" then
+    local example = spec.timeout and "timeout" or spec.args and "args" or next(spec)
+    errors.usage("%s: options come in a table, as in { %s = ... }; this is %s", call, example, options.describe(given))
+  end
   for name, value in pairs(given) do
     local kind = spec[name]
     if not kind then
-      local hint = type(name) == "string" and closest(name, spec)
       errors.usage("%s: unknown option %s%s", call, type(name) == "string" and "'" .. name .. "'" or options.describe(name),
-        hint and (" (did you mean '%s'?)"):format(hint) or "")
+        options.hint(name, spec))
     end
     local test, words = kinds[kind][1], kinds[kind][2]
     if not test(value) then

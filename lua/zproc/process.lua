@@ -248,7 +248,13 @@ function Process:start()
 end
 
 local function need_start(self, call)
-  if not self._child then errors.usage("process:%s: process %s was never started", call, self.name) end
+  if getmetatable(self) ~= Process then
+    errors.usage("process:%s: a Process is expected as the first argument, not %s (is it process:%s(...), with a colon?)", call,
+      options.describe(self), call)
+  end
+  if not self._child then
+    errors.usage("process:%s: process %s was never started: call start(), or leave out start = false", call, self.name)
+  end
 end
 
 --- Ask the process to end, wait a while, and kill it if it does not.

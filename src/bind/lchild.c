@@ -30,7 +30,7 @@ static zp_child *check_child(lua_State *L) { return check_child_at(L, 1); }
 /* core.check_fork(): raises within an atomic function, where a process cannot be started: it would inherit a lock that it does not
    hold. */
 static int core_check_fork(lua_State *L) {
-  if (zp_lstate_in_atomic()) return zp_lua_usage(L, "a process cannot be started within an atomic function");
+  if (zp_lstate_in_atomic()) return zp_lua_usage(L, "a process cannot be started within an atomic function: start it when that has returned");
   return 0;
 }
 
