@@ -15,7 +15,7 @@ all_listed() {
 check 'every C file of src/' all_listed src -name '*.[ch]'
 check 'every Lua file of lua/' all_listed lua -name '*.lua'
 check 'every test in C' all_listed tests/unit tests/fault tests/fuzz -name '*.[ch]'
-for kind in spec:lua cli:bats cli:sh fault:sh fault:lua fuzz:lua static:sh; do
+for kind in spec:lua cli:bats cli:sh fault:bats fault:sh fault:lua fuzz:lua static:sh; do
   dir=tests/${kind%:*}
   [ -n "$(find "$dir" -name "*.${kind#*:}" 2>/dev/null)" ] || continue
   check "every *.${kind#*:} of $dir" all_listed "$dir" -name "*.${kind#*:}"

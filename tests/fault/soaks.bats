@@ -1,0 +1,40 @@
+# The tests of bad times that are scripts, for a few rounds each; scripts/soak runs them for as many as one likes.
+
+# Run nth.lua with the library that makes things fail; a sanitizer has an allocator of its own, which cannot be replaced.
+nth() { # KIND COUNT
+  [ -z "${ASAN_OPTIONS-}${TSAN_OPTIONS-}" ] || skip "not in a build with sanitizers"
+  library=${ZPROC%/*}/tests/fault/.libs/inject.so
+  run timeout 280 env LD_PRELOAD="$library" "$ZPROC" run "$SRCDIR/tests/fault/nth.lua" "$library" "$@"
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [[ "$output" == *"all went on"* ]]
+}
+
+@test "whichever allocation fails, it is an error or nothing, and all goes on" {
+  nth memory 100
+}
+
+@test "whichever descriptor is not to be had, it is an error or nothing, and all goes on" {
+  nth descriptors 50
+}
+
+@test "any process is killed under load, and nothing is lost that was acknowledged" {
+  run timeout 280 "$ZPROC" run "$SRCDIR/tests/fault/kill_any.lua" 8
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [[ "$output" == *"updates acknowledged, none lost"* ]]
+}
+
+@test "the server is killed again and again under load, and all go on" {
+  run timeout 280 "$ZPROC" run "$SRCDIR/tests/fault/kill_any.lua" 3 1 server
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [[ "$output" == *"the server 3,"* ]]
+}
+
+@test "workers and pullers of maps are killed, and each item comes once and in order" {
+  run timeout 280 "$ZPROC" run "$SRCDIR/tests/fault/map_kill.lua" 3
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [[ "$output" == *"3 rounds, each item once and in order"* ]]
+}
