@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,13 +26,26 @@ const void *zp_env_thread(void) { return &sections; }
 
 /* ---- errors ---- */
 
+/* The directory that the data are in: that of the store, or the one to which its data.mdb leads. */
+static const char *data_directory(const zp_env *env, char place[PATH_MAX]) {
+  char link[PATH_MAX];
+  int length = snprintf(link, sizeof link, "%s/data.mdb", env->directory);
+  ssize_t size = length < PATH_MAX ? readlink(link, place, PATH_MAX - 1) : -1;
+  if (size <= 0) return env->directory;
+  place[size] = 0;
+  char *slash = strrchr(place, '/');
+  if (slash) *slash = 0;
+  return place;
+}
+
 int zp_env_fail_full(const zp_env *env) {
+  char place[PATH_MAX];
   struct stat data;
   mdb_filehandle_t fd;
   unsigned long long used = 0;
   if (env->mdb && mdb_env_get_fd(env->mdb, &fd) == 0 && fstat(fd, &data) == 0) used = (unsigned long long)data.st_size;
-  return zp_fail(ZP_EFULL, "the state is full: no space left in %s (the state uses %.1f MB)", env->directory,
-                 (double)used / 1e6);
+  return zp_fail(ZP_EFULL, "the state is full: no space left in %s (the state uses %.1f MB)",
+                 data_directory(env, place), (double)used / 1e6);
 }
 
 int zp_env_fail(const zp_env *env, int code, const char *what) {

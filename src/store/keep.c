@@ -284,7 +284,8 @@ int zp_keep_snapshot(const char *runtime, uint64_t *last) {
   if (revision != *last) {
     rc = copy_data(store, fresh);
     if (!rc) rc = replace(target, fresh, "snapshot.mdb");
-    if (!rc) *last = revision;
+    if (rc) unlink(fresh); /* what there was no room for takes none */
+    else *last = revision;
   }
 out:
   zp_store_close(&store);
