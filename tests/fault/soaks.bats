@@ -38,3 +38,11 @@ nth() { # KIND COUNT
   [ "$status" -eq 0 ]
   [[ "$output" == *"3 rounds, each item once and in order"* ]]
 }
+
+@test "a watcher that is behind sees every change, or is told that it cannot" {
+  # With this seed both happen.
+  run timeout 280 "$ZPROC" run "$SRCDIR/tests/fault/slow_watch.lua" 8 1
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [[ "$output" =~ "8 rounds: "[1-9][0-9]*" changes seen, each once and in order; "[1-9] ]]
+}
