@@ -63,6 +63,7 @@ int zp_queue_step(zp_queue *queue, int kind, int count, uint64_t first, uint64_t
 
 int zp_queue_begin(zp_queue *queue) {
   zp_buf_clear(&queue->entries, SCRATCH_KEEP);
+  queue->is_incomplete = false;
   int rc = zp_store_lock(queue->store);
   if (rc) return rc;
   rc = zp_store_read_begin(queue->store);
@@ -73,8 +74,7 @@ int zp_queue_begin(zp_queue *queue) {
 void zp_queue_set(zp_queue *queue, int kind, int count, uint64_t first, uint64_t second, zp_bytes value) {
   zp_entry entry = {.value = value};
   entry.key_size = (unsigned char)zp_queue_key(entry.key, kind, count, first, second).size;
-  /* A mark for the commit: an incomplete list must not be committed. */
-  if (zp_buf_append(&queue->entries, &entry, sizeof entry)) queue->entries.size |= 1;
+  if (zp_buf_append(&queue->entries, &entry, sizeof entry)) queue->is_incomplete = true;
 }
 
 void zp_queue_delete(zp_queue *queue, int kind, int count, uint64_t first, uint64_t second) {
@@ -110,7 +110,7 @@ void zp_queue_forget_work(zp_queue *queue, uint64_t id, const zp_task *task) {
 
 static int commit(zp_queue *queue) {
   zp_buf *entries = &queue->entries, *changes = &queue->changes;
-  if (entries->size % sizeof(zp_entry)) return zp_fail(ZP_ENOMEM, "out of memory: cannot change the queue of tasks");
+  if (queue->is_incomplete) return zp_fail(ZP_ENOMEM, "out of memory: cannot change the queue of tasks");
   size_t count = entries->size / sizeof(zp_entry);
   if (count == 0) return 0;
   zp_buf_clear(changes, SCRATCH_KEEP);

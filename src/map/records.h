@@ -91,6 +91,7 @@ struct zp_queue {
   zp_alarm alarm;
   zp_progress *progress; /* ZP_QUEUE_SLOTS of them */
   zp_buf entries;        /* zp_entry, of the commit in the making */
+  bool is_incomplete;    /* there was no memory for one of them: they must not be committed */
   zp_buf changes;        /* zp_change, likewise */
   zp_buf value;          /* scratch */
   int64_t slot;          /* -1: none */
