@@ -49,6 +49,10 @@ int zp_crew_open(const char *directory, zp_runner *runner, void (*wake)(void *co
 static void do_job(zp_executor **executor, zp_crew *crew, zp_job *job) {
   zp_parcel parcel;
   zp_buf pairs = ZP_BUF_INIT;
+  if (job->is_farewell) {
+    job->rc = zp_seat_leave(job->seat, job->has_died);
+    return;
+  }
   job->rc = *executor ? 0 : zp_executor_open(crew->directory, crew->runner, executor);
   if (!job->rc) job->rc = zp_request_read(job->type, zp_buf_bytes(&job->body), &parcel, &pairs);
   if (!job->rc) job->rc = zp_execute(*executor, job->seat, job->type, &parcel, true, &job->answer);

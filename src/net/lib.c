@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "base/err.h"
 
@@ -57,6 +59,21 @@ int zp_lib_load_sodium(void) {
   if (!rc && library->sodium_init() < 0) rc = zp_fail(ZP_ESYS, "libsodium cannot be used here");
   if (rc || !atomic_compare_exchange_strong(&zp_sodium_loaded, &none, library)) free(library);
   return rc;
+}
+
+int zp_lib_context(void **out) {
+  enum { DESCRIPTORS = 16 }; /* two for each of its two threads, one for each socket, and connections */
+  int fds[DESCRIPTORS], count = 0, rc = 0;
+  *out = NULL;
+  while (count < DESCRIPTORS && !rc) {
+    fds[count] = eventfd(0, EFD_CLOEXEC);
+    if (fds[count] >= 0) count++;
+    else rc = zp_fail_errno("cannot use the network");
+  }
+  while (count > 0) close(fds[--count]);
+  if (rc) return rc;
+  *out = zp_zmq->ctx_new();
+  return *out ? 0 : zp_lib_fail("cannot use the network");
 }
 
 int zp_lib_fail(const char *what) { return zp_fail(ZP_ESYS, "%s: %s", what, zp_zmq->strerror(errno)); }

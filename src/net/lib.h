@@ -45,6 +45,10 @@ extern const struct zp_sodium_library *_Atomic zp_sodium_loaded;
 int zp_lib_load_zmq(void);
 int zp_lib_load_sodium(void);
 
+/* A new context of libzmq, whose first socket is to be made at once. ZP_ESYS without the descriptors for its threads and a few sockets:
+   libzmq would end the process for want of them. */
+int zp_lib_context(void **out);
+
 /* As zp_fail(ZP_ESYS, ...), with what libzmq says about its last error. */
 int zp_lib_fail(const char *what);
 

@@ -164,11 +164,11 @@ static int descriptor_of(void *socket) {
 }
 
 static int make_sockets(zp_remote *self) {
-  self->context = zp_zmq->ctx_new();
-  if (!self->context) return zp_lib_fail("cannot set up a connection");
+  int rc = zp_lib_context(&self->context);
+  if (rc) return rc;
   self->socket = zp_zmq->socket(self->context, ZMQ_DEALER);
   if (!self->socket) return zp_lib_fail("cannot set up a connection");
-  int rc = set_options(self);
+  rc = set_options(self);
   if (!rc) rc = watch_handshakes(self);
   if (!rc && zp_zmq->connect(self->socket, self->endpoint) < 0) rc = zp_lib_fail("cannot connect");
   self->has_handshakes = true;

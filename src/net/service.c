@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/un.h>
@@ -264,9 +265,19 @@ static void receive(zp_service *self) {
 
 /* ---- clients that leave ---- */
 
-/* Forget a client that runs nothing any more. If what it leaves cannot be settled now, another time. */
+/* Forget a client that runs nothing any more. Settling what it leaves may have to wait for others, so it is a job, too; if it cannot be
+   done now, it is tried again. */
 static void bury(zp_service *self, zp_session *session) {
-  if (zp_seat_leave(&session->seat, session->has_died) == 0) zp_sessions_remove(&self->sessions, session);
+  zp_job *job = &session->job;
+  if (!session->seat.queue) {
+    zp_sessions_remove(&self->sessions, session);
+    return;
+  }
+  job->is_farewell = true;
+  job->has_died = session->has_died;
+  job->seat = &session->seat;
+  job->context = session;
+  session->is_running = zp_crew_start(self->crew, job) == 0;
 }
 
 static void take_finished(zp_service *self) {
@@ -274,6 +285,10 @@ static void take_finished(zp_service *self) {
   while ((job = zp_crew_take(self->crew))) {
     zp_session *session = job->context;
     session->is_running = false;
+    if (job->is_farewell) {
+      if (job->rc == 0) zp_sessions_remove(&self->sessions, session);
+      continue;
+    }
     if (job->rc == 0) finish(self, session, &job->answer);
     else session->is_done = true; /* cancelled: nobody wants to know */
     zp_buf_clear(&job->answer.body, KEEP);
@@ -334,7 +349,7 @@ static int open_door(zp_service *self, door *one) {
    closed in time, so there will be room again. */
 static void mind_doors(zp_service *self) {
   struct rlimit limit;
-  int lowest = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
+  int lowest = eventfd(0, EFD_CLOEXEC);
   if (lowest >= 0) close(lowest);
   if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
   rlim_t spare = limit.rlim_cur / 8 > DESCRIPTORS_SPARE ? DESCRIPTORS_SPARE : limit.rlim_cur / 8;
@@ -403,8 +418,8 @@ static int hang_bell(zp_service *self) {
 }
 
 static int make_router(zp_service *self) {
-  self->context = zp_zmq->ctx_new();
-  if (!self->context) return zp_lib_fail("cannot serve the network");
+  int rc = zp_lib_context(&self->context);
+  if (rc) return rc;
   self->router = zp_zmq->socket(self->context, ZMQ_ROUTER);
   if (!self->router) return zp_lib_fail("cannot serve the network");
   int64_t frame_max = ZP_WIRE_FRAME_MAX;
@@ -416,7 +431,7 @@ static int make_router(zp_service *self) {
                set_int(self->router, ZMQ_RCVTIMEO, TICK_MILLISECONDS) | set_int(self->router, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MILLISECONDS) | set_int(self->router, ZMQ_BACKLOG, 1024) |
                zp_zmq->setsockopt(self->router, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max);
   if (failed) return zp_lib_fail("cannot serve the network");
-  int rc = hang_bell(self);
+  rc = hang_bell(self);
   return !rc && self->has_keys ? require_keys(self) : rc;
 }
 

@@ -1,6 +1,7 @@
 /* service and remote: requests over the network, and what strangers may do to a server. */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -404,34 +405,63 @@ static void a_crowd_that_never_speaks_is_no_burden(void **unused) {
   setrlimit(RLIMIT_NOFILE, &before);
 }
 
+static struct rlimit limit_descriptors(rlim_t count) {
+  struct rlimit limit, before;
+  assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+  limit = before;
+  limit.rlim_cur = count;
+  assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+  return before;
+}
+
 /* More connections than there are descriptors: others wait at the door until the silent ones were closed. */
 static void a_crowd_beyond_the_descriptors_only_keeps_others_waiting(void **unused) {
   (void)unused;
   enum { DESCRIPTORS = 300, CROWD = 600 };
   int told, life, opened = 0;
   it_is_well();
+  struct sockaddr_in server = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  server.sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1));
+  int late = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0); /* while there are descriptors */
+  assert_true(late >= 0);
   pid_t crowd = start_crowd(CROWD, &told, &life); /* before the limit is lowered, which is for the server */
-  struct rlimit limit, before;
-  assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
-  limit = before;
-  limit.rlim_cur = DESCRIPTORS;
-  setrlimit(RLIMIT_NOFILE, &limit);
+  struct rlimit before = limit_descriptors(DESCRIPTORS);
   assert_int_equal(read(told, &opened, sizeof opened), sizeof opened);
+  assert_int_equal(opened, CROWD);
   it_is_well(); /* who was there before is served */
-  zp_remote *first = client;
-  must(zp_remote_open(endpoint, NULL, &client));
-  double deadline = zp_clock_now() + GENEROUS;
-  int rc;
-  do rc = ask(ZP_REQUEST_PING, (zp_parcel){.string_count = 1, .strings = {text("x")}});
-  while (rc && zp_clock_now() < deadline);
-  must(rc);
-  zp_remote_close(&client);
-  client = first;
+  assert_int_equal(connect(late, (struct sockaddr *)&server, sizeof server), 0);
+  struct pollfd greeted = {.fd = late, .events = POLLIN};
+  unsigned char first = 0;
+  assert_int_equal(poll(&greeted, 1, (int)(GENEROUS * 1e3)), 1);
+  assert_int_equal(recv(late, &first, 1, 0), 1); /* ZeroMQ speaks first */
+  assert_int_equal(first, 0xff);
+  close(late);
   close(life);
   close(told);
   waitpid(crowd, NULL, 0);
   it_is_well();
   setrlimit(RLIMIT_NOFILE, &before);
+}
+
+static void without_descriptors_there_is_an_error_and_no_harm(void **unused) {
+  (void)unused;
+  enum { FEW = 6 };
+  it_is_well();
+  int fds[FEW];
+  for (int i = 0; i < FEW; i++) assert_true((fds[i] = dup(STDERR_FILENO)) >= 0);
+  struct rlimit before = limit_descriptors((rlim_t)fds[FEW - 1] + 1);
+  for (int i = 0; i < FEW; i++) close(fds[i]);
+  zp_remote *first = client;
+  zp_service *second = NULL;
+  int rc = zp_remote_open(endpoint, NULL, &client);
+  if (!rc) rc = ask(ZP_REQUEST_PING, (zp_parcel){.string_count = 1, .strings = {text("x")}});
+  assert_int_equal(rc, ZP_ESYS);
+  assert_int_not_equal(zp_service_start(directory, NULL, 0, &second), 0);
+  setrlimit(RLIMIT_NOFILE, &before);
+  must(ask(ZP_REQUEST_PING, (zp_parcel){.string_count = 1, .strings = {text("x")}}));
+  zp_remote_close(&client);
+  client = first;
+  it_is_well();
 }
 
 int main(void) {
@@ -451,6 +481,7 @@ int main(void) {
       TEST(whoever_speaks_something_else_or_stops_halfway_is_hung_up_on),
       TEST(a_crowd_that_never_speaks_is_no_burden),
       TEST(a_crowd_beyond_the_descriptors_only_keeps_others_waiting),
+      TEST(without_descriptors_there_is_an_error_and_no_harm),
   };
   return cmocka_run_group_tests_name("service", tests, NULL, NULL);
 }
