@@ -43,3 +43,24 @@ describe("the documentation is true:", function()
   check_page "README.md"
   check_page "docs/guide.md"
 end)
+
+describe("the figure of the README", function()
+  local function read(path)
+    local file <close> = assert(io.open(source .. "/" .. path))
+    return file:read "a"
+  end
+  local figure, page = read "docs/figure.svg", read "docs/performance.md"
+
+  it("has numbers of docs/performance.md, and bars as long as its scale says", function()
+    local at = {} -- where the lines of its scale are
+    for x, number in figure:gmatch '<line x1="(%d+)"[^>]*/><text [^>]*>([%d.]+) µs</text>' do at[tonumber(number)] = tonumber(x) end
+    local bars = 0
+    for x, width, who, number in figure:gmatch '<rect [^>]*x="(%d+)"[^>]*width="(%d+)"[^>]*/><text [^>]*>(%a+) [%a ]-([%d.]+)</text>' do
+      bars = bars + 1
+      local cell = who == "zproc" and "| " .. number .. " µs |" or ": " .. number .. " µs |"
+      assert.is_truthy(page:find(cell, 1, true), cell .. " is not in docs/performance.md")
+      assert.near(at[0.1] + (at[100] - at[0.1]) * (math.log(tonumber(number), 10) + 1) / 3, x + width, 1.5)
+    end
+    assert.equal(6, bars)
+  end)
+end)
