@@ -165,6 +165,14 @@ function Link:list_processes()
   return self.directory and core.open_table(self.directory):list() or self.connection:processes()
 end
 
+--- What the server does: tasks, items that were put and are finished, chunks at work, and how many threads of the processes on its machine
+--- wait for a change (nil if its kernel does not tell).
+---@return { tasks: integer, put: integer, finished: integer, claims: integer, waiting: integer? }
+function Link:summarize()
+  if self.directory then return core.summarize(self.directory) end
+  return self.connection:summarize()
+end
+
 --- Ask the server for a sign of life: its pid; nil and a TimeoutError when the time is up. A server that is being started again is
 --- waited for; ServerLost if there is none.
 ---@param call string the function's name, for messages

@@ -10,6 +10,7 @@
 #include "bind/lbuf.h"
 #include "bind/lclass.h"
 #include "bind/lerror.h"
+#include "bind/lqueue.h"
 #include "bind/lsignal.h"
 #include "net/keys.h"
 #include "server/client.h"
@@ -144,6 +145,16 @@ static int connection_processes(lua_State *L) {
   return 1;
 }
 
+/* connection:summarize() -> as core.summarize(directory), of the server. */
+static int connection_summarize(lua_State *L) {
+  zp_remote *remote = zp_lnet_check(L, 1);
+  zp_lnet_prepare(L);
+  const zp_parcel *answer = zp_lnet_call(L, remote, ZP_REQUEST_SUMMARY, &(zp_parcel){.number_count = 0}, ZP_FOREVER);
+  const uint64_t *numbers = answer->numbers;
+  zp_queue_summary summary = {.tasks = numbers[0], .put = numbers[1], .finished = numbers[2], .claims = numbers[3]};
+  return zp_lqueue_push_summary(L, &summary, (int64_t)numbers[4]);
+}
+
 /* connection:client() -> the number that the server knows this process by. */
 static int connection_client(lua_State *L) {
   lua_pushlstring(L, (const char *)zp_remote_client(zp_lnet_check(L, 1)), ZP_CLIENT_SIZE);
@@ -248,6 +259,7 @@ static const luaL_Reg methods[] = {
     {"server", connection_server},
     {"directory", connection_directory},
     {"processes", connection_processes},
+    {"summarize", connection_summarize},
     {"client", connection_client},
     {"bury", connection_bury},
     {NULL, NULL},

@@ -16,6 +16,7 @@
 #include "bind/pack.h"
 #include "codec/value.h"
 #include "map/queue.h"
+#include "sys/table.h"
 
 #define QUEUE "zproc.Queue"
 
@@ -159,17 +160,27 @@ static int queue_describe(lua_State *L) {
   return rc == 0 ? 0 : zp_lqueue_push_info(L, &info);
 }
 
-/* core.summarize_queue(directory) -> what there is in the queue of the server whose state is there. */
-static int core_summarize_queue(lua_State *L) {
-  zp_queue_summary summary;
-  int rc = zp_queue_summarize(luaL_checkstring(L, 1), &summary);
-  if (rc) return zp_lua_raise(L, rc);
-  lua_createtable(L, 0, 4);
-  set_number(L, "tasks", summary.tasks);
-  set_number(L, "put", summary.put);
-  set_number(L, "finished", summary.finished);
-  set_number(L, "claims", summary.claims);
+int zp_lqueue_push_summary(lua_State *L, const zp_queue_summary *summary, int64_t waiting) {
+  lua_createtable(L, 0, 5);
+  set_number(L, "tasks", summary->tasks);
+  set_number(L, "put", summary->put);
+  set_number(L, "finished", summary->finished);
+  set_number(L, "claims", summary->claims);
+  if (waiting >= 0) set_number(L, "waiting", (uint64_t)waiting);
   return 1;
+}
+
+/* core.summarize(directory) -> what there is in the queue of the server whose state is there, and how many wait for a change. */
+static int core_summarize(lua_State *L) {
+  const char *directory = luaL_checkstring(L, 1);
+  zp_queue_summary summary;
+  zp_table *table;
+  int rc = zp_queue_summarize(directory, &summary);
+  if (!rc) rc = zp_table_open(directory, &table);
+  if (rc) return zp_lua_raise(L, rc);
+  int waiting = zp_table_count_waiting(table);
+  zp_table_close(&table);
+  return zp_lqueue_push_summary(L, &summary, waiting);
 }
 
 /* queue:drop(task) -> true; or false if a signal has come in between, which is left to others: for finalisers, which cannot
@@ -359,7 +370,7 @@ static const luaL_Reg methods[] = {
 static const luaL_Reg functions[] = {
     {"queue", core_queue},
     {"new_pool", core_new_pool},
-    {"summarize_queue", core_summarize_queue},
+    {"summarize", core_summarize},
     {NULL, NULL},
 };
 

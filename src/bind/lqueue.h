@@ -12,6 +12,7 @@
 /* Each pushes what the method of that name gives, and returns how many values that are. May raise. */
 int zp_lqueue_push_block(lua_State *L, zp_bytes bytes, uint64_t first, uint64_t items);
 int zp_lqueue_push_info(lua_State *L, const zp_task_info *info);
+int zp_lqueue_push_summary(lua_State *L, const zp_queue_summary *summary, int64_t waiting); /* -1: nobody knows how many wait */
 int zp_lqueue_push_claim(lua_State *L, const zp_claim *claim);
 
 /* The values go into the table at index `array`, behind the offset. */

@@ -94,6 +94,17 @@ static int processes(zp_executor *self, zp_answer *answer) {
   return rc;
 }
 
+static int summary(zp_executor *self, zp_answer *answer) {
+  zp_queue_summary queue;
+  zp_table *table;
+  int rc = zp_queue_summarize(self->directory, &queue);
+  if (!rc) rc = zp_table_open(self->directory, &table);
+  if (rc) return rc;
+  int64_t waiting = zp_table_count_waiting(table);
+  zp_table_close(&table);
+  return done(answer, (zp_parcel){ZP_NUMBERS(queue.tasks, queue.put, queue.finished, queue.claims, (uint64_t)waiting)});
+}
+
 /* ---- reading ---- */
 
 static int get(zp_store *store, const zp_parcel *request, zp_answer *answer) {
@@ -252,6 +263,7 @@ static int execute(zp_executor *self, zp_seat *seat, int type, const zp_parcel *
   if (type == ZP_REQUEST_PING)
     return done(answer, (zp_parcel){ZP_NUMBERS((uint64_t)getpid()), .string_count = 1, .strings = {request->strings[0]}});
   if (type == ZP_REQUEST_PROCESSES) return processes(self, answer);
+  if (type == ZP_REQUEST_SUMMARY) return summary(self, answer);
   if (type >= ZP_REQUEST_TASK_ADD) return zp_seat_execute(seat, self->directory, type, request, answer);
   int rc = find_store(self, request->strings[0], &store);
   if (rc) return rc;

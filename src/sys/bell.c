@@ -1,11 +1,14 @@
 #include "sys/bell.h"
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -156,4 +159,29 @@ void zp_bell_ring(zp_bell *bell, uint64_t tag) {
 void zp_bell_ring_all(zp_bell *bell) {
   atomic_thread_fence(memory_order_seq_cst);
   for (size_t i = 0; i < BUCKETS; i++) ring_bucket(&bell->buckets[i], 0);
+}
+
+/* Whether a thread sleeps where sleep_on does. */
+static bool waits(int tasks, const char *thread, bool *told) {
+  char path[300], place[64];
+  snprintf(path, sizeof path, "%.250s/wchan", thread);
+  int fd = openat(tasks, path, O_RDONLY | O_CLOEXEC);
+  ssize_t n = fd < 0 ? 0 : read(fd, place, sizeof place - 1);
+  if (fd >= 0) close(fd);
+  place[n > 0 ? n : 0] = '\0';
+  if (place[0] != '\0' && strcmp(place, "0") != 0) *told = true; /* it runs, or is not for everybody to know */
+  return strstr(place, "futex_wait_multiple") != NULL;
+}
+
+unsigned zp_bell_count_waiting(pid_t pid, bool *told) {
+  char path[32];
+  unsigned count = 0;
+  snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+  DIR *tasks = opendir(path);
+  if (!tasks) return 0;
+  if (syscall(SYS_futex_waitv, NULL, 0, 0, NULL, 0) >= 0 || errno != ENOSYS)
+    for (struct dirent *entry; (entry = readdir(tasks));)
+      if (entry->d_name[0] != '.' && waits(dirfd(tasks), entry->d_name, told)) count++;
+  closedir(tasks);
+  return count;
 }

@@ -26,8 +26,10 @@
 #ifndef ZP_SYS_BELL_H
 #define ZP_SYS_BELL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/buf.h"
 
@@ -59,5 +61,9 @@ void zp_bell_ring(zp_bell *bell, uint64_t tag);
 
 /* Ring every tag. */
 void zp_bell_ring_all(zp_bell *bell);
+
+/* How many threads of a process wait at any bell, for two tags or more, as /proc says. *told is set if that says where any of them
+   sleeps: not all kernels do. */
+unsigned zp_bell_count_waiting(pid_t pid, bool *told);
 
 #endif

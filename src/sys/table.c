@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "sys/alive.h"
+#include "sys/bell.h"
 #include "sys/shared.h"
 
 static const char MAGIC[8] = "zp-table";
@@ -449,4 +450,17 @@ int zp_table_list(zp_table *table, zp_buf *out) {
   size_t count = (out->size - before) / sizeof(zp_process);
   if (count > 0) qsort(out->data + before, count, sizeof(zp_process), by_order); /* else the buffer may have no memory yet */
   return 0;
+}
+
+int zp_table_count_waiting(zp_table *table) {
+  zp_buf rows = ZP_BUF_INIT;
+  bool told = false;
+  int count = 0;
+  int rc = zp_table_list(table, &rows);
+  for (size_t i = 0; i < rows.size / sizeof(zp_process) && !rc; i++) {
+    const zp_process *process = (const zp_process *)rows.data + i;
+    if (process->state == ZP_PROCESS_RUNNING) count += (int)zp_bell_count_waiting(process->pid, &told);
+  }
+  zp_buf_free(&rows);
+  return rc || !told ? -1 : count;
 }

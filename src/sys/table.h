@@ -114,4 +114,7 @@ zp_table_row zp_table_enlist(zp_table *table, const char *name);
 /* Append a zp_process for every row to `out`, in the order of their starts. 0 or ZP_ENOMEM. */
 int zp_table_list(zp_table *table, zp_buf *out);
 
+/* How many threads of the processes that run wait for a change (bell.h); -1 if there is no memory for it, or the kernel does not tell. */
+int zp_table_count_waiting(zp_table *table);
+
 #endif

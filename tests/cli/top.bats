@@ -4,6 +4,14 @@
 setup() {
   dir=$(mktemp -d)
   script=$dir/script.lua
+  cat >"$dir/check.lua" <<'LUA'
+local shown = require "cjson".decode(io.read "a")
+assert(shown.updates_per_second > 0 and shown.interval >= 0.2 and shown.time > 1e9 and shown.revision > shown.oldest)
+assert(shown.namespace == "default" and shown.keys == 2 and shown.address:find "^ipc://")
+assert(shown.processes.running >= 4 and shown.processes.exited == 1)
+assert(shown.waiting == nil or shown.waiting >= 1)
+assert(shown.tasks.count == 1 and shown.tasks.items == 3)
+LUA
 }
 
 teardown() {
@@ -48,14 +56,6 @@ LUA
   echo "$output"
   [ "$status" -eq 0 ]
   [ "${#lines[@]}" -eq 1 ]
-  cat >"$dir/check.lua" <<'LUA'
-local shown = require "cjson".decode(io.read "a")
-assert(shown.updates_per_second > 0 and shown.interval >= 0.2 and shown.time > 1e9 and shown.revision > shown.oldest)
-assert(shown.namespace == "default" and shown.keys == 2 and shown.address:find "^ipc://")
-assert(shown.processes.running >= 4 and shown.processes.exited == 1)
-assert(shown.waiting == nil or shown.waiting >= 1)
-assert(shown.tasks.count == 1 and shown.tasks.items == 3)
-LUA
   "$ZPROC" run "$dir/check.lua" <<<"$output"
 }
 
@@ -115,12 +115,34 @@ LUA
   [ "${lines[-1]}" = "done" ]
 }
 
-@test "top shows what there is to know of a server elsewhere" {
-  within --once --json --interval 0.1 --transport network
+@test "top shows the same of a server elsewhere" {
+  within --once --json --interval 0.2 --transport network
   echo "$output"
   [ "$status" -eq 0 ]
-  [[ "$output" == *'"running":'* ]]
-  [[ "$output" != *'"tasks"'* ]]
+  "$ZPROC" run "$dir/check.lua" <<<"$output"
+}
+
+@test "top counts those who wait, threads and clients elsewhere included" {
+  [ "$(cat /proc/$PPID/wchan)" != 0 ] || skip "the kernel does not tell where processes sleep"
+  cat >"$script" <<'LUA'
+local zproc = require "zproc"
+local ctx = zproc.context()
+local function watch(state) state:get_when_equal("never", 1) end
+for _ = 1, 3 do ctx:process(watch) end
+for _ = 1, 2 do ctx:process(watch, { backend = "thread" }) end
+local network = zproc.context(ctx.server_address, { transport = "network" })
+for _ = 1, 4 do network:process(watch) end
+local deadline = os.time() + 60
+local waiting
+repeat
+  local pipe <close> = io.popen(("%s top %s --once --json --interval 0.01"):format(os.getenv "ZPROC", ctx.server_address))
+  waiting = pipe:read "a":match '"waiting":(%d+)'
+until waiting == "9" or os.time() > deadline
+print(waiting)
+network:close()
+LUA
+  run timeout 90 "$ZPROC" run "$script"
+  [ "$output" = 9 ]
 }
 
 @test "top says what is wrong" {

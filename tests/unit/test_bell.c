@@ -257,6 +257,32 @@ static void a_waiter_that_was_killed_is_forgotten(void **unused) {
   close(ready[1]);
 }
 
+static void waiters_can_be_counted(void **unused) {
+  (void)unused;
+  uint64_t tags[] = {tag("left"), tag("right")};
+  bool told = false;
+  unsigned count = 0;
+  zp_bell_count_waiting(getppid(), &told); /* which waits for this one */
+  if (!told) skip(); /* the kernel does not tell */
+  pid_t pid = fork();
+  assert_true(pid >= 0);
+  if (pid == 0) {
+    uint32_t tickets[] = {zp_bell_arm(bell, tags[0]), zp_bell_arm(bell, tags[1])};
+    zp_bell_wait(bell, tags, tickets, 2, ZP_FOREVER);
+    pause();
+  }
+  double deadline = generous();
+  assert_int_equal(zp_bell_count_waiting(getpid(), &told), 0);
+  while (count != 1 && zp_clock_now() < deadline) count = zp_bell_count_waiting(pid, &told);
+  assert_int_equal(count, 1);
+  zp_bell_ring(bell, tags[1]);
+  while (count != 0 && zp_clock_now() < deadline) count = zp_bell_count_waiting(pid, &told);
+  assert_int_equal(count, 0);
+  kill(pid, SIGKILL);
+  waitpid(pid, NULL, 0);
+  assert_int_equal(zp_bell_count_waiting(pid, &told), 0);
+}
+
 static void a_directory_without_a_bell_is_an_error(void **unused) {
   (void)unused;
   zp_bell *none = NULL;
@@ -278,6 +304,7 @@ int main(void) {
       cmocka_unit_test(two_processes_hand_a_turn_to_each_other_without_losing_one),
       cmocka_unit_test(every_waiter_of_a_bucket_is_woken),
       cmocka_unit_test(a_waiter_that_was_killed_is_forgotten),
+      cmocka_unit_test(waiters_can_be_counted),
       cmocka_unit_test(a_directory_without_a_bell_is_an_error),
   };
   return cmocka_run_group_tests_name("bell", tests, set_up, tear_down);

@@ -36,8 +36,8 @@ Show what a server does, anew every second (or at that interval), until ^C: upda
 can be read, the keys of a namespace (default: default), its processes, and its tasks of process_map. On a terminal the processes that
 run follow, as many as fit on it.
 
-WAITING are those of the processes on this machine that sleep until something changes: watchers, and workers that have nothing to do. Where
-the kernel does not tell, it is left out. So are the tasks of a server on another machine.
+WAITING are the watchers that sleep until something changes, and workers that have nothing to do; those on other machines included, as they
+wait in the server. Where the kernel of the server's machine does not tell, it is left out.
 
   --once   look for one interval, show that, and end
   --json   print an object in one line for each interval: time, address, interval, revision, oldest, updates_per_second, namespace, keys,
@@ -45,21 +45,6 @@ the kernel does not tell, it is left out. So are the tasks of a server on anothe
 ]]
 
 -- ---- looking ----
-
---- What the kernel says that a process sleeps in when it waits at a bell: that is how zproc waits for several things at once.
-local BELL <const> = "futex_wait_multiple"
-
---- How many of the processes that run wait for a change; nil if that is not to be known.
-local function count_waiting(rows)
-  local waiting, is_known = 0, false
-  for _, row in ipairs(rows) do
-    local file <close> = row.state == "running" and io.open(("/proc/%d/wchan"):format(row.pid)) or nil
-    local place = file and file:read "a"
-    if place and place ~= "" and place ~= "0" then is_known = true end
-    if place == BELL then waiting = waiting + 1 end
-  end
-  return is_known and waiting or nil
-end
 
 --- How things stand now.
 local function look(state, way)
@@ -74,25 +59,14 @@ local function look(state, way)
     keys = #state,
     rows = rows,
     processes = processes,
-    waiting = way.directory and count_waiting(rows) or nil,
-    queue = way.directory and core.summarize_queue(way.directory) or nil,
+    summary = way:summarize(),
   }
 end
 
 --- What is to be shown of the time between two looks.
 local function compare(before, now, state)
   local seconds = now.clock - before.clock
-  local tasks
-  if now.queue and before.queue then
-    tasks = {
-      count = now.queue.tasks,
-      items = now.queue.put,
-      finished = now.queue.finished,
-      -- Tasks that are taken to their end are there no more, and their items with them.
-      finished_per_second = math.max(0, now.queue.finished - before.queue.finished) / seconds,
-      claims = now.queue.claims,
-    }
-  end
+  local summary = now.summary
   return {
     time = core.time(),
     address = state.server_address,
@@ -103,8 +77,15 @@ local function compare(before, now, state)
     namespace = state.namespace,
     keys = now.keys,
     processes = now.processes,
-    waiting = now.waiting,
-    tasks = tasks,
+    waiting = summary.waiting,
+    tasks = {
+      count = summary.tasks,
+      items = summary.put,
+      finished = summary.finished,
+      -- Tasks that are taken to their end are there no more, and their items with them.
+      finished_per_second = math.max(0, summary.finished - before.summary.finished) / seconds,
+      claims = summary.claims,
+    },
   }
 end
 
@@ -118,8 +99,8 @@ local function lines_of(shown)
     ("keys       %d in %s"):format(shown.keys, (shown.namespace:gsub("%c", "?"))),
     ("processes  %d running%s, %d retrying, %d exited, %d gone"):format(processes.running,
       shown.waiting and (" (%d waiting)"):format(shown.waiting) or "", processes.retrying, processes.exited, processes.gone),
-    tasks and ("tasks      %d with %d items, %d finished (%.1f/s), %d chunks at work"):format(tasks.count, tasks.items, tasks.finished,
-      tasks.finished_per_second, tasks.claims) or nil,
+    ("tasks      %d with %d items, %d finished (%.1f/s), %d chunks at work"):format(tasks.count, tasks.items, tasks.finished,
+      tasks.finished_per_second, tasks.claims),
   }
 end
 
