@@ -51,6 +51,7 @@ zp_lremote *zp_lremote_check(lua_State *L, int idx) {
 
 static int handle_gc(lua_State *L) {
   zp_lremote *state = lua_touserdata(L, 1);
+  state->remote = NULL; /* it may go next, and finalisers of older objects come after that */
   zp_buf_free(&state->name);
   zp_buf_free(&state->key);
   zp_batch_free(&state->fill.own);

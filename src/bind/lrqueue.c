@@ -50,7 +50,7 @@ static int core_notepad(lua_State *L) {
 /* notepad:read() -> client, item, span: who the worker was, and what it was working on; nothing if it had not enlisted. */
 static int notepad_read(lua_State *L) {
   const notepad *pad = *(notepad **)luaL_checkudata(L, 1, NOTEPAD);
-  if (!atomic_load(&pad->is_enlisted)) return 0;
+  if (!pad || !atomic_load(&pad->is_enlisted)) return 0;
   lua_pushlstring(L, (const char *)pad->client, sizeof pad->client);
   lua_pushinteger(L, (lua_Integer)atomic_load_explicit(&pad->item, memory_order_acquire));
   lua_pushinteger(L, (lua_Integer)atomic_load_explicit(&pad->span, memory_order_relaxed));

@@ -68,17 +68,13 @@ static zp_vm *get_vm(lua_State *L) {
   return *vm;
 }
 
-/* Push a watcher that the stack owns. A predicate is closed with the VM that it is of; at the end of the program that may come
-   first, so the watcher keeps the VM as its user value. */
+/* Push a watcher that the stack owns. Closing a predicate takes the VM that it is of. At the end of the program, objects are finalised in
+   the reverse order in which they got their finalisers; so the VM has its own before the watcher. */
 static watcher *push_watcher(lua_State *L, bool needs_vm) {
-  watcher *self = lua_newuserdatauv(L, sizeof *self, 1);
+  if (needs_vm) get_vm(L);
+  watcher *self = lua_newuserdatauv(L, sizeof *self, 0);
   *self = (watcher){0};
   luaL_setmetatable(L, WATCHER);
-  if (needs_vm) {
-    get_vm(L);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &vm_key);
-    lua_setiuservalue(L, -2, 1);
-  }
   return self;
 }
 

@@ -401,4 +401,18 @@ describe("what one client does", function()
       assert.equal(mine, got)
     end
   end)
+
+  it("is closed for those whose finalisers come after its own at the end of a program", function()
+    local out <close> = support.run_script(([[
+      local zproc = require "zproc"
+      local state
+      older = setmetatable({}, { __gc = function()
+        print(select(2, pcall(function() return state.key end)).message)
+        print(select(2, pcall(state.update, state, { key = 1 })).message)
+      end })
+      state = zproc.state(%q, { transport = "network" })
+      print(state.key)
+    ]]):format(address))
+    assert.equal("nil\nthis State is closed\nthis State is closed\n", out:read "a")
+  end)
 end)

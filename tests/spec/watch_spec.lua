@@ -519,4 +519,15 @@ describe("a watcher", function()
     end
     assert.equal(600, state:get_when_equal("turn", 600, { timeout = GENEROUS }).turn)
   end)
+
+  it("ends a program in order that leaves predicates behind", function()
+    local out <close> = support.run_script [[
+      local zproc = require "zproc"
+      collectgarbage "stop"
+      local state = zproc.context().state
+      print(select(2, pcall(state.get_when, state, function() error "bad" end)).name)
+      print(state:get_when(function(s) return s.a == nil end) ~= nil)
+    ]]
+    assert.equal("RemoteError\ntrue\n", out:read "a")
+  end)
 end)
