@@ -221,7 +221,8 @@ static int pop(zp_store *store, const zp_parcel *request, bool is_last, zp_answe
 
 static int write_request(zp_executor *self, zp_store *store, int type, const zp_parcel *request, zp_answer *answer) {
   uint64_t revision = 0;
-  int rc;
+  int rc = done(answer, (zp_parcel){ZP_NUMBERS(revision)}); /* so that there is room for it when there is something to tell */
+  if (rc) return rc;
   switch (type) {
     case ZP_REQUEST_SETDEFAULT: return setdefault(store, request, answer);
     case ZP_REQUEST_POP: return pop(store, request, false, answer);
@@ -272,7 +273,7 @@ static int execute(zp_executor *self, zp_seat *seat, int type, const zp_parcel *
     case ZP_REQUEST_COUNT:
     case ZP_REQUEST_RANGE:
     case ZP_REQUEST_ALL: return read_request(store, type, request, answer);
-    case ZP_REQUEST_ATOMIC: return zp_runner_run(self->runner, request, answer);
+    case ZP_REQUEST_ATOMIC: return zp_runner_run(self->runner, store, request, answer);
     case ZP_REQUEST_WATCH:
       zp_store_set_author(store, request->numbers[0]);
       return zp_observe(store, &self->vm, request, answer);

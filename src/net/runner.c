@@ -178,8 +178,8 @@ static int await_turn(zp_runner *self) {
   }
 }
 
-/* The process died within a function. The end of the socket comes before that of the process, so how it ended shows a moment later. */
-static int fail_died(zp_runner *self) {
+/* How the process ended, or is ended now, as words. The end of the socket comes before that of the process, so it shows a moment later. */
+static void bury(zp_runner *self, char *words, size_t size) {
   int status = 0;
   pid_t ended = 0;
   for (int i = 0; i < LOOK_MILLISECONDS && ended == 0; i++) {
@@ -188,26 +188,65 @@ static int fail_died(zp_runner *self) {
   }
   if (ended > 0) forget(self);
   else end(self);
-  if (ended > 0 && WIFSIGNALED(status))
-    return zp_fail(ZP_ESYS, "the process that ran the atomic function was killed by signal %d; nothing has changed", WTERMSIG(status));
-  if (ended > 0)
-    return zp_fail(ZP_ESYS, "the process that ran the atomic function has ended with status %d; nothing has changed", WEXITSTATUS(status));
-  return zp_fail(ZP_ESYS, "the process that ran the atomic function has closed its connection; nothing has changed");
+  if (ended > 0 && WIFSIGNALED(status)) snprintf(words, size, "was killed by signal %d", WTERMSIG(status));
+  else if (ended > 0) snprintf(words, size, "has ended with status %d", WEXITSTATUS(status));
+  else snprintf(words, size, "has closed its connection");
 }
 
-int zp_runner_run(zp_runner *self, const zp_parcel *request, zp_answer *answer) {
+/* Whether the author has changed the state after a revision: 1, 0, or an error if that is not to be known. */
+static int has_changed(zp_store *store, uint64_t author, uint64_t revision) {
+  zp_log_record record;
+  int rc = zp_store_lock(store); /* whatever the dead one has left half done is settled with that */
+  if (rc) return rc;
+  zp_store_unlock(store);
+  rc = zp_store_read_begin(store);
+  if (rc) return rc;
+  uint64_t newest = zp_store_read_revision(store);
+  bool found = false;
+  while (rc == 0 && !found && revision < newest) {
+    int there = zp_store_log(store, ++revision, &record);
+    if (there < 0) rc = there;
+    else found = there == 1 && record.author == author;
+  }
+  zp_store_read_end(store);
+  return rc ? rc : found;
+}
+
+/* There is no result of the function. Its process has died, or is to, since what else it has to say is of no use. */
+static int fail_died(zp_runner *self, zp_store *store, uint64_t author, uint64_t revision) {
+  char words[64];
+  bury(self, words, sizeof words);
+  int changed = has_changed(store, author, revision);
+  if (changed == ZP_EINTR) return changed;
+  if (changed == 0) return zp_fail(ZP_ESYS, "the process that ran the atomic function %s; nothing has changed", words);
+  return zp_fail(ZP_ESTALE, "the process that ran the atomic function %s; it %s the state, but its result is lost", words,
+                 changed == 1 ? "has changed" : "may have changed");
+}
+
+static int newest_of(zp_store *store, uint64_t *revision) {
+  int rc = zp_store_read_begin(store);
+  if (rc) return rc;
+  *revision = zp_store_read_revision(store);
+  zp_store_read_end(store);
+  return 0;
+}
+
+int zp_runner_run(zp_runner *self, zp_store *store, const zp_parcel *request, zp_answer *answer) {
   zp_buf bytes = ZP_BUF_INIT;
   zp_parcel reply;
+  uint64_t before = 0;
   int rc = await_turn(self);
   if (rc) return rc;
   struct pollfd gone = {.fd = self->fd, .events = POLLRDHUP};
   if (self->pid && poll(&gone, 1, 0) > 0) end(self); /* killed while it had nothing to do */
   if (!self->pid) rc = start(self);
+  if (!rc) rc = newest_of(store, &before);
+  bool is_asked = rc == 0;
   if (!rc) rc = send_parcel(self->fd, request);
   if (!rc) rc = receive_parcel(self->fd, &bytes, &reply);
   if (!rc) rc = zp_answer_done(answer, &reply);
-  else if (rc == ZP_EINTR) end(self);
-  else if (self->pid) rc = fail_died(self);
+  if (rc == ZP_EINTR) end(self);
+  else if (rc && is_asked) rc = fail_died(self, store, request->numbers[0], before);
   pthread_mutex_unlock(&self->turn);
   zp_buf_free(&bytes);
   return rc;

@@ -3,7 +3,8 @@
  *
  * A function of a user may run for ever, take all memory, or crash; so it does not run in the server. The runner is the program zproc
  * (program.h), executed anew with a socket to the server, at the first atomic function. It runs one after the other, as the lock of
- * writers would have it anyway. If it dies, nothing has changed, the client is told, and the next function gets another runner.
+ * writers would have it anyway. If it dies, the client is told, and the next function gets another runner. Mostly nothing has changed then;
+ * but it may have been killed after its commit, and before it could tell. The log shows that, as changes are marked with their author.
  *
  * It ends with the server: a thread of it does nothing but wait for the other end of the socket to be closed.
  *
@@ -13,14 +14,16 @@
 #define ZP_NET_RUNNER_H
 
 #include "net/answer.h"
+#include "store/store.h"
 
 typedef struct zp_runner zp_runner;
 
 int zp_runner_open(const char *directory, zp_runner **runner);
 void zp_runner_close(zp_runner **runner); /* ends the process; nulls, may be called twice */
 
-/* Carry out an ATOMIC (request.h), when it is its turn. ZP_EINTR if this thread is to stop: a function that runs is killed. */
-int zp_runner_run(zp_runner *runner, const zp_parcel *request, zp_answer *answer);
+/* Carry out an ATOMIC (request.h) on the namespace of the store, when it is its turn. ZP_EINTR if this thread is to stop: a function that
+   runs is killed. ZP_ESTALE if the state was, or may have been changed, but the result is lost. */
+int zp_runner_run(zp_runner *runner, zp_store *store, const zp_parcel *request, zp_answer *answer);
 
 /* ---- the other end ---- */
 

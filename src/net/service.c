@@ -103,7 +103,7 @@ static void finish(zp_service *self, zp_session *session, zp_answer *answer) {
   session->answer.type = answer->type;
   zp_buf_clear(&session->answer.body, KEEP);
   if (zp_buf_append(&session->answer.body, answer->body.data, answer->body.size)) {
-    zp_answer_fail(&session->answer, ZP_ENOMEM, NULL);
+    zp_answer_fail(&session->answer, zp_fail(ZP_ESTALE, "the answer is lost for want of memory; what was asked for may have happened"), NULL);
   }
 }
 

@@ -347,6 +347,29 @@ describe("what one client does", function()
     assert.equal(2, state.count)
   end)
 
+  it("is told if that process is killed after its change, and before it could tell the result", function()
+    local pids = {}
+    for _, row in ipairs(zproc.context(address):processes()) do pids[row.name] = row.pid end
+    local caller = zproc.process(function(own)
+      -- The result does not fit into the socket, and the server, which is stopped, takes nothing of it.
+      zproc.atomic(function(snapshot, server)
+        snapshot.count, snapshot.runner = 1, zproc.getpid()
+        os.execute("kill -STOP " .. server)
+        return ("x"):rep(1 << 24)
+      end)(own, pids.server)
+    end, address, NETWORK)
+    local here = zproc.state(address)
+    local runner = here:get_when_available("runner", { timeout = GENEROUS }).runner
+    kill(runner)
+    kill(pids.server, "CONT")
+    local ok, err = pcall(caller.wait, caller, GENEROUS)
+    assert.is_false(ok)
+    assert.equal("ServerLost", err.cause.name)
+    assert.is_truthy(err.cause.message:find("killed by signal 9; it has changed the state, but its result is lost", 1, true))
+    increment(state)
+    assert.equal(2, here.count)
+  end)
+
   it("has its atomic function stopped when it goes away in the middle of it", function()
     local endless = zproc.process(function(own)
       own.began = true
