@@ -205,7 +205,12 @@ static int queue_acknowledge(lua_State *L) {
 
 /* With zp_lnet_prepare done. The parent learns by the notepad who to mourn. */
 static void enlist(lua_State *L, remote_queue *self) {
-  call(L, self, ZP_REQUEST_WORKER_ENLIST, (zp_parcel){ZP_NUMBERS(self->pool)});
+  zp_parcel request = {ZP_NUMBERS(self->pool)};
+  const zp_parcel *answer;
+  int rc;
+  do rc = zp_lnet_try(L, self->remote, ZP_REQUEST_WORKER_ENLIST, &request, ZP_FOREVER, &answer);
+  while (rc == ZP_ESTALE); /* it may be done twice */
+  if (rc) zp_lua_raise(L, rc);
   if (!self->pad) return;
   atomic_store(&self->pad->item, UINT64_MAX);
   memcpy(self->pad->client, zp_remote_client(self->remote), ZP_CLIENT_SIZE);
@@ -226,7 +231,7 @@ static int claim(lua_State *L, remote_queue *self, zp_bytes result, double secon
   zp_parcel request = {ZP_NUMBERS(result.data != NULL, zp_parcel_of_double(seconds)), ZP_STRINGS(result)};
   const zp_parcel *answer = NULL;
   int rc = zp_lnet_try(L, self->remote, ZP_REQUEST_WORKER_CLAIM, &request, ZP_FOREVER, &answer);
-  if (rc == ZP_ESTALE) {
+  while (rc == ZP_ESTALE) { /* the server is another one, or has given this worker up for dead; and what it had claimed */
     enlist(L, self);
     request = (zp_parcel){ZP_NUMBERS(0, 0), ZP_STRINGS({NULL, 0})};
     rc = zp_lnet_try(L, self->remote, ZP_REQUEST_WORKER_CLAIM, &request, ZP_FOREVER, &answer);
@@ -270,10 +275,12 @@ static int queue_arm(lua_State *L) {
 
 static int queue_wait(lua_State *L) {
   remote_queue *self = check_queue(L);
-  double seconds = luaL_checknumber(L, 2);
+  zp_parcel request = {ZP_NUMBERS(zp_parcel_of_double(luaL_checknumber(L, 2)))};
+  const zp_parcel *answer = NULL;
   zp_lnet_prepare(L);
-  const zp_parcel *answer = call(L, self, ZP_REQUEST_TASK_WAIT, (zp_parcel){ZP_NUMBERS(zp_parcel_of_double(seconds))});
-  lua_pushboolean(L, answer->numbers[0] != 0);
+  int rc = zp_lnet_try(L, self->remote, ZP_REQUEST_TASK_WAIT, &request, ZP_FOREVER, &answer);
+  if (rc && rc != ZP_ESTALE) return zp_lua_raise(L, rc);
+  lua_pushboolean(L, rc == ZP_ESTALE || answer->numbers[0] != 0); /* a server that was started again has not been asked yet: look there */
   return 1;
 }
 

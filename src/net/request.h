@@ -54,7 +54,7 @@ typedef enum zp_request_type {
   ZP_REQUEST_WORKER_NOTE,    /* N item span                                         nothing at all */
   ZP_REQUEST_WORKER_DIED,    /* N item span, S client                               */
   ZP_REQUEST_TASK_RECOVER,   /*                                                     N count */
-  ZP_REQUEST_TASK_WAIT,      /* N seconds; after TAKE or CLAIM                      N happened */
+  ZP_REQUEST_TASK_WAIT,      /* N seconds; after TAKE or CLAIM, else ESTALE         N happened */
   ZP_REQUEST_SUMMARY,        /*                                                     N the numbers of zp_queue_summary, waiting(-1: not known) */
   ZP_REQUEST_END
 } zp_request_type;

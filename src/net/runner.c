@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -25,6 +27,7 @@ struct zp_runner {
   pthread_mutex_t turn; /* of all below */
   pid_t pid;            /* 0: there is none */
   int fd;
+  int lock; /* a file that is locked as long as a server here, or its process, is alive */
 };
 
 /* ---- whole messages over a stream: their size, and the bytes ---- */
@@ -81,6 +84,16 @@ static int receive_parcel(int fd, zp_buf *bytes, zp_parcel *parcel) {
 
 /* ---- the server's end ---- */
 
+static int open_lock(zp_runner *self) {
+  char path[PATH_MAX];
+  snprintf(path, sizeof path, "%s/atomics", self->directory);
+  int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  self->lock = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, ZP_RUNNER_LOCK + 1); /* see start */
+  int rc = self->lock < 0 ? zp_fail_errno("cannot make %.200s", path) : 0;
+  if (fd >= 0) close(fd);
+  return rc;
+}
+
 int zp_runner_open(const char *directory, zp_runner **out) {
   zp_runner *self = calloc(1, sizeof *self);
   *out = self;
@@ -92,10 +105,16 @@ int zp_runner_open(const char *directory, zp_runner **out) {
   }
   self->fd = -1;
   pthread_mutex_init(&self->turn, NULL);
-  return 0;
+  int rc = open_lock(self);
+  if (rc) zp_runner_close(out);
+  return rc;
 }
 
-/* Execute the runner, with the socket as its third descriptor. */
+bool zp_runner_is_settled(zp_runner *self) {
+  return flock(self->lock, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+}
+
+/* Execute the runner, with the socket and the lock as its descriptors. */
 static int spawn(zp_runner *self, int theirs) {
   posix_spawn_file_actions_t actions;
   posix_spawnattr_t attributes;
@@ -114,7 +133,8 @@ static int spawn(zp_runner *self, int theirs) {
     posix_spawnattr_setsigdefault(&attributes, &defaults);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
     number = posix_spawn_file_actions_adddup2(&actions, theirs, ZP_RUNNER_SOCKET);
-    if (!number) number = posix_spawn_file_actions_addclosefrom_np(&actions, ZP_RUNNER_SOCKET + 1);
+    if (!number) number = posix_spawn_file_actions_adddup2(&actions, self->lock, ZP_RUNNER_LOCK);
+    if (!number) number = posix_spawn_file_actions_addclosefrom_np(&actions, ZP_RUNNER_LOCK + 1);
     if (!number) number = posix_spawn(&self->pid, program, &actions, &attributes, arguments, environ);
     posix_spawnattr_destroy(&attributes);
   }
@@ -130,8 +150,8 @@ static int start(zp_runner *self) {
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
     return zp_fail_errno("cannot start the process that runs atomic functions");
-  /* dup2 to the number that it has already would leave it to be closed by exec. */
-  int theirs = fcntl(pair[1], F_DUPFD_CLOEXEC, ZP_RUNNER_SOCKET + 1);
+  /* dup2 to the number that it has already would leave it to be closed by exec, and one may not take the place of the other. */
+  int theirs = fcntl(pair[1], F_DUPFD_CLOEXEC, ZP_RUNNER_LOCK + 1);
   close(pair[1]);
   int rc = theirs < 0 ? zp_fail_errno("cannot start the process that runs atomic functions") : spawn(self, theirs);
   if (theirs >= 0) close(theirs);
@@ -159,6 +179,7 @@ void zp_runner_close(zp_runner **handle) {
   if (!self) return;
   *handle = NULL;
   end(self);
+  if (self->lock >= 0) close(self->lock);
   pthread_mutex_destroy(&self->turn);
   free(self->directory);
   free(self);

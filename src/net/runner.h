@@ -6,7 +6,9 @@
  * writers would have it anyway. If it dies, the client is told, and the next function gets another runner. Mostly nothing has changed then;
  * but it may have been killed after its commit, and before it could tell. The log shows that, as changes are marked with their author.
  *
- * It ends with the server: a thread of it does nothing but wait for the other end of the socket to be closed.
+ * It ends with the server: a thread of it does nothing but wait for the other end of the socket to be closed. That may take a moment, in which
+ * it may still commit. So both hold a lock on a file in the server's directory, and the next server waits for it before it answers anybody:
+ * what became of a change is not asked before it is settled.
  *
  * Threads: functions may be called by several at once. Errors: 0 or ZP_E* with detail. Never raises.
  */
@@ -19,6 +21,10 @@
 typedef struct zp_runner zp_runner;
 
 int zp_runner_open(const char *directory, zp_runner **runner);
+
+/* Whether the processes of servers before this one are gone; if not, ask again. */
+bool zp_runner_is_settled(zp_runner *runner);
+
 void zp_runner_close(zp_runner **runner); /* ends the process; nulls, may be called twice */
 
 /* Carry out an ATOMIC (request.h) on the namespace of the store, when it is its turn. ZP_EINTR if this thread is to stop: a function that
@@ -27,7 +33,7 @@ int zp_runner_run(zp_runner *runner, zp_store *store, const zp_parcel *request, 
 
 /* ---- the other end ---- */
 
-enum { ZP_RUNNER_SOCKET = 3 };
+enum { ZP_RUNNER_SOCKET = 3, ZP_RUNNER_LOCK = 4 };
 
 /* Receive the next request: 1, or 0 if the server is gone. `bytes` holds what the parcel points to. */
 int zp_runner_receive(int fd, zp_buf *bytes, zp_parcel *request);

@@ -119,7 +119,7 @@ static int enlist(zp_seat *seat, const zp_parcel *request, zp_answer *answer) {
 }
 
 static int await(zp_seat *seat, const zp_parcel *request, zp_answer *answer) {
-  if (!seat->is_armed) return zp_fail(ZP_EUSAGE, "there is nothing to wait for: neither work nor a result was asked for");
+  if (!seat->is_armed) return zp_fail(ZP_ESTALE, "nothing was asked for here that could be waited for");
   double deadline = zp_clock_now() + zp_parcel_to_double(request->numbers[0]);
   int rc;
   do {

@@ -11,6 +11,7 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -206,6 +207,7 @@ static void refuse(zp_service *self, const unsigned char *route, size_t route_si
 static void take_message(zp_service *self, const unsigned char *route, size_t route_size, zp_bytes bytes) {
   zp_wire_head head;
   zp_bytes body;
+  if (atomic_load(&self->is_to_stop)) return; /* nothing new is begun */
   if (zp_wire_read_head(bytes, &head, &body)) return; /* whatever it is, there is nothing to say to it */
   if (head.version != ZP_WIRE_VERSION) {
     char words[128];
@@ -379,7 +381,9 @@ static void tick(zp_service *self) {
 
 static int run(void *context, zp_buf *message) {
   (void)message;
+  static const struct timespec moment = {.tv_nsec = 1000000};
   zp_service *self = context;
+  while (!atomic_load(&self->is_to_stop) && !zp_runner_is_settled(self->runner)) nanosleep(&moment, NULL);
   while (!atomic_load(&self->is_to_stop)) {
     receive(self); /* or, after TICK_MILLISECONDS, there is none; one that is empty is the bell */
     take_finished(self);

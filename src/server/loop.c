@@ -229,6 +229,12 @@ static void begin_snapshots(loop *self) {
   if (self->snapshot_due) on_snapshot_due(-1, 0, self);
 }
 
+/* Whether a server before this one was reached by its socket for the network: its clients try that again, and nothing else. */
+static bool was_reached(const loop *self) {
+  char path[PATH_MAX];
+  return snprintf(path, sizeof path, "%s/%s", self->directory, ZP_SERVICE_SOCKET) < PATH_MAX && access(path, F_OK) == 0;
+}
+
 /* The owner starts us before it makes the directory, and the socket gets its name after that. A moment, and only for the first
    server. */
 static void await_listening(evutil_socket_t fd, short events, void *context) {
@@ -240,7 +246,7 @@ static void await_listening(evutil_socket_t fd, short events, void *context) {
     evconnlistener_enable(self->listener);
     if (self->is_process) enlist(self);
     begin_snapshots(self);
-    if (self->socket_count > 0 && serve_network(self))
+    if ((self->socket_count > 0 || was_reached(self)) && serve_network(self))
       fprintf(stderr, "zproc: the state server (pid %d) cannot be reached from other machines: %s\n", (int)getpid(), zp_error_detail());
   } else {
     evtimer_add(self->listens, &wait);

@@ -6,11 +6,13 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -137,7 +139,7 @@ static void a_large_request_comes_in_parts(void **unused) {
 static void what_waits_is_given_up_with_its_client(void **unused) {
   (void)unused;
   zp_parcel claim = {ZP_NUMBERS(0, 0), .string_count = 1, .strings = {text("")}};
-  assert_int_equal(ask(ZP_REQUEST_TASK_WAIT, (zp_parcel){ZP_NUMBERS(0)}), ZP_EUSAGE);
+  assert_int_equal(ask(ZP_REQUEST_TASK_WAIT, (zp_parcel){ZP_NUMBERS(0)}), ZP_ESTALE);
   must(ask(ZP_REQUEST_WORKER_ENLIST, (zp_parcel){ZP_NUMBERS(7)}));
   must(ask(ZP_REQUEST_WORKER_CLAIM, claim));
   assert_int_equal(answer.numbers[0], 0);
@@ -166,6 +168,41 @@ static void a_child_connects_for_itself(void **unused) {
   assert_int_equal(waitpid(pid, &status, 0), pid);
   assert_int_equal(status, 0);
   assert_true(has("a", "child"));
+}
+
+static void it_stops_while_clients_go_on_asking(void **unused) {
+  (void)unused;
+#ifdef __SANITIZE_THREAD__
+  skip(); /* see above */
+#endif
+  enum { ROUNDS = 20, CLIENTS = 12, ENOUGH = 100 };
+  _Atomic unsigned *answered = mmap(NULL, sizeof *answered, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  assert_true(answered != MAP_FAILED);
+  zp_watch_cursor cursor = {.revision = 1000};
+  zp_parcel all = {ZP_NUMBERS(0, 0), .string_count = 1, .strings = {text("space")}};
+  zp_parcel watch = {ZP_NUMBERS(5, ZP_WATCH_CHANGE, 1, ZP_WATCH_LIVE, zp_parcel_of_double(1e9)),
+                     ZP_STRINGS(text("space"), {&cursor, sizeof cursor}, text(""))};
+  set("a", "1");
+  for (int round = 0; round < ROUNDS; round++) {
+    pid_t clients[CLIENTS];
+    atomic_store(answered, 0);
+    for (int i = 0; i < CLIENTS; i++) {
+      assert_true((clients[i] = fork()) >= 0);
+      for (; clients[i] == 0; atomic_fetch_add(answered, 1))
+        if (ask(i % 3 == 0 ? ZP_REQUEST_WATCH : ZP_REQUEST_ALL, i % 3 == 0 ? watch : all)) _exit(1);
+    }
+    double limit = zp_clock_now() + GENEROUS;
+    while (atomic_load(answered) < ENOUGH)
+      if (zp_clock_now() > limit) fail_msg("nobody is served");
+    zp_service_stop(&service);
+    for (int i = 0; i < CLIENTS; i++) {
+      kill(clients[i], SIGKILL);
+      waitpid(clients[i], NULL, 0);
+    }
+    must(zp_service_start(directory, &listener, 1, &service));
+  }
+  munmap((void *)answered, sizeof *answered);
+  it_is_well();
 }
 
 /* ---- one that speaks ZeroMQ, and says what it likes ---- */
@@ -473,6 +510,7 @@ int main(void) {
       TEST(a_large_request_comes_in_parts),
       TEST(what_waits_is_given_up_with_its_client),
       TEST(a_child_connects_for_itself),
+      TEST(it_stops_while_clients_go_on_asking),
       TEST(a_request_that_comes_twice_is_applied_once),
       TEST(who_asks_after_a_request_hears_what_became_of_it),
       TEST(another_version_is_refused_with_words),
