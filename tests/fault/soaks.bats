@@ -39,6 +39,14 @@ no_leaks() {
   [[ "$output" == *"the server 3,"* ]]
 }
 
+@test "any process is killed while everything goes through the network, and each change happens once or is asked after" {
+  no_leaks
+  run timeout 280 "$ZPROC" run "$SRCDIR/tests/fault/kill_any.lua" 8 3 network
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [[ "$output" == *"updates acknowledged, none lost"* ]]
+}
+
 @test "workers and pullers of maps are killed, and each item comes once and in order" {
   no_leaks
   run timeout 280 "$ZPROC" run "$SRCDIR/tests/fault/map_kill.lua" 3
