@@ -176,21 +176,22 @@ static void take_request(zp_service *self, zp_session *session, const zp_wire_he
   if (zp_buf_append(&session->parked, head, sizeof *head) || zp_buf_append(&session->parked, body.data, body.size)) session->parked.size = 0;
 }
 
+/* Until a session has seen a request it cannot tell what was never seen from what one before it has done. */
 static void take_probe(zp_service *self, zp_session *session, uint64_t sequence) {
   bool is_parked = session->parked.size > 0;
-  if (is_parked || (sequence == session->last && !session->is_done)) send_plain(self, session, sequence, ZP_ANSWER_RUNNING);
+  if (session->last == 0) send_plain(self, session, sequence, ZP_ANSWER_FORGOTTEN);
+  else if (is_parked || (sequence == session->last && !session->is_done)) send_plain(self, session, sequence, ZP_ANSWER_RUNNING);
   else if (sequence == session->last && session->has_answer) send_answer(self, session, sequence, &session->answer);
   else if (sequence >= session->last) send_plain(self, session, sequence, ZP_ANSWER_NOT_SEEN);
 }
 
 /* Requests about requests, and such as have no answer. False: it is none of them. */
-static bool take_special(zp_service *self, zp_session *session, const zp_wire_head *head, zp_bytes body, bool is_new) {
+static bool take_special(zp_service *self, zp_session *session, const zp_wire_head *head, zp_bytes body) {
   zp_parcel parcel;
   if (head->type != ZP_REQUEST_PROBE && !zp_request_is_mute(head->type)) return false;
   if (zp_request_read(head->type, body, &parcel, &self->pairs)) return true;
   uint64_t number = parcel.numbers[0];
   if (head->type == ZP_REQUEST_WORKER_NOTE) zp_seat_note(&session->seat, number, parcel.numbers[1]);
-  else if (head->type == ZP_REQUEST_PROBE && is_new) send_plain(self, session, number, ZP_ANSWER_FORGOTTEN);
   else if (head->type == ZP_REQUEST_PROBE) take_probe(self, session, number);
   else if (session->is_running && session->last == number) zp_crew_cancel(self->crew, &session->job);
   return true;
@@ -216,8 +217,7 @@ static void take_message(zp_service *self, const unsigned char *route, size_t ro
     return;
   }
   zp_session *session = zp_sessions_find(&self->sessions, head.client);
-  bool is_new = session == NULL;
-  if (is_new) session = zp_sessions_add(&self->sessions, head.client);
+  if (!session) session = zp_sessions_add(&self->sessions, head.client);
   if (!session) {
     refuse(self, route, route_size, &head, "it has too many clients");
     return;
@@ -226,7 +226,7 @@ static void take_message(zp_service *self, const unsigned char *route, size_t ro
   memcpy(session->route, route, route_size);
   session->route_size = route_size;
   if (session->is_leaving) return; /* a message from the dead */
-  if (!take_special(self, session, &head, body, is_new)) take_request(self, session, &head, body);
+  if (!take_special(self, session, &head, body)) take_request(self, session, &head, body);
 }
 
 /* ---- receiving ---- */

@@ -282,10 +282,10 @@ static void who_asks_after_a_request_hears_what_became_of_it(void **unused) {
   (void)unused;
   speaker other = dial();
   zp_wire_head head;
-  say(&other, head_of(&other, ZP_REQUEST_PROBE, 1), (zp_parcel){ZP_NUMBERS(1)});
-  assert_int_equal(hear(&other, &head), ZP_ANSWER_FORGOTTEN);
-  say(&other, head_of(&other, ZP_REQUEST_PROBE, 1), (zp_parcel){ZP_NUMBERS(1)});
-  assert_int_equal(hear(&other, &head), ZP_ANSWER_NOT_SEEN);
+  for (int i = 0; i < 2; i++) { /* however often: the first answer may be lost */
+    say(&other, head_of(&other, ZP_REQUEST_PROBE, 1), (zp_parcel){ZP_NUMBERS(1)});
+    assert_int_equal(hear(&other, &head), ZP_ANSWER_FORGOTTEN);
+  }
   zp_watch_cursor cursor = {.revision = 0};
   say(&other, head_of(&other, ZP_REQUEST_WATCH, 1),
       (zp_parcel){ZP_NUMBERS(5, ZP_WATCH_CHANGE, 1, 0, zp_parcel_of_double(1e9)), ZP_STRINGS(text("space"), {&cursor, sizeof cursor}, text(""))});
@@ -294,6 +294,8 @@ static void who_asks_after_a_request_hears_what_became_of_it(void **unused) {
   say(&other, head_of(&other, ZP_REQUEST_GET, 2), (zp_parcel){.string_count = 2, .strings = {text("space"), text("key")}});
   assert_int_equal(hear(&other, &head), ZP_ANSWER_DONE);
   assert_int_equal(head.sequence, 2);
+  say(&other, head_of(&other, ZP_REQUEST_PROBE, 3), (zp_parcel){ZP_NUMBERS(3)});
+  assert_int_equal(hear(&other, &head), ZP_ANSWER_NOT_SEEN);
   hang_up(&other);
 }
 
