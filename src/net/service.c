@@ -185,6 +185,15 @@ static void take_probe(zp_service *self, zp_session *session, uint64_t sequence)
   else if (sequence >= session->last) send_plain(self, session, sequence, ZP_ANSWER_NOT_SEEN);
 }
 
+/* The client has given up a request: the one that runs, or the one that waits for its end. */
+static void take_cancel(zp_service *self, zp_session *session, uint64_t sequence) {
+  zp_wire_head parked;
+  zp_bytes body;
+  if (session->is_running && session->last == sequence) zp_crew_cancel(self->crew, &session->job);
+  if (session->parked.size == 0 || zp_wire_read_head(zp_buf_bytes(&session->parked), &parked, &body)) return;
+  if (parked.sequence == sequence) zp_buf_free(&session->parked);
+}
+
 /* Requests about requests, and such as have no answer. False: it is none of them. */
 static bool take_special(zp_service *self, zp_session *session, const zp_wire_head *head, zp_bytes body) {
   zp_parcel parcel;
@@ -193,7 +202,7 @@ static bool take_special(zp_service *self, zp_session *session, const zp_wire_he
   uint64_t number = parcel.numbers[0];
   if (head->type == ZP_REQUEST_WORKER_NOTE) zp_seat_note(&session->seat, number, parcel.numbers[1]);
   else if (head->type == ZP_REQUEST_PROBE) take_probe(self, session, number);
-  else if (session->is_running && session->last == number) zp_crew_cancel(self->crew, &session->job);
+  else take_cancel(self, session, number);
   return true;
 }
 

@@ -299,6 +299,35 @@ static void who_asks_after_a_request_hears_what_became_of_it(void **unused) {
   hang_up(&other);
 }
 
+/* A watcher of a change that never comes. */
+static void watch(const speaker *self, uint64_t sequence) {
+  zp_watch_cursor cursor = {.revision = 0};
+  say(self, head_of(self, ZP_REQUEST_WATCH, sequence),
+      (zp_parcel){ZP_NUMBERS(5, ZP_WATCH_CHANGE, 1, 0, zp_parcel_of_double(1e9)), ZP_STRINGS(text("space"), {&cursor, sizeof cursor}, text(""))});
+}
+
+/* What becomes of a request that was given up: until nothing runs for it. */
+static void await_not_seen(const speaker *self, uint64_t sequence) {
+  double limit = zp_clock_now() + GENEROUS / 4;
+  zp_wire_head head;
+  do {
+    if (zp_clock_now() > limit) fail_msg("request %d runs on", (int)sequence);
+    say(self, head_of(self, ZP_REQUEST_PROBE, sequence), (zp_parcel){ZP_NUMBERS(sequence)});
+  } while (hear(self, &head) != ZP_ANSWER_NOT_SEEN);
+}
+
+static void what_waits_for_the_one_before_it_can_be_given_up_as_well(void **unused) {
+  (void)unused;
+  speaker other = dial();
+  for (uint64_t sequence = 1; sequence < 100; sequence += 2) {
+    watch(&other, sequence);
+    watch(&other, sequence + 1); /* which ends the first one */
+    say(&other, head_of(&other, ZP_REQUEST_CANCEL, sequence + 1), (zp_parcel){ZP_NUMBERS(sequence + 1)});
+    await_not_seen(&other, sequence + 1);
+  }
+  hang_up(&other);
+}
+
 static void another_version_is_refused_with_words(void **unused) {
   (void)unused;
   speaker other = dial();
@@ -515,6 +544,7 @@ int main(void) {
       TEST(it_stops_while_clients_go_on_asking),
       TEST(a_request_that_comes_twice_is_applied_once),
       TEST(who_asks_after_a_request_hears_what_became_of_it),
+      TEST(what_waits_for_the_one_before_it_can_be_given_up_as_well),
       TEST(another_version_is_refused_with_words),
       TEST(garbage_gets_no_answer_and_does_no_harm),
       TEST(a_frame_that_is_too_large_closes_the_connection),
