@@ -303,6 +303,7 @@ static void take_finished(zp_service *self) {
     if (job->rc == 0) finish(self, session, &job->answer);
     else session->is_done = true; /* cancelled: nobody wants to know */
     zp_buf_clear(&job->answer.body, KEEP);
+    zp_buf_clear(&job->body, KEEP);
     if (session->is_leaving) {
       bury(self, session);
     } else if (session->parked.size > 0) {

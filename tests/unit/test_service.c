@@ -29,6 +29,7 @@
 #include "net/service.h"
 #include "store/store.h"
 #include "sys/inet.h"
+#include "watch/condition.h"
 #include "watch/watch.h"
 
 static const double GENEROUS = 60; /* seconds; a limit, not an expectation */
@@ -425,6 +426,30 @@ static long resident_pages(void) {
   return resident;
 }
 
+static void a_large_request_is_not_kept_beyond_its_answer(void **unused) {
+  (void)unused;
+  enum { CLIENTS = 8, SIZE = 30 << 20, PAGES = 30000 /* 120 MB */ };
+  zp_remote *first = client, *clients[CLIENTS];
+  zp_watch_cursor cursor = {.revision = 0};
+  char *large = malloc(SIZE);
+  memset(large, 'x', SIZE);
+  it_is_well();
+  long pages = resident_pages();
+  for (int i = 0; i < CLIENTS; i++) {
+    must(zp_remote_open(endpoint, NULL, &clients[i]));
+    client = clients[i];
+    zp_parcel predicate = {ZP_NUMBERS(5, ZP_WHEN_PREDICATE, 1, 0, zp_parcel_of_double(0)),
+                           ZP_STRINGS(text("space"), {&cursor, sizeof cursor}, {large, SIZE})};
+    assert_int_not_equal(ask(ZP_REQUEST_WATCH, predicate), 0); /* that is no function */
+    must(ask(ZP_REQUEST_PING, (zp_parcel){.string_count = 1, .strings = {text("x")}}));
+  }
+  client = first;
+  it_is_well();
+  assert_true(resident_pages() - pages < PAGES);
+  for (int i = 0; i < CLIENTS; i++) zp_remote_close(&clients[i]);
+  free(large);
+}
+
 /* In a process of its own: open so many connections, say how many there are, and keep them until the pipe is closed. */
 static pid_t start_crowd(int count, int *told, int *life) {
   int up[2], down[2];
@@ -549,6 +574,7 @@ int main(void) {
       TEST(garbage_gets_no_answer_and_does_no_harm),
       TEST(a_frame_that_is_too_large_closes_the_connection),
       TEST(whoever_speaks_something_else_or_stops_halfway_is_hung_up_on),
+      TEST(a_large_request_is_not_kept_beyond_its_answer),
       TEST(a_crowd_that_never_speaks_is_no_burden),
       TEST(a_crowd_beyond_the_descriptors_only_keeps_others_waiting),
       TEST(without_descriptors_there_is_an_error_and_no_harm),
