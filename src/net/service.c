@@ -27,6 +27,7 @@ enum {
   HANDSHAKE_MILLISECONDS = 5000,
   TICK_MILLISECONDS = 250,  /* between looks at the clock and at the descriptors */
   DESCRIPTORS_SPARE = 128,  /* that are kept for other things than connections */
+  LARGE = 1 << 16,          /* bytes of a request that takes longer than others, whatever it is */
   KEEP = 1 << 16            /* bytes of buffers */
 };
 static const double NOTICE_SECONDS = 1, IDLE_NOTICE_SECONDS = 30, GRACE_SECONDS = 5;
@@ -147,7 +148,7 @@ static void begin(zp_service *self, zp_session *session, const zp_wire_head *hea
     rc = take_death(self, &parcel);
     if (rc) zp_answer_fail(&self->answer, rc, NULL);
   } else {
-    rc = zp_execute(self->executor, &session->seat, head->type, &parcel, false, &self->answer);
+    rc = body.size > LARGE ? ZP_EBUSY : zp_execute(self->executor, &session->seat, head->type, &parcel, false, &self->answer);
     if (rc == ZP_EBUSY) {
       start_job(self, session, body);
       return;

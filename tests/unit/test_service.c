@@ -340,6 +340,28 @@ static void another_version_is_refused_with_words(void **unused) {
   hang_up(&other);
 }
 
+/* Many pairs take long to write: the thread that serves all others does something else meanwhile. */
+static void a_large_change_keeps_nobody_waiting(void **unused) {
+  (void)unused;
+  enum { PAIRS = 50000, DIGITS = 8 };
+  static char keys[PAIRS][DIGITS + 1];
+  static zp_change changes[PAIRS];
+  for (int i = 0; i < PAIRS; i++) {
+    snprintf(keys[i], sizeof keys[i], "%08x", (unsigned)i * 2654435761U);
+    changes[i] = (zp_change){text(keys[i]), text("value")};
+  }
+  zp_parcel request = increment_of(changes);
+  request.pair_count = PAIRS;
+  speaker other = dial();
+  zp_wire_head head;
+  say(&other, head_of(&other, ZP_REQUEST_COMMIT, 1), request);
+  say(&other, head_of(&other, ZP_REQUEST_PROBE, 1), (zp_parcel){ZP_NUMBERS(1)});
+  assert_int_equal(hear(&other, &head), ZP_ANSWER_RUNNING);
+  assert_int_equal(hear(&other, &head), ZP_ANSWER_DONE);
+  assert_int_equal(newest(), 1);
+  hang_up(&other);
+}
+
 static void garbage_gets_no_answer_and_does_no_harm(void **unused) {
   (void)unused;
   speaker other = dial();
@@ -571,6 +593,7 @@ int main(void) {
       TEST(who_asks_after_a_request_hears_what_became_of_it),
       TEST(what_waits_for_the_one_before_it_can_be_given_up_as_well),
       TEST(another_version_is_refused_with_words),
+      TEST(a_large_change_keeps_nobody_waiting),
       TEST(garbage_gets_no_answer_and_does_no_harm),
       TEST(a_frame_that_is_too_large_closes_the_connection),
       TEST(whoever_speaks_something_else_or_stops_halfway_is_hung_up_on),
