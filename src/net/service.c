@@ -335,7 +335,8 @@ static void look_after_sessions(zp_service *self, double now) {
       continue;
     }
     if (quiet >= (matters ? NOTICE_SECONDS : IDLE_NOTICE_SECONDS)) notice(self, session, now);
-    if (session->unreachable_since == 0 || (matters && now - session->unreachable_since < GRACE_SECONDS)) continue;
+    /* Also of those for whom nothing runs: the answer to what has just ended may be what they come back for. */
+    if (session->unreachable_since == 0 || now - session->unreachable_since < GRACE_SECONDS) continue;
     session->is_leaving = true;
     if (session->is_running) zp_crew_cancel(self->crew, &session->job);
     else bury(self, session);

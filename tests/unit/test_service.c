@@ -329,6 +329,34 @@ static void what_waits_for_the_one_before_it_can_be_given_up_as_well(void **unus
   hang_up(&other);
 }
 
+/* The answer comes while nobody can be reached, and is there when he can be. */
+static void who_is_out_of_reach_for_a_moment_was_not_forgotten(void **unused) {
+  (void)unused;
+  static const double MOMENT = 2.5;
+  zp_change change = {text("key"), text("value")};
+  zp_store *store;
+  zp_wire_head head;
+  it_is_well();
+  uint64_t before = newest();
+  must(zp_store_open(directory, "other", &store));
+  must(zp_store_lock(store));
+  speaker other = dial();
+  say(&other, head_of(&other, ZP_REQUEST_COMMIT, 1), increment_of(&change));
+  say(&other, head_of(&other, ZP_REQUEST_PROBE, 1), (zp_parcel){ZP_NUMBERS(1)});
+  assert_int_equal(hear(&other, &head), ZP_ANSWER_RUNNING);
+  hang_up(&other);
+  double gone = zp_clock_now();
+  while (zp_clock_now() - gone < MOMENT) assert_int_equal(newest(), before);
+  zp_store_unlock(store);
+  while (zp_clock_now() - gone < MOMENT + 0.5 || newest() == before) assert_true(has("health", "fine"));
+  speaker again = dial();
+  memcpy(again.client, other.client, sizeof again.client);
+  say(&again, head_of(&again, ZP_REQUEST_PROBE, 1), (zp_parcel){ZP_NUMBERS(1)});
+  assert_int_equal(hear(&again, &head), ZP_ANSWER_DONE);
+  hang_up(&again);
+  zp_store_close(&store);
+}
+
 static void another_version_is_refused_with_words(void **unused) {
   (void)unused;
   speaker other = dial();
@@ -592,6 +620,7 @@ int main(void) {
       TEST(a_request_that_comes_twice_is_applied_once),
       TEST(who_asks_after_a_request_hears_what_became_of_it),
       TEST(what_waits_for_the_one_before_it_can_be_given_up_as_well),
+      TEST(who_is_out_of_reach_for_a_moment_was_not_forgotten),
       TEST(another_version_is_refused_with_words),
       TEST(a_large_change_keeps_nobody_waiting),
       TEST(garbage_gets_no_answer_and_does_no_harm),
