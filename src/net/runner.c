@@ -32,17 +32,34 @@ struct zp_runner {
 
 /* ---- whole messages over a stream: their size, and the bytes ---- */
 
-static int wait_ready(int fd, short events) {
-  struct pollfd ready = {.fd = fd, .events = events};
-  while (poll(&ready, 1, LOOK_MILLISECONDS) <= 0)
-    if (zp_thread_is_to_stop()) return ZP_EINTR;
-  return 0;
+/* The other end: its process, if that is a child of this one. */
+typedef struct peer {
+  int fd;
+  pid_t pid; /* 0: it is not */
+} peer;
+
+/* Whether the child has ended; it is still to be waited for. */
+static bool has_ended(pid_t pid) {
+  siginfo_t info = {.si_pid = 0};
+  return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid == pid;
 }
 
 static int fail_gone(void) { return zp_fail(ZP_ESYS, "the other end is gone"); }
 
+/* The end of the socket is not all that tells of the end of a process: what a function has forked may hold it open. */
+static int wait_ready(peer other, short events) {
+  struct pollfd ready = {.fd = other.fd, .events = events};
+  for (;;) {
+    bool ended = other.pid && has_ended(other.pid); /* it says no more than what is there by now */
+    if (poll(&ready, 1, ended ? 0 : LOOK_MILLISECONDS) > 0) return 0;
+    if (ended) return fail_gone();
+    if (zp_thread_is_to_stop()) return ZP_EINTR;
+  }
+}
+
 /* A part of a message: 0, ZP_EINTR, or ZP_ESYS if the other end is gone. */
-static int transfer(int fd, void *data, size_t size, bool out) {
+static int transfer(peer other, void *data, size_t size, bool out) {
+  int fd = other.fd;
   char *at = data;
   while (size > 0) {
     ssize_t n = out ? send(fd, at, size, MSG_NOSIGNAL | MSG_DONTWAIT) : recv(fd, at, size, MSG_DONTWAIT);
@@ -50,7 +67,7 @@ static int transfer(int fd, void *data, size_t size, bool out) {
       at += n;
       size -= (size_t)n;
     } else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-      int rc = wait_ready(fd, out ? POLLOUT : POLLIN);
+      int rc = wait_ready(other, out ? POLLOUT : POLLIN);
       if (rc) return rc;
     } else if (n == 0 || errno != EINTR) {
       return fail_gone();
@@ -59,23 +76,23 @@ static int transfer(int fd, void *data, size_t size, bool out) {
   return 0;
 }
 
-static int send_parcel(int fd, const zp_parcel *parcel) {
+static int send_parcel(peer other, const zp_parcel *parcel) {
   zp_buf bytes = ZP_BUF_INIT;
   int rc = zp_parcel_write(parcel, &bytes);
   uint64_t size = bytes.size;
-  if (!rc) rc = transfer(fd, &size, sizeof size, true);
-  if (!rc) rc = transfer(fd, bytes.data, bytes.size, true);
+  if (!rc) rc = transfer(other, &size, sizeof size, true);
+  if (!rc) rc = transfer(other, bytes.data, bytes.size, true);
   zp_buf_free(&bytes);
   return rc;
 }
 
-static int receive_parcel(int fd, zp_buf *bytes, zp_parcel *parcel) {
+static int receive_parcel(peer other, zp_buf *bytes, zp_parcel *parcel) {
   uint64_t size;
   zp_buf pairs = ZP_BUF_INIT;
-  int rc = transfer(fd, &size, sizeof size, false);
+  int rc = transfer(other, &size, sizeof size, false);
   zp_buf_clear(bytes, 1 << 16);
   if (!rc) rc = zp_buf_reserve(bytes, (size_t)size);
-  if (!rc) rc = transfer(fd, bytes->data, (size_t)size, false);
+  if (!rc) rc = transfer(other, bytes->data, (size_t)size, false);
   bytes->size = rc ? 0 : (size_t)size;
   if (!rc) rc = zp_parcel_read(zp_buf_bytes(bytes), parcel, &pairs);
   zp_buf_free(&pairs);
@@ -259,12 +276,13 @@ int zp_runner_run(zp_runner *self, zp_store *store, const zp_parcel *request, zp
   int rc = await_turn(self);
   if (rc) return rc;
   struct pollfd gone = {.fd = self->fd, .events = POLLRDHUP};
-  if (self->pid && poll(&gone, 1, 0) > 0) end(self); /* killed while it had nothing to do */
+  if (self->pid && (poll(&gone, 1, 0) > 0 || has_ended(self->pid))) end(self); /* killed while it had nothing to do */
   if (!self->pid) rc = start(self);
   if (!rc) rc = newest_of(store, &before);
   bool is_asked = rc == 0;
-  if (!rc) rc = send_parcel(self->fd, request);
-  if (!rc) rc = receive_parcel(self->fd, &bytes, &reply);
+  peer other = {self->fd, self->pid};
+  if (!rc) rc = send_parcel(other, request);
+  if (!rc) rc = receive_parcel(other, &bytes, &reply);
   if (!rc) rc = zp_answer_done(answer, &reply);
   if (rc == ZP_EINTR) end(self);
   else if (rc && is_asked) rc = fail_died(self, store, request->numbers[0], before);
@@ -276,11 +294,11 @@ int zp_runner_run(zp_runner *self, zp_store *store, const zp_parcel *request, zp
 /* ---- the runner's end ---- */
 
 int zp_runner_receive(int fd, zp_buf *bytes, zp_parcel *request) {
-  int rc = receive_parcel(fd, bytes, request);
+  int rc = receive_parcel((peer){.fd = fd}, bytes, request);
   return rc == ZP_ESYS ? 0 : rc ? rc : 1;
 }
 
-int zp_runner_reply(int fd, const zp_parcel *reply) { return send_parcel(fd, reply); }
+int zp_runner_reply(int fd, const zp_parcel *reply) { return send_parcel((peer){.fd = fd}, reply); }
 
 static void *await_end(void *context) {
   struct pollfd server = {.fd = (int)(intptr_t)context, .events = POLLRDHUP};
@@ -290,6 +308,9 @@ static void *await_end(void *context) {
 
 int zp_runner_follow(int fd) {
   pthread_t thread;
+  /* They are no matter of the programs that functions start. */
+  fcntl(fd, F_SETFD, FD_CLOEXEC);
+  fcntl(ZP_RUNNER_LOCK, F_SETFD, FD_CLOEXEC);
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);

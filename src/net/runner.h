@@ -8,7 +8,7 @@
  *
  * It ends with the server: a thread of it does nothing but wait for the other end of the socket to be closed. That may take a moment, in which
  * it may still commit. So both hold a lock on a file in the server's directory, and the next server waits for it before it answers anybody:
- * what became of a change is not asked before it is settled.
+ * what became of a change is not asked before it is settled. (Not for ever: what a function has forked holds the lock as well.)
  *
  * Threads: functions may be called by several at once. Errors: 0 or ZP_E* with detail. Never raises.
  */

@@ -30,7 +30,7 @@ enum {
   LARGE = 1 << 16,          /* bytes of a request that takes longer than others, whatever it is */
   KEEP = 1 << 16            /* bytes of buffers */
 };
-static const double NOTICE_SECONDS = 1, IDLE_NOTICE_SECONDS = 30, GRACE_SECONDS = 5;
+static const double NOTICE_SECONDS = 1, IDLE_NOTICE_SECONDS = 30, GRACE_SECONDS = 5, SETTLE_SECONDS = 5;
 
 typedef struct door {
   int fd; /* the caller's */
@@ -395,7 +395,8 @@ static int run(void *context, zp_buf *message) {
   (void)message;
   static const struct timespec moment = {.tv_nsec = 1000000};
   zp_service *self = context;
-  while (!atomic_load(&self->is_to_stop) && !zp_runner_is_settled(self->runner)) nanosleep(&moment, NULL);
+  double latest = zp_clock_now() + SETTLE_SECONDS;
+  while (!atomic_load(&self->is_to_stop) && !zp_runner_is_settled(self->runner) && zp_clock_now() < latest) nanosleep(&moment, NULL);
   while (!atomic_load(&self->is_to_stop)) {
     receive(self); /* or, after TICK_MILLISECONDS, there is none; one that is empty is the bell */
     take_finished(self);

@@ -370,6 +370,22 @@ describe("what one client does", function()
     assert.equal(2, here.count)
   end)
 
+  it("may leave something running that outlives the process of its atomic function, and nobody waits for that", function()
+    state.count = 1
+    local path = os.tmpname()
+    local leave = zproc.atomic(function(snapshot)
+      snapshot.count = 100
+      os.execute(("sleep 1000 >/dev/null 2>&1 & echo $! >%s; kill -9 $PPID"):format(path))
+    end)
+    local caller = zproc.process(function(own) return select(2, pcall(leave, own)).message end, address, NETWORK)
+    local message = caller:wait(GENEROUS)
+    kill(io.open(path):read "l")
+    os.remove(path)
+    assert.is_truthy(message and message:find("was killed by signal 9; nothing has changed", 1, true))
+    increment(state)
+    assert.equal(2, state.count)
+  end)
+
   it("has its atomic function stopped when it goes away in the middle of it", function()
     local endless = zproc.process(function(own)
       own.began = true
