@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/tcp.h> /* the system's own, which knows of the bytes */
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -9,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -26,6 +29,7 @@ static const double GLANCE_SECONDS = 0.2;               /* for a look while an a
 enum {
   REFUSALS_MAX = 3, /* handshakes that the other end breaks off without a word */
   PATIENT_MILLISECONDS = 5,
+  PROGRESS = 1 << 14, /* bytes between two looks, at least, of a message under way: far more than heartbeats have */
   KEEP = 1 << 16    /* bytes of buffers */
 };
 
@@ -36,6 +40,8 @@ struct zp_remote {
   unsigned generation; /* of the process whose connection it is */
   void *context, *socket, *monitor; /* NULL: not connected */
   int socket_fd, monitor_fd;        /* readable when there is something new after the last look */
+  int connection_fd;                /* ZeroMQ's, of the connection; -1: there is none */
+  uint64_t moved;                   /* bytes that had gone over it at the last look */
   unsigned char client[ZP_CLIENT_SIZE];
   uint64_t sequence, incarnation;
   bool is_greeted;   /* the server has answered on this connection */
@@ -148,7 +154,7 @@ static int set_options(zp_remote *self) {
 static int watch_handshakes(zp_remote *self) {
   static const char address[] = "inproc://handshakes";
   int events = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
-               ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_CONNECT_RETRIED;
+               ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_CONNECT_RETRIED | ZMQ_EVENT_CONNECTED | ZMQ_EVENT_DISCONNECTED;
   self->monitor = zp_zmq->socket(self->context, ZMQ_PAIR);
   if (!self->monitor || set_int(self->monitor, ZMQ_LINGER, 0) < 0 || zp_zmq->socket_monitor(self->socket, address, events) < 0 ||
       zp_zmq->connect(self->monitor, address) < 0)
@@ -164,6 +170,7 @@ static int descriptor_of(void *socket) {
 }
 
 static int make_sockets(zp_remote *self) {
+  self->connection_fd = -1;
   int rc = zp_lib_context(&self->context);
   if (rc) return rc;
   self->socket = zp_zmq->socket(self->context, ZMQ_DEALER);
@@ -417,14 +424,29 @@ static int take_handshakes(zp_remote *self) {
     zp_zmq->msg_recv(&frame, self->monitor, 0);
     zp_zmq->msg_close(&frame);
     uint16_t kind;
+    uint32_t value;
     memcpy(&kind, event, sizeof kind);
-    if (kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) self->refusals = 0;
+    memcpy(&value, event + sizeof kind, sizeof value);
+    if (kind == ZMQ_EVENT_CONNECTED) self->connection_fd = (int)value;
+    else if (kind == ZMQ_EVENT_DISCONNECTED) self->connection_fd = -1;
+    else if (kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) self->refusals = 0;
     else if (kind == ZMQ_EVENT_CONNECT_RETRIED) self->is_retrying = true;
     else if (kind != ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL || ++self->refusals >= REFUSALS_MAX) return fail_auth(self);
   }
 }
 
 /* ---- waiting ---- */
+
+/* Whether a message is on its way, in either direction. ZeroMQ shows one when the whole of it is there, which takes minutes if it is large
+   and the line is slow; so the system is asked. The descriptor may be closed by now, or be another connection's: then this is wrong once. */
+static bool is_moving(zp_remote *self) {
+  struct tcp_info info = {.tcpi_bytes_received = 0};
+  socklen_t size = sizeof info;
+  if (self->connection_fd < 0 || getsockopt(self->connection_fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0) return false;
+  uint64_t before = self->moved;
+  self->moved = info.tcpi_bytes_received + info.tcpi_bytes_acked;
+  return self->moved > before + PROGRESS;
+}
 
 /* Sleep until there is something to look at. What ZeroMQ had to tell was taken before, so its descriptors show what comes from here on.
    A signal between the look and the sleep ends the sleep: it is let in only there. */
@@ -453,7 +475,13 @@ static bool is_gone(zp_remote *self, double now) {
   return look(self, now + GLANCE_SECONDS) == ZP_ENOSTORE && (errno == ECONNREFUSED || errno == ENOENT);
 }
 
+/* Not while something comes: if that is the answer, another one would be sent behind it. */
 static void ask_after(zp_remote *self) {
+  if (is_moving(self)) {
+    self->heard = zp_clock_now();
+    set_probe(self, self->probe_wait);
+    return;
+  }
   uint64_t sequence = self->is_greeted ? self->sequence : self->sequence - 1;
   zp_parcel parcel = {.number_count = 1, .numbers = {sequence}};
   zp_buf bytes = ZP_BUF_INIT;

@@ -548,6 +548,74 @@ static void a_crowd_that_never_speaks_is_no_burden(void **unused) {
   setrlimit(RLIMIT_NOFILE, &before);
 }
 
+/* Pass on what comes, so many bytes at a time, until one side ends. */
+static void pass_on(int from, int to, size_t portion) {
+  enum { PAUSE_MILLISECONDS = 20 };
+  char bytes[1 << 16];
+  struct pollfd ready[] = {{.fd = from, .events = POLLIN}, {.fd = to, .events = POLLIN}};
+  for (;;) {
+    poll(ready, 2, -1);
+    for (int i = 0; i < 2; i++) {
+      if (!ready[i].revents) continue;
+      ssize_t n = recv(ready[i].fd, bytes, portion, 0);
+      if (n <= 0 || send(ready[1 - i].fd, bytes, (size_t)n, MSG_NOSIGNAL) != n) return;
+    }
+    poll(NULL, 0, PAUSE_MILLISECONDS); /* a slow line */
+  }
+}
+
+/* In a process of its own: a way to the server that takes long. */
+static pid_t start_line(size_t portion, int *end, char slow[ZP_INET_NAME_SIZE + 8]) {
+  char name[ZP_INET_NAME_SIZE];
+  bool is_loopback;
+  static const int small = 1 << 16;
+  must(zp_inet_listen("127.0.0.1:*", end, name, &is_loopback));
+  setsockopt(*end, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+  snprintf(slow, ZP_INET_NAME_SIZE + 8, "tcp://%s", name);
+  pid_t pid = fork();
+  assert_true(pid >= 0);
+  if (pid > 0) return pid;
+  alarm((unsigned)(2 * GENEROUS)); /* whatever becomes of the test */
+  for (;;) {
+    int from, to;
+    struct pollfd ready = {.fd = *end, .events = POLLIN};
+    poll(&ready, 1, -1);
+    from = accept(*end, NULL, NULL);
+    if (from < 0 || zp_inet_connect(address, zp_clock_now() + GENEROUS, &to)) continue;
+    setsockopt(to, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    pass_on(from, to, portion);
+    close(from);
+    close(to);
+  }
+}
+
+static void an_answer_may_take_longer_than_patience_as_long_as_it_comes(void **unused) {
+  (void)unused;
+  enum { SIZE = 32 << 20, PORTION = 1 << 15 /* 1.6 MB a second */ };
+  char *large = malloc(SIZE + 1), slow[ZP_INET_NAME_SIZE + 8];
+  int end;
+  memset(large, 'x', SIZE);
+  large[SIZE] = '\0';
+  set("large", large);
+  pid_t line = start_line(PORTION, &end, slow);
+  zp_remote *direct = client;
+  must(zp_remote_open(slow, NULL, &client));
+  double begun = zp_clock_now();
+  must(ask(ZP_REQUEST_POP, (zp_parcel){ZP_NUMBERS(5), .string_count = 2, .strings = {text("space"), text("large")}}));
+  assert_int_equal(answer.strings[0].size, SIZE);
+  double took = zp_clock_now() - begun;
+  assert_true(took > ZP_REMOTE_PATIENCE);
+  begun = zp_clock_now();
+  must(ask(ZP_REQUEST_PING, (zp_parcel){.string_count = 1, .strings = {text("x")}})); /* there is nothing else in its way */
+  assert_true(zp_clock_now() - begun < took / 2);
+  zp_remote_close(&client);
+  client = direct;
+  kill(line, SIGKILL);
+  waitpid(line, NULL, 0);
+  close(end);
+  free(large);
+}
+
 static struct rlimit limit_descriptors(rlim_t count) {
   struct rlimit limit, before;
   assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
@@ -630,6 +698,7 @@ int main(void) {
       TEST(a_crowd_that_never_speaks_is_no_burden),
       TEST(a_crowd_beyond_the_descriptors_only_keeps_others_waiting),
       TEST(without_descriptors_there_is_an_error_and_no_harm),
+      TEST(an_answer_may_take_longer_than_patience_as_long_as_it_comes),
   };
   return cmocka_run_group_tests_name("service", tests, NULL, NULL);
 }
