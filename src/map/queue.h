@@ -138,7 +138,7 @@ int zp_queue_resign(zp_queue *queue, bool is_dead);
 /* The one who gives the items of a task, which was added through a handle of this process, will give no more. */
 int zp_queue_give_up(zp_queue *queue, uint64_t task);
 
-/* Note that this worker is about to work on the items from `item`, `span` of them, until it notes again. */
+/* Note that this worker is about to work on the items from `item`, `span` of them, until it notes again. Nothing happens if it is none. */
 void zp_queue_note(zp_queue *queue, uint64_t item, uint64_t span);
 
 /* Nobody will be in this pool any more: what is kept for it can go. */

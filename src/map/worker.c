@@ -51,6 +51,7 @@ int zp_queue_enlist(zp_queue *queue, uint64_t pool) {
 }
 
 void zp_queue_note(zp_queue *queue, uint64_t item, uint64_t span) {
+  if (queue->slot < 0) return;
   zp_progress *progress = &queue->progress[queue->slot];
   atomic_store_explicit(&progress->span, span, memory_order_relaxed);
   atomic_store_explicit(&progress->item, item, memory_order_release);

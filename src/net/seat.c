@@ -112,6 +112,7 @@ static int claim(zp_seat *seat, const zp_parcel *request, zp_answer *answer) {
 
 static int enlist(zp_seat *seat, const zp_parcel *request, zp_answer *answer) {
   int rc = zp_queue_resign(seat->queue, false);
+  if (!rc) seat->is_worker = false;
   if (!rc) rc = zp_queue_enlist(seat->queue, request->numbers[0]);
   if (rc) return rc;
   seat->is_worker = true;

@@ -583,8 +583,18 @@ static void a_summary_makes_no_queue(void **unused) {
 
 #define WITH_QUEUE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
+static void who_is_no_worker_notes_nothing(void **unused) {
+  (void)unused;
+  must(zp_queue_resign(queue, false));
+  zp_queue_note(queue, 1, 1);
+  must(zp_queue_enlist(queue, 1));
+  must(zp_queue_resign(queue, false));
+  zp_queue_note(queue, 1, 1);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      WITH_QUEUE(who_is_no_worker_notes_nothing),
       WITH_QUEUE(a_task_is_worked_on_in_chunks_and_taken_in_order),
       WITH_QUEUE(items_come_in_blocks_which_go_when_they_are_taken),
       WITH_QUEUE(an_empty_sequence_ends_at_once),
