@@ -55,16 +55,19 @@ void zp_lnet_prepare(lua_State *L) {
 
 int zp_lnet_try(lua_State *L, zp_remote *remote, int type, const zp_parcel *request, double deadline, const zp_parcel **answer) {
   lnet_answer *self = lua_touserdata(L, -1);
-  int rc = zp_remote_begin(remote, type, request, deadline);
-  if (rc) return rc;
+  bool is_under_way = false;
+  int rc;
   do {
     /* What comes next may raise: then nobody waits for the answer any more. */
-    if (zp_interrupt_has_signal()) zp_remote_abandon(remote);
+    if (is_under_way && zp_interrupt_has_signal()) zp_remote_abandon(remote);
     zp_lsignal_begin_wait(L);
+    rc = is_under_way ? 0 : zp_remote_begin(remote, type, request, deadline);
+    if (rc) continue;
+    is_under_way = true;
     rc = zp_remote_await(remote, deadline, &self->parcel);
   } while (rc == ZP_EINTR);
   zp_lsignal_end_wait();
-  if (rc == ZP_ETIMEOUT) zp_remote_abandon(remote);
+  if (rc == ZP_ETIMEOUT && is_under_way) zp_remote_abandon(remote);
   if (rc) return rc;
   zp_remote_give_answer(remote, &self->message, &self->pairs);
   *answer = &self->parcel;

@@ -50,6 +50,7 @@ static void do_job(zp_executor **executor, zp_crew *crew, zp_job *job) {
   zp_parcel parcel;
   zp_buf pairs = ZP_BUF_INIT;
   if (job->is_farewell) {
+    if (job->has_died) zp_seat_note(job->seat, job->died_of, job->died_of_span);
     job->rc = zp_seat_leave(job->seat, job->has_died);
     return;
   }

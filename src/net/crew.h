@@ -17,7 +17,9 @@ typedef struct zp_job {
   int type;
   zp_buf body;   /* the parcel of the request, as bytes */
   zp_seat *seat; /* of the client: nobody else uses it until the job was taken back */
-  bool is_farewell, has_died; /* there is no request: the seat is to be left (zp_seat_leave); rc says whether it was */
+  bool is_farewell; /* there is no request: the seat is to be left (zp_seat_leave); rc says whether it was */
+  bool has_died;    /* its client, of these items: */
+  uint64_t died_of, died_of_span;
   zp_answer answer;
   int rc;              /* 0 with the answer; ZP_EINTR: cancelled */
   void *context;       /* the caller's */

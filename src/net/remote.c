@@ -286,6 +286,7 @@ static int receive_frame(zp_remote *self, int flag, bool *more) {
   do n = zp_zmq->msg_recv(&frame, self->socket, flag);
   while (n < 0 && errno == EINTR && flag);
   int rc = n >= 0 ? 1 : errno == EAGAIN || errno == EINTR ? 0 : zp_lib_fail("cannot hear the server");
+  *more = false;
   if (rc == 1) {
     *more = zp_zmq->msg_more(&frame);
     int failed = zp_buf_append(&self->message, zp_zmq->msg_data(&frame), zp_zmq->msg_size(&frame));
@@ -299,9 +300,12 @@ static int receive_frame(zp_remote *self, int flag, bool *more) {
 static int receive(zp_remote *self, int flag) {
   bool more = true;
   zp_buf_clear(&self->message, KEEP);
-  int rc = receive_frame(self, flag, &more);
-  while (more && rc == 1) rc = receive_frame(self, ZMQ_DONTWAIT, &more);
-  return rc;
+  int rc = receive_frame(self, flag, &more), failed = 0;
+  while (more && rc != 0) { /* to its end, or what is left would be taken for another one */
+    if (rc < 0) failed = rc;
+    rc = receive_frame(self, ZMQ_DONTWAIT, &more);
+  }
+  return failed ? failed : rc;
 }
 
 static int fail_lost(const zp_remote *self, double now) {
@@ -431,6 +435,7 @@ static int take_handshakes(zp_remote *self) {
     else if (kind == ZMQ_EVENT_DISCONNECTED) self->connection_fd = -1;
     else if (kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) self->refusals = 0;
     else if (kind == ZMQ_EVENT_CONNECT_RETRIED) self->is_retrying = true;
+    else if (kind == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL && self->is_greeted) self->is_retrying = true; /* a tunnel without a server, say */
     else if (kind != ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL || ++self->refusals >= REFUSALS_MAX) return fail_auth(self);
   }
 }

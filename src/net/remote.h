@@ -30,7 +30,8 @@ int zp_remote_open(const char *endpoint, const zp_keys *keys, zp_remote **remote
 void zp_remote_close(zp_remote **remote); /* nulls, may be called twice */
 
 /* Send a request; one that is under way is abandoned. ZP_ENOSTORE if nobody listens there, ZP_ETIMEOUT if that is not known at the deadline
-   (zp_clock_now seconds, ZP_FOREVER), ZP_EVALUE if it is larger than a message may be. */
+   (zp_clock_now seconds, ZP_FOREVER), ZP_EINTR if an interrupt is due before there is a connection; then nothing was sent. ZP_EVALUE if it is
+   larger than a message may be. */
 int zp_remote_begin(zp_remote *remote, int type, const zp_parcel *request, double deadline);
 
 /* Await its answer, until the deadline (zp_clock_now seconds, ZP_FOREVER): 0, borrowed until the next request; what the server

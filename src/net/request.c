@@ -46,7 +46,6 @@ static const shape shapes[ZP_REQUEST_END] = {
     [ZP_REQUEST_TASK_ACKNOWLEDGE] = {.numbers = 2, .changes = true},
     [ZP_REQUEST_WORKER_ENLIST] = {.numbers = 1, .changes = true},
     [ZP_REQUEST_WORKER_CLAIM] = {.numbers = 2, .strings = {BYTES}, .changes = true},
-    [ZP_REQUEST_WORKER_NOTE] = {.numbers = 2, .is_mute = true},
     [ZP_REQUEST_WORKER_DIED] = {.numbers = 2, .strings = {CLIENT}},
     [ZP_REQUEST_TASK_RECOVER] = {.numbers = 0},
     [ZP_REQUEST_TASK_WAIT] = {.numbers = 1},

@@ -51,7 +51,6 @@ typedef enum zp_request_type {
   ZP_REQUEST_TASK_ACKNOWLEDGE, /* N task position                                   N is-complete */
   ZP_REQUEST_WORKER_ENLIST,  /* N pool                                              */
   ZP_REQUEST_WORKER_CLAIM,   /* N has-result seconds, S result; arms for work       N found task from to is-suspect */
-  ZP_REQUEST_WORKER_NOTE,    /* N item span                                         nothing at all */
   ZP_REQUEST_WORKER_DIED,    /* N item span, S client                               */
   ZP_REQUEST_TASK_RECOVER,   /*                                                     N count */
   ZP_REQUEST_TASK_WAIT,      /* N seconds; after TAKE or CLAIM, else ESTALE         N happened */

@@ -27,6 +27,7 @@ enum {
   HANDSHAKE_MILLISECONDS = 5000,
   TICK_MILLISECONDS = 250,  /* between looks at the clock and at the descriptors */
   DESCRIPTORS_SPARE = 128,  /* that are kept for other things than connections */
+  QUEUED_MAX = 16,          /* messages from or to a client that ZeroMQ keeps; each has one request under way, and asks again */
   LARGE = 1 << 16,          /* bytes of a request that takes longer than others, whatever it is */
   KEEP = 1 << 16            /* bytes of buffers */
 };
@@ -59,6 +60,7 @@ struct zp_service {
   zp_buf pairs;
   zp_buf out;
   zp_answer answer;
+  zp_answer lost; /* that there was no memory for an answer */
   double tick_at;
 };
 
@@ -85,6 +87,10 @@ static int send_answer(zp_service *self, zp_session *session, uint64_t sequence,
                        .incarnation = self->incarnation};
   memcpy(head.client, session->client, sizeof head.client);
   zp_buf_clear(&self->out, KEEP);
+  if (zp_buf_reserve(&self->out, sizeof head + answer->body.size)) {
+    answer = &self->lost;
+    head.type = (uint16_t)answer->type;
+  }
   if (zp_buf_append(&self->out, &head, sizeof head) || zp_buf_append(&self->out, answer->body.data, answer->body.size)) return ENOMEM;
   return send_to(self, session->route, session->route_size, &self->out);
 }
@@ -104,9 +110,11 @@ static void finish(zp_service *self, zp_session *session, zp_answer *answer) {
   if (!session->has_answer) return;
   session->answer.type = answer->type;
   zp_buf_clear(&session->answer.body, KEEP);
-  if (zp_buf_append(&session->answer.body, answer->body.data, answer->body.size)) {
-    zp_answer_fail(&session->answer, zp_fail(ZP_ESTALE, "the answer is lost for want of memory; what was asked for may have happened"), NULL);
-  }
+  session->is_answer_lost = zp_buf_append(&session->answer.body, answer->body.data, answer->body.size) != 0;
+}
+
+static void send_kept(zp_service *self, zp_session *session) {
+  send_answer(self, session, session->last, session->is_answer_lost ? &self->lost : &session->answer);
 }
 
 static void start_job(zp_service *self, zp_session *session, zp_bytes body) {
@@ -128,9 +136,11 @@ static void start_job(zp_service *self, zp_session *session, zp_bytes body) {
 /* A worker has died, as the one who has started it says. */
 static int take_death(zp_service *self, const zp_parcel *parcel) {
   zp_session *worker = zp_sessions_find(&self->sessions, parcel->strings[0].data);
-  if (worker && worker->seat.is_worker && !worker->is_leaving) {
-    zp_seat_note(&worker->seat, parcel->numbers[0], parcel->numbers[1]);
-    worker->is_leaving = worker->has_died = true;
+  if (worker) {
+    worker->has_died = true;
+    worker->died_of = parcel->numbers[0];
+    worker->died_of_span = parcel->numbers[1];
+    zp_sessions_dismiss(worker);
     if (worker->is_running) zp_crew_cancel(self->crew, &worker->job);
   }
   return zp_answer_done(&self->answer, &(zp_parcel){.number_count = 0});
@@ -163,7 +173,7 @@ static void take_request(zp_service *self, zp_session *session, const zp_wire_he
   if (head->sequence < session->last || head->sequence == 0) return; /* overtaken */
   if (head->sequence == session->last) {
     if (!session->is_done) return; /* it is being worked on */
-    if (session->has_answer) send_answer(self, session, session->last, &session->answer);
+    if (session->has_answer) send_kept(self, session);
     else if (!zp_request_changes(head->type)) begin(self, session, head, body);
     return;
   }
@@ -182,7 +192,7 @@ static void take_probe(zp_service *self, zp_session *session, uint64_t sequence)
   bool is_parked = session->parked.size > 0;
   if (session->last == 0) send_plain(self, session, sequence, ZP_ANSWER_FORGOTTEN);
   else if (is_parked || (sequence == session->last && !session->is_done)) send_plain(self, session, sequence, ZP_ANSWER_RUNNING);
-  else if (sequence == session->last && session->has_answer) send_answer(self, session, sequence, &session->answer);
+  else if (sequence == session->last && session->has_answer) send_kept(self, session);
   else if (sequence >= session->last) send_plain(self, session, sequence, ZP_ANSWER_NOT_SEEN);
 }
 
@@ -201,8 +211,7 @@ static bool take_special(zp_service *self, zp_session *session, const zp_wire_he
   if (head->type != ZP_REQUEST_PROBE && !zp_request_is_mute(head->type)) return false;
   if (zp_request_read(head->type, body, &parcel, &self->pairs)) return true;
   uint64_t number = parcel.numbers[0];
-  if (head->type == ZP_REQUEST_WORKER_NOTE) zp_seat_note(&session->seat, number, parcel.numbers[1]);
-  else if (head->type == ZP_REQUEST_PROBE) take_probe(self, session, number);
+  if (head->type == ZP_REQUEST_PROBE) take_probe(self, session, number);
   else take_cancel(self, session, number);
   return true;
 }
@@ -235,7 +244,6 @@ static void take_message(zp_service *self, const unsigned char *route, size_t ro
   zp_sessions_touch(&self->sessions, session);
   memcpy(session->route, route, route_size);
   session->route_size = route_size;
-  if (session->is_leaving) return; /* a message from the dead */
   if (!take_special(self, session, &head, body)) take_request(self, session, &head, body);
 }
 
@@ -287,6 +295,8 @@ static void bury(zp_service *self, zp_session *session) {
   }
   job->is_farewell = true;
   job->has_died = session->has_died;
+  job->died_of = session->died_of;
+  job->died_of_span = session->died_of_span;
   job->seat = &session->seat;
   job->context = session;
   session->is_running = zp_crew_start(self->crew, job) == 0;
@@ -337,7 +347,7 @@ static void look_after_sessions(zp_service *self, double now) {
     if (quiet >= (matters ? NOTICE_SECONDS : IDLE_NOTICE_SECONDS)) notice(self, session, now);
     /* Also of those for whom nothing runs: the answer to what has just ended may be what they come back for. */
     if (session->unreachable_since == 0 || now - session->unreachable_since < GRACE_SECONDS) continue;
-    session->is_leaving = true;
+    zp_sessions_dismiss(session);
     if (session->is_running) zp_crew_cancel(self->crew, &session->job);
     else bury(self, session);
   }
@@ -445,7 +455,9 @@ static int make_router(zp_service *self) {
                set_int(self->router, ZMQ_HEARTBEAT_IVL, ZP_HEARTBEAT_MILLISECONDS) |
                set_int(self->router, ZMQ_HEARTBEAT_TIMEOUT, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
                set_int(self->router, ZMQ_HEARTBEAT_TTL, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
-               set_int(self->router, ZMQ_RCVTIMEO, TICK_MILLISECONDS) | set_int(self->router, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MILLISECONDS) | set_int(self->router, ZMQ_BACKLOG, 1024) |
+               set_int(self->router, ZMQ_SNDHWM, QUEUED_MAX) | set_int(self->router, ZMQ_RCVHWM, QUEUED_MAX) |
+               set_int(self->router, ZMQ_RCVTIMEO, TICK_MILLISECONDS) |
+               set_int(self->router, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MILLISECONDS) | set_int(self->router, ZMQ_BACKLOG, 1024) |
                zp_zmq->setsockopt(self->router, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max);
   if (failed) return zp_lib_fail("cannot serve the network");
   rc = hang_bell(self);
@@ -488,13 +500,22 @@ static void tear_down(zp_service *self) {
   zp_buf_free(&self->pairs);
   zp_buf_free(&self->out);
   zp_buf_free(&self->answer.body);
+  zp_buf_free(&self->lost.body);
   if (self->has_keys) zp_sodium->sodium_memzero(&self->keys, sizeof self->keys);
   free(self->directory);
   free(self);
 }
 
+/* While there is memory. */
+static int prepare_lost(zp_service *self) {
+  zp_answer_fail(&self->lost, zp_fail(ZP_ESTALE, "the server has no memory for the answer; what was asked for may have happened, or not"), NULL);
+  if (self->lost.body.size > 0 && zp_buf_reserve(&self->out, sizeof(zp_wire_head) + self->lost.body.size) == 0) return 0;
+  return zp_fail(ZP_ENOMEM, "out of memory: cannot serve the network");
+}
+
 static int set_up(zp_service *self, const int *listeners, size_t count) {
-  int rc = zp_lib_load_zmq();
+  int rc = prepare_lost(self);
+  if (!rc) rc = zp_lib_load_zmq();
   if (!rc) rc = zp_keys_read(self->directory, &self->keys);
   if (rc < 0) return rc;
   self->has_keys = rc == 1;

@@ -33,7 +33,7 @@ bool zp_session_matters(const zp_session *session) {
 static bool evict(zp_sessions *self) {
   zp_session *session;
   TAILQ_FOREACH(session, &self->order, in_order) {
-    if (zp_session_matters(session) || zp_seat_leave(&session->seat, false)) continue;
+    if (session->is_leaving || zp_session_matters(session) || zp_seat_leave(&session->seat, false)) continue;
     zp_sessions_remove(self, session);
     return true;
   }
@@ -59,8 +59,13 @@ void zp_sessions_touch(zp_sessions *self, zp_session *session) {
   TAILQ_INSERT_TAIL(&self->order, session, in_order);
 }
 
-void zp_sessions_remove(zp_sessions *self, zp_session *session) {
+void zp_sessions_dismiss(zp_session *session) {
+  session->is_leaving = true;
   LIST_REMOVE(session, in_bucket);
+}
+
+void zp_sessions_remove(zp_sessions *self, zp_session *session) {
+  if (!session->is_leaving) LIST_REMOVE(session, in_bucket);
   TAILQ_REMOVE(&self->order, session, in_order);
   self->count--;
   zp_buf_free(&session->answer.body);

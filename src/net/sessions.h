@@ -22,13 +22,16 @@ typedef struct zp_session {
   uint64_t last;  /* the last request; 0: none yet */
   int last_type;
   bool is_done;    /* it was answered */
-  bool has_answer; /* and the answer is kept */
+  bool has_answer; /* and the answer is kept, */
+  bool is_answer_lost; /* but for want of memory */
   zp_answer answer;
   zp_job job; /* of a request that takes time */
   bool is_running;
   zp_buf parked; /* a newer request, which waits until the one that runs has been cancelled: head and parcel */
   zp_seat seat;
-  bool is_leaving, has_died; /* the client is gone, or is known to have died: once nothing runs, it is forgotten */
+  bool is_leaving;           /* the client is gone: once nothing runs, it is forgotten */
+  bool has_died;             /* it is known to have died, of what it worked on: */
+  uint64_t died_of, died_of_span;
   double heard, noticed;     /* instants (zp_clock_now): something came; a notice was sent */
   double unreachable_since;  /* 0: it is reachable */
   LIST_ENTRY(zp_session) in_bucket;
@@ -53,6 +56,9 @@ zp_session *zp_sessions_find(const zp_sessions *sessions, const unsigned char *c
 
 /* A new one. NULL for want of memory, or if there are too many whose clients may come back. */
 zp_session *zp_sessions_add(zp_sessions *sessions, const unsigned char *client);
+
+/* The client is gone: it is not found any more, and whoever comes with its number is somebody new. */
+void zp_sessions_dismiss(zp_session *session);
 
 /* Something has come from it. */
 void zp_sessions_touch(zp_sessions *sessions, zp_session *session);

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "sys/interrupt.h"
 
 enum { BACKLOG = 1024, PORT_MAX = 65535 };
 
@@ -57,12 +58,15 @@ static int resolve(const char *address, bool to_listen, struct addrinfo **found)
 
 /* ---- connecting ---- */
 
+static const double LOOK_SECONDS = 0.1; /* between looks for an interrupt, which may come just before the sleep */
+
 static int await_connection(int fd, double deadline) {
   struct pollfd ready = {.fd = fd, .events = POLLOUT};
   for (;;) {
     double left = deadline - zp_clock_now();
     if (left <= 0) return ZP_ETIMEOUT;
-    int n = poll(&ready, 1, left < 1e6 ? (int)(left * 1000) + 1 : 1000000000);
+    if (zp_interrupt_is_due()) return ZP_EINTR;
+    int n = poll(&ready, 1, left < LOOK_SECONDS ? (int)(left * 1000) + 1 : (int)(LOOK_SECONDS * 1000));
     if (n > 0) break;
     if (n < 0 && errno != EINTR) return zp_fail_errno("cannot wait for a connection");
   }

@@ -13,7 +13,8 @@ enum { ZP_INET_NAME_SIZE = 300 /* of a whole address, with the NUL */ };
 /* Split an address, which is checked: ZP_EUSAGE if it has not got a host and a port from 0 to 65535, or "*" for either. */
 int zp_inet_parse(const char *address, char host[ZP_INET_NAME_SIZE], char port[8]);
 
-/* Connect. ZP_ENOSTORE, with errno, if nobody listens there, or there is no such host; ZP_ETIMEOUT at the deadline (zp_clock_now seconds), ZP_EUSAGE, ZP_ESYS. */
+/* Connect. ZP_ENOSTORE, with errno, if nobody listens there, or there is no such host; ZP_ETIMEOUT at the deadline (zp_clock_now seconds),
+   ZP_EINTR if an interrupt is due (interrupt.h), ZP_EUSAGE, ZP_ESYS. */
 int zp_inet_connect(const char *address, double deadline, int *fd);
 
 /* Listen. The port "*" or 0 is one that is free; the host "*" is all of this machine's. `bound` receives the address with its port,

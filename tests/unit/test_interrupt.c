@@ -1,5 +1,6 @@
 /* interrupt, child: waits that are cut short, and children that are reaped without being waited for. */
 #include <errno.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,6 +20,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "sys/child.h"
+#include "sys/inet.h"
 #include "sys/interrupt.h"
 
 static const double GENEROUS = 60; /* seconds; a limit, not an expectation */
@@ -155,6 +158,36 @@ static void a_wait_for_a_child_is_cut_short_if_armed_and_only_then(void **unused
   zp_interrupt_release(SIGALRM);
 }
 
+/* A host that swallows packets: here one whose queue of connections is full. */
+static void connecting_is_cut_short(void **unused) {
+  (void)unused;
+  enum { CALLERS = 16 };
+  int callers[CALLERS], fd;
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t size = sizeof address;
+  int deaf = socket(AF_INET, SOCK_STREAM, 0);
+  assert_int_equal(bind(deaf, (struct sockaddr *)&address, size), 0);
+  assert_int_equal(listen(deaf, 0), 0);
+  assert_int_equal(getsockname(deaf, (struct sockaddr *)&address, &size), 0);
+  for (int i = 0; i < CALLERS; i++) {
+    callers[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    assert_true(connect(callers[i], (struct sockaddr *)&address, size) == 0 || errno == EINPROGRESS);
+  }
+  char name[32];
+  snprintf(name, sizeof name, "127.0.0.1:%d", ntohs(address.sin_port));
+  assert_int_equal(zp_interrupt_catch(SIGALRM, false), 0);
+  zp_interrupt_arm();
+  struct itimerval soon = {.it_value.tv_usec = 20000};
+  setitimer(ITIMER_REAL, &soon, NULL);
+  assert_int_equal(zp_inet_connect(name, generous(), &fd), ZP_EINTR);
+  assert_int_equal(zp_interrupt_take(), SIGALRM);
+  zp_interrupt_disarm();
+  assert_int_equal(zp_inet_connect(name, zp_clock_now() + 0.05, &fd), ZP_ETIMEOUT);
+  zp_interrupt_release(SIGALRM);
+  for (int i = 0; i < CALLERS; i++) close(callers[i]);
+  close(deaf);
+}
+
 static void no_child_stays_a_zombie_although_nobody_waits(void **unused) {
   (void)unused;
   enum { COUNT = 100 };
@@ -282,6 +315,7 @@ int main(void) {
       cmocka_unit_test(a_child_is_not_told_of_what_came_before_it),
       cmocka_unit_test(what_cannot_be_caught_is_refused),
       cmocka_unit_test(a_wait_for_a_child_is_cut_short_if_armed_and_only_then),
+      cmocka_unit_test(connecting_is_cut_short),
       cmocka_unit_test(no_child_stays_a_zombie_although_nobody_waits),
       cmocka_unit_test(other_peoples_children_are_left_alone),
       cmocka_unit_test(a_child_is_found_although_somebody_has_replaced_the_handler),
