@@ -469,6 +469,13 @@ static void whoever_speaks_something_else_or_stops_halfway_is_hung_up_on(void **
   it_is_well();
 }
 
+/* Sanitizers keep what was freed for a while, and books of their own. */
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
+enum { IS_MEASURED = false };
+#else
+enum { IS_MEASURED = true };
+#endif
+
 static long resident_pages(void) {
   long size = 0, resident = 0;
   FILE *file = fopen("/proc/self/statm", "r");
@@ -480,9 +487,7 @@ static long resident_pages(void) {
 
 static void a_large_request_is_not_kept_beyond_its_answer(void **unused) {
   (void)unused;
-#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
-  skip(); /* they keep what was freed for a while */
-#endif
+  if (!IS_MEASURED) skip();
   enum { CLIENTS = 8, SIZE = 30 << 20, PAGES = 30000 /* 120 MB */ };
   zp_remote *first = client, *clients[CLIENTS];
   zp_watch_cursor cursor = {.revision = 0};
@@ -545,7 +550,7 @@ static void a_crowd_that_never_speaks_is_no_burden(void **unused) {
   print_message("%d connections\n", opened);
   assert_true(opened == CROWD || limit.rlim_max < 2 * CROWD);
   it_is_well();
-  assert_true(resident_pages() - pages < PAGES);
+  assert_true(!IS_MEASURED || resident_pages() - pages < PAGES);
   close(life);
   close(told);
   waitpid(crowd, NULL, 0);
