@@ -27,7 +27,8 @@ enum {
   HANDSHAKE_MILLISECONDS = 5000,
   TICK_MILLISECONDS = 250,  /* between looks at the clock and at the descriptors */
   DESCRIPTORS_SPARE = 128,  /* that are kept for other things than connections */
-  QUEUED_MAX = 16,          /* messages from or to a client that ZeroMQ keeps; each has one request under way, and asks again */
+  RECEIVED_MAX = 16,        /* messages of a client that ZeroMQ keeps: it has one request under way. (Of those to it there may be more:
+                               ZeroMQ notices late that they have gone, and drops what goes beyond.) */
   LARGE = 1 << 16,          /* bytes of a request that takes longer than others, whatever it is */
   KEEP = 1 << 16            /* bytes of buffers */
 };
@@ -455,7 +456,7 @@ static int make_router(zp_service *self) {
                set_int(self->router, ZMQ_HEARTBEAT_IVL, ZP_HEARTBEAT_MILLISECONDS) |
                set_int(self->router, ZMQ_HEARTBEAT_TIMEOUT, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
                set_int(self->router, ZMQ_HEARTBEAT_TTL, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
-               set_int(self->router, ZMQ_SNDHWM, QUEUED_MAX) | set_int(self->router, ZMQ_RCVHWM, QUEUED_MAX) |
+               set_int(self->router, ZMQ_RCVHWM, RECEIVED_MAX) |
                set_int(self->router, ZMQ_RCVTIMEO, TICK_MILLISECONDS) |
                set_int(self->router, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MILLISECONDS) | set_int(self->router, ZMQ_BACKLOG, 1024) |
                zp_zmq->setsockopt(self->router, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max);
