@@ -180,6 +180,7 @@ run_script() {
   run timeout 20 "$ZPROC" server --bind 'tcp://*:*'
   [ "$status" -eq 2 ]
   [[ "$output" == *"anybody could run code here"* ]]
+  : >"$dir/addresses" # or it may not be there yet
   "$ZPROC" server --bind "ipc://$dir/socket" --bind 'tcp://127.0.0.1:*' --bind 'tcp://*:*' --insecure >"$dir/addresses" 2>&1 3>&- &
   worker=$!
   for ((i = 0; i < 600; i++)); do

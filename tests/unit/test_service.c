@@ -558,25 +558,28 @@ static void a_crowd_that_never_speaks_is_no_burden(void **unused) {
   setrlimit(RLIMIT_NOFILE, &before);
 }
 
-/* Pass on what comes, so many bytes at a time, until one side ends; and count what comes back. */
-static void pass_on(int from, int to, size_t portion, _Atomic uint64_t *returned) {
-  enum { PAUSE_MILLISECONDS = 20 };
-  char bytes[1 << 16];
+/* Pass on what comes, so many bytes of it a second towards `from`, until one side ends; and count these. */
+static void pass_on(int from, int to, double rate, _Atomic uint64_t *returned) {
+  char bytes[1 << 15];
   struct pollfd ready[] = {{.fd = from, .events = POLLIN}, {.fd = to, .events = POLLIN}};
-  for (;;) {
+  double begun = zp_clock_now();
+  for (uint64_t passed = 0;;) {
     poll(ready, 2, -1);
     for (int i = 0; i < 2; i++) {
       if (!ready[i].revents) continue;
-      ssize_t n = recv(ready[i].fd, bytes, portion, 0);
+      ssize_t n = recv(ready[i].fd, bytes, sizeof bytes, 0);
       if (n <= 0 || send(ready[1 - i].fd, bytes, (size_t)n, MSG_NOSIGNAL) != n) return;
-      if (i == 1) atomic_fetch_add(returned, (uint64_t)n);
+      if (i == 0) continue;
+      passed += (uint64_t)n;
+      atomic_fetch_add(returned, (uint64_t)n);
+      double early = begun + (double)passed / rate - zp_clock_now();
+      if (early > 0) poll(NULL, 0, (int)(early * 1e3));
     }
-    poll(NULL, 0, PAUSE_MILLISECONDS); /* a slow line */
   }
 }
 
 /* In a process of its own: a way to the server that takes long. */
-static pid_t start_line(size_t portion, int *end, char slow[ZP_INET_NAME_SIZE + 8], _Atomic uint64_t *returned) {
+static pid_t start_line(double rate, int *end, char slow[ZP_INET_NAME_SIZE + 8], _Atomic uint64_t *returned) {
   char name[ZP_INET_NAME_SIZE];
   bool is_loopback;
   static const int small = 1 << 16;
@@ -594,7 +597,7 @@ static pid_t start_line(size_t portion, int *end, char slow[ZP_INET_NAME_SIZE + 
     from = accept(*end, NULL, NULL);
     if (from < 0 || zp_inet_connect(address, zp_clock_now() + GENEROUS, &to)) continue;
     setsockopt(to, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
-    pass_on(from, to, portion, returned);
+    pass_on(from, to, rate, returned);
     close(from);
     close(to);
   }
@@ -602,7 +605,7 @@ static pid_t start_line(size_t portion, int *end, char slow[ZP_INET_NAME_SIZE + 
 
 static void an_answer_may_take_longer_than_patience_as_long_as_it_comes(void **unused) {
   (void)unused;
-  enum { SIZE = 32 << 20, PORTION = 1 << 15 /* 1.6 MB a second */ };
+  enum { SIZE = 32 << 20, RATE = SIZE / (ZP_REMOTE_PATIENCE + 4) /* bytes a second */ };
   char *large = malloc(SIZE + 1), slow[ZP_INET_NAME_SIZE + 8];
   int end;
   _Atomic uint64_t *returned = mmap(NULL, sizeof *returned, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -610,7 +613,7 @@ static void an_answer_may_take_longer_than_patience_as_long_as_it_comes(void **u
   memset(large, 'x', SIZE);
   large[SIZE] = '\0';
   set("large", large);
-  pid_t line = start_line(PORTION, &end, slow, returned);
+  pid_t line = start_line(RATE, &end, slow, returned);
   zp_remote *direct = client;
   must(zp_remote_open(slow, NULL, &client));
   double begun = zp_clock_now();
