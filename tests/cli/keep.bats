@@ -85,6 +85,7 @@ damage() { head -c 100000 /dev/urandom >"$data/data.mdb"; }
   for round in 1 2 3 4 5; do
     serve --sync never
     for writer in a b; do
+      : >"$dir/$writer" # that of the round before is not to be counted
       (exec 3>&-; lua 'while true do state[arg[1]] = (state[arg[1]] or 0) + 1; print(state[arg[1]]); io.stdout:flush() end' $writer \
         >"$dir/$writer") &
     done
