@@ -40,7 +40,8 @@ typedef struct zp_lremote_watch {
   double deadline; /* zp_clock_now seconds, ZP_FOREVER */
 } zp_lremote_watch;
 
-/* With what zp_lnet_prepare has pushed, before the watch was encoded, on top of the stack: wait for a match. Pushes what core.watch gives, and returns how many values that are; none when the time is up. May raise. */
+/* With what zp_lnet_prepare has pushed, before the watch was encoded, on top of the stack: wait for a match. Pushes what core.watch gives,
+   and returns how many values that are; none when the time is up. May raise. */
 int zp_lremote_await(lua_State *L, zp_lremote *state, const zp_lremote_watch *watch);
 
 /* What core.atomic, core.go_live and core.renew do with the State at index 1, and the range of its kept revisions. May raise. */

@@ -142,7 +142,8 @@ static int set_options(zp_remote *self) {
                set_int(self->socket, ZMQ_HEARTBEAT_IVL, ZP_HEARTBEAT_MILLISECONDS) |
                set_int(self->socket, ZMQ_HEARTBEAT_TIMEOUT, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
                set_int(self->socket, ZMQ_HEARTBEAT_TTL, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
-               set_int(self->socket, ZMQ_RCVTIMEO, PATIENT_MILLISECONDS) | set_int(self->socket, ZMQ_RECONNECT_IVL, 50) | set_int(self->socket, ZMQ_RECONNECT_IVL_MAX, 1000) |
+               set_int(self->socket, ZMQ_RCVTIMEO, PATIENT_MILLISECONDS) |
+               set_int(self->socket, ZMQ_RECONNECT_IVL, 50) | set_int(self->socket, ZMQ_RECONNECT_IVL_MAX, 1000) |
                zp_zmq->setsockopt(self->socket, ZMQ_ROUTING_ID, self->client, sizeof self->client);
   if (!failed && self->has_keys)
     failed = zp_zmq->setsockopt(self->socket, ZMQ_CURVE_SERVERKEY, self->keys.server_public, ZP_KEY_BYTES) |
