@@ -180,11 +180,12 @@ local function ping(ctx)
   end
 end
 
---- The work, until there is no state any more.
+--- The work, until there is no state any more; what tells of that is returned.
 local function until_lost(work)
   return function(...)
     local _, err = pcall(work, ...)
     if not zproc.is_error(err, "ServerLost") then error(err, 0) end
+    return err.message
   end
 end
 
@@ -203,8 +204,8 @@ local host = until_lost(function()
       if one.exitcode == -9 then
         running[k] = starts[k]()
       elseif one.exitcode then
-        one:wait() -- which raises what it has failed with
-        return zproc.ping(address) and error "one has lost a state that is there"
+        local told = one:wait() -- which raises what it has failed with
+        return zproc.ping(address) and error("one has lost a state that is there: " .. told)
       end
     end
     zproc.sleep(0.002)
