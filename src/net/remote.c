@@ -388,6 +388,10 @@ static int take_message(zp_remote *self, zp_parcel *answer) {
   uint64_t expected = is_greeting && self->is_under_way ? self->sequence - 1 : self->sequence;
   if (head.type == ZP_ANSWER_NOTICE || head.sequence != expected) return WAIT_ON;
   if (head.type == ZP_ANSWER_RUNNING) return WAIT_ON;
+  if (head.type == ZP_ANSWER_KEPT) {
+    send_number(self, ZP_REQUEST_FETCH, head.sequence);
+    return WAIT_ON;
+  }
   if (head.type == ZP_ANSWER_NOT_SEEN || head.type == ZP_ANSWER_FORGOTTEN)
     return send_again(self, head.incarnation, head.type == ZP_ANSWER_FORGOTTEN);
   rc = zp_parcel_read(body, answer, &self->pairs);

@@ -50,6 +50,7 @@ static const shape shapes[ZP_REQUEST_END] = {
     [ZP_REQUEST_TASK_RECOVER] = {.numbers = 0},
     [ZP_REQUEST_TASK_WAIT] = {.numbers = 1},
     [ZP_REQUEST_SUMMARY] = {.numbers = 0},
+    [ZP_REQUEST_FETCH] = {.numbers = 1},
 };
 
 static bool is_known(int type) { return type > 0 && type < ZP_REQUEST_END; }

@@ -4,8 +4,9 @@
  * A client has at most one request at a time under way, and numbers them. So the server can tell a request that comes again from a new
  * one, and each is applied once:
  *   - The server remembers, for each client, the number of the last request, and the answer to it (of requests that change nothing only
- *     if it is small). Whoever gets no answer asks what has become of its request (PROBE): it gets the answer again, or
- *     hears that it is being worked on, or was never seen; in which case it sends it again.
+ *     if it is small). Whoever gets no answer asks what has become of its request (PROBE), and hears that it is being worked on; or was never seen, in
+ *     which case it sends it again; or that the answer is there. What a server says on one connection arrives in order, so an answer that has
+ *     not come before that was lost with a connection, and is asked for (FETCH). Large ones are not sent again while they are on their way.
  *   - What a server knows about its clients ends with it, or when they have been unreachable for long. A request that changes
  *     something, and whose server has forgotten the client, or was followed by another incarnation, may have been applied: the client
  *     reports that.
@@ -55,6 +56,7 @@ typedef enum zp_request_type {
   ZP_REQUEST_TASK_RECOVER,   /*                                                     N count */
   ZP_REQUEST_TASK_WAIT,      /* N seconds; after TAKE or CLAIM, else ESTALE         N happened */
   ZP_REQUEST_SUMMARY,        /*                                                     N the numbers of zp_queue_summary, waiting(-1: not known) */
+  ZP_REQUEST_FETCH,          /* N sequence                                          the answer to that one, or as to PROBE */
   ZP_REQUEST_END
 } zp_request_type;
 
@@ -65,7 +67,8 @@ typedef enum zp_answer_type {
   ZP_ANSWER_NOT_SEEN,     /* to a PROBE: there was no such request, or one that changes nothing, and whose answer is not kept */
   ZP_ANSWER_FORGOTTEN,    /* to a PROBE: the server does not know the client, at least not any more */
   ZP_ANSWER_REFUSED,      /* S sentence: of another version, say */
-  ZP_ANSWER_NOTICE        /* to nothing: the server wants to know whether there is anybody */
+  ZP_ANSWER_NOTICE,       /* to nothing: the server wants to know whether there is anybody */
+  ZP_ANSWER_KEPT          /* to a PROBE: it is done, and the answer can be had by FETCH */
 } zp_answer_type;
 
 /* Each end looks so often whether the other one is alive, and takes it for dead after so long. */

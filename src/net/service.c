@@ -49,7 +49,7 @@ struct zp_service {
   zp_doorman *doorman;
   bool has_keys;
   zp_keys keys;
-  door doors[ZP_SERVICE_LISTENERS_MAX];
+  door doors[1 + ZP_SERVICE_LISTENERS_MAX];
   size_t door_count;
   bool is_shut;
   uint64_t incarnation;
@@ -193,8 +193,13 @@ static void take_probe(zp_service *self, zp_session *session, uint64_t sequence)
   bool is_parked = session->parked.size > 0;
   if (session->last == 0) send_plain(self, session, sequence, ZP_ANSWER_FORGOTTEN);
   else if (is_parked || (sequence == session->last && !session->is_done)) send_plain(self, session, sequence, ZP_ANSWER_RUNNING);
-  else if (sequence == session->last && session->has_answer) send_kept(self, session);
+  else if (sequence == session->last && session->has_answer) send_plain(self, session, sequence, ZP_ANSWER_KEPT);
   else if (sequence >= session->last) send_plain(self, session, sequence, ZP_ANSWER_NOT_SEEN);
+}
+
+static void take_fetch(zp_service *self, zp_session *session, uint64_t sequence) {
+  if (session->last > 0 && sequence == session->last && session->has_answer) send_kept(self, session);
+  else take_probe(self, session, sequence);
 }
 
 /* The client has given up a request: the one that runs, or the one that waits for its end. */
@@ -209,10 +214,11 @@ static void take_cancel(zp_service *self, zp_session *session, uint64_t sequence
 /* Requests about requests, and such as have no answer. False: it is none of them. */
 static bool take_special(zp_service *self, zp_session *session, const zp_wire_head *head, zp_bytes body) {
   zp_parcel parcel;
-  if (head->type != ZP_REQUEST_PROBE && !zp_request_is_mute(head->type)) return false;
+  if (head->type != ZP_REQUEST_PROBE && head->type != ZP_REQUEST_FETCH && !zp_request_is_mute(head->type)) return false;
   if (zp_request_read(head->type, body, &parcel, &self->pairs)) return true;
   uint64_t number = parcel.numbers[0];
   if (head->type == ZP_REQUEST_PROBE) take_probe(self, session, number);
+  else if (head->type == ZP_REQUEST_FETCH) take_fetch(self, session, number);
   else take_cancel(self, session, number);
   return true;
 }
@@ -465,21 +471,37 @@ static int make_router(zp_service *self) {
   return !rc && self->has_keys ? require_keys(self) : rc;
 }
 
-static int open_doors(zp_service *self, const int *listeners, size_t count) {
-  char endpoint[PATH_MAX + 16];
-  int size = snprintf(endpoint, sizeof endpoint, "ipc://%s/%s", self->directory, ZP_SERVICE_SOCKET);
-  /* Where the path is too long for a socket, there is only TCP. */
-  bool has_socket = (size_t)size - strlen("ipc://") < sizeof((struct sockaddr_un *)NULL)->sun_path || count == 0;
-  int rc = has_socket && zp_zmq->bind(self->router, endpoint) < 0 ? zp_lib_fail("cannot listen") : 0;
+/* Where the path is too long for a socket address of ZeroMQ's, there is only TCP. */
+static int name_local_door(const zp_service *self, door *one) {
+  static const char scheme[] = "ipc://";
+  int size = snprintf(one->endpoint, sizeof one->endpoint, "%s%s/%s", scheme, self->directory, ZP_SERVICE_SOCKET);
+  if ((size_t)size - strlen(scheme) < sizeof((struct sockaddr_un *)NULL)->sun_path) return 0;
+  return zp_fail(ZP_ESYS, "the path %s is too long for the network's socket", self->directory);
+}
+
+static int name_tcp_door(door *one) {
+  char name[ZP_INET_NAME_SIZE];
+  bool is_loopback;
+  int rc = zp_inet_name(one->fd, name, &is_loopback);
+  if (!rc) snprintf(one->endpoint, sizeof one->endpoint, "tcp://%s", name);
+  return rc;
+}
+
+static int open_doors(zp_service *self, int local, const int *listeners, size_t count) {
+  int rc = 0;
+  if (local >= 0) {
+    door *one = &self->doors[0];
+    one->fd = local;
+    rc = name_local_door(self, one);
+    if (!rc) self->door_count++;
+    else if (count > 0) rc = 0;
+  }
   for (size_t i = 0; i < count && !rc; i++) {
     door *one = &self->doors[self->door_count++];
-    char name[ZP_INET_NAME_SIZE];
-    bool is_loopback;
     one->fd = listeners[i];
-    rc = zp_inet_name(one->fd, name, &is_loopback);
-    snprintf(one->endpoint, sizeof one->endpoint, "tcp://%s", name);
-    if (!rc) rc = open_door(self, one);
+    rc = name_tcp_door(one);
   }
+  for (size_t i = 0; i < self->door_count && !rc; i++) rc = open_door(self, &self->doors[i]);
   return rc;
 }
 
@@ -514,7 +536,7 @@ static int prepare_lost(zp_service *self) {
   return zp_fail(ZP_ENOMEM, "out of memory: cannot serve the network");
 }
 
-static int set_up(zp_service *self, const int *listeners, size_t count) {
+static int set_up(zp_service *self, int local, const int *listeners, size_t count) {
   int rc = prepare_lost(self);
   if (!rc) rc = zp_lib_load_zmq();
   if (!rc) rc = zp_keys_read(self->directory, &self->keys);
@@ -527,11 +549,11 @@ static int set_up(zp_service *self, const int *listeners, size_t count) {
   if (!rc) rc = zp_crew_open(self->directory, self->runner, ring, self, &self->crew);
   if (!rc) rc = zp_executor_open(self->directory, self->runner, &self->executor);
   if (!rc) rc = make_router(self);
-  if (!rc) rc = open_doors(self, listeners, count);
+  if (!rc) rc = open_doors(self, local, listeners, count);
   return rc ? rc : zp_thread_start(run, self, &self->thread);
 }
 
-int zp_service_start(const char *directory, const int *listeners, size_t count, zp_service **out) {
+int zp_service_start(const char *directory, int local, const int *listeners, size_t count, zp_service **out) {
   *out = NULL;
   zp_service *self = calloc(1, sizeof *self);
   if (self) self->directory = strdup(directory);
@@ -540,7 +562,7 @@ int zp_service_start(const char *directory, const int *listeners, size_t count, 
     return zp_fail(ZP_ENOMEM, "out of memory: cannot serve the network");
   }
   zp_sessions_init(&self->sessions);
-  int rc = set_up(self, listeners, count);
+  int rc = set_up(self, local, listeners, count);
   if (rc) tear_down(self);
   else *out = self;
   return rc;

@@ -26,9 +26,9 @@ enum { ZP_SERVICE_LISTENERS_MAX = 16 };
 /* The name of the socket of the service in the server's directory. */
 #define ZP_SERVICE_SOCKET "network"
 
-/* Start the service of the server in a directory: at its socket there, and at TCP sockets that listen (they stay the caller's, and
-   open until the service is stopped). The keys are those in the directory (keys.h). */
-int zp_service_start(const char *directory, const int *listeners, size_t count, zp_service **service);
+/* Start the service of the server in a directory, at sockets that listen: a Unix socket that is named ZP_SERVICE_SOCKET there (-1: none),
+   and so many for TCP. They stay the caller's, and open until the service is stopped. The keys are those in the directory (keys.h). */
+int zp_service_start(const char *directory, int local, const int *listeners, size_t count, zp_service **service);
 
 /* End it, and wait for that. Nulls, may be called twice. */
 void zp_service_stop(zp_service **service);

@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "net/service.h"
 #include "server/loop.h"
 #include "server/protocol.h"
 #include "sys/alias.h"
@@ -38,6 +39,7 @@ struct zp_server {
   int stop_fd;          /* of a thread: readable when it is to end */
   _Atomic pid_t pid;    /* 0: dead, and to be started again at `due` */
   int listener;
+  int network;  /* listens, too: for those on this machine who are to use the network */
   int owner_fd; /* pidfd of this process */
   int lifeline; /* reading end */
   int null_fd;
@@ -95,12 +97,13 @@ static void keep_only(int *kept, int count) {
 /* In the child: nothing but system calls, until the program is another. */
 static _Noreturn void execute(const zp_server *server, int lifeline, bool again) {
   int sockets[ZP_SERVER_SOCKETS_MAX], count = (int)server->socket_count;
-  int kept[4 + ZP_SERVER_SOCKETS_MAX] = {server->listener, server->owner_fd, server->null_fd, lifeline};
-  for (int i = 0; i < count; i++) kept[4 + i] = server->sockets[i];
-  keep_only(kept, 4 + count);
+  int kept[5 + ZP_SERVER_SOCKETS_MAX] = {server->listener, server->network, server->owner_fd, server->null_fd, lifeline};
+  for (int i = 0; i < count; i++) kept[5 + i] = server->sockets[i];
+  keep_only(kept, 5 + count);
   /* First out of the way of the numbers that they are to have. */
-  const int first_free = ZP_SERVE_NETWORK + count;
+  const int first_free = ZP_SERVE_TCP + count;
   int listener = fcntl(server->listener, F_DUPFD, first_free);
+  int network = fcntl(server->network, F_DUPFD, first_free);
   int owner_fd = fcntl(server->owner_fd, F_DUPFD, first_free);
   int null_fd = fcntl(server->null_fd, F_DUPFD, first_free);
   lifeline = fcntl(lifeline, F_DUPFD, first_free);
@@ -108,9 +111,10 @@ static _Noreturn void execute(const zp_server *server, int lifeline, bool again)
   put_in_place(null_fd, STDIN_FILENO);
   put_in_place(null_fd, STDOUT_FILENO);
   put_in_place(listener, ZP_SERVE_LISTENER);
+  put_in_place(network, ZP_SERVE_NETWORK);
   put_in_place(owner_fd, ZP_SERVE_OWNER);
   put_in_place(lifeline, ZP_SERVE_LIFELINE);
-  for (int i = 0; i < count; i++) put_in_place(sockets[i], ZP_SERVE_NETWORK + i);
+  for (int i = 0; i < count; i++) put_in_place(sockets[i], ZP_SERVE_TCP + i);
   syscall(SYS_close_range, first_free, ~0u, 0);
   setsid(); /* ^C at the terminal is for the script */
   sigset_t none;
@@ -216,6 +220,7 @@ static void after_fork_in_child(void) {
   atomic_store(&missed, false);
   for (zp_server *server = servers; server; server = server->next) {
     close(server->listener);
+    close(server->network);
     if (server->owner_fd >= 0) close(server->owner_fd);
     if (server->lifeline >= 0) close(server->lifeline);
     if (server->stop_fd >= 0) close(server->stop_fd);
@@ -241,6 +246,7 @@ static int prepare(void) {
 
 static void free_server(zp_server *server) {
   if (server->listener >= 0) close(server->listener);
+  if (server->network >= 0) close(server->network);
   if (server->owner_fd >= 0) close(server->owner_fd);
   if (server->null_fd >= 0) close(server->null_fd);
   if (server->stop_fd >= 0) close(server->stop_fd);
@@ -309,7 +315,8 @@ static int thread_main(void *context, zp_buf *message) {
   (void)message;
   handshake *shake = context;
   const zp_server *server = shake->server;
-  return zp_serve_in_thread(server->directory, server->listener, server->sockets, server->socket_count, server->stop_fd, tell, shake);
+  const zp_serve_sockets sockets = {server->listener, server->network, server->sockets, server->socket_count};
+  return zp_serve_in_thread(server->directory, &sockets, server->stop_fd, tell, shake);
 }
 
 /* libevent ends the process when it does not get the descriptors that its loop needs, so see to it before that there are enough. */
@@ -356,7 +363,7 @@ int zp_server_start(const char *directory, const zp_server_options *options, zp_
   zp_server *server = calloc(1, sizeof *server);
   if (!server) return zp_fail(ZP_ENOMEM, "out of memory: cannot start a server");
   server->owner = getpid();
-  server->listener = server->owner_fd = server->null_fd = server->lifeline = server->stop_fd = -1;
+  server->listener = server->network = server->owner_fd = server->null_fd = server->lifeline = server->stop_fd = -1;
   int rc = 0;
   for (size_t i = 0; i < options->socket_count && !rc; i++) {
     int fd = fcntl(options->sockets[i], F_DUPFD_CLOEXEC, 0);
@@ -365,6 +372,7 @@ int zp_server_start(const char *directory, const zp_server_options *options, zp_
   }
   if (!rc) rc = set_arguments(server, directory, alias);
   if (!rc) rc = zp_sock_make(&server->listener);
+  if (!rc) rc = zp_sock_make(&server->network);
   if (rc) {
     free_server(server);
     return rc;
@@ -379,7 +387,11 @@ int zp_server_start(const char *directory, const zp_server_options *options, zp_
 }
 
 int zp_server_listen(zp_server *server) {
-  int rc = zp_sock_bind(server->listener, server->socket);
+  char path[PATH_MAX];
+  int size = snprintf(path, sizeof path, "%s/%s", server->directory, ZP_SERVICE_SOCKET);
+  if (size >= (int)sizeof path) return zp_fail(ZP_ESYS, "the path %s is too long", server->directory);
+  int rc = zp_sock_bind(server->network, path);
+  if (!rc) rc = zp_sock_bind(server->listener, server->socket); /* the server begins when it sees that */
   return rc || !server->alias ? rc : zp_alias_create(server->alias, server->socket);
 }
 

@@ -5,8 +5,8 @@
  * it shares no memory and no descriptor with the script that owns it. It keeps nothing that the store does not: it may be killed at any
  * instant.
  *
- * The owner holds the listening socket and hands it down, so clients that come while there is no server wait in the queue of
- * the socket and are served by the next one. It also holds the reading end of a pipe whose other end only the server has: when
+ * The owner holds the listening sockets and hands them down, so clients that come while there is no server wait in the queue of
+ * a socket and are served by the next one. It also holds the reading end of a pipe whose other end only the server has: when
  * that closes, the kernel sends SIGIO, and the handler starts the next server there and then, whatever the owner is doing: running
  * Lua, sleeping, blocked in somebody else's C. The handler makes only calls that are allowed in one (fork, without its
  * handlers, and execve). A server that dies again and again is started once a second.
@@ -43,8 +43,8 @@ typedef struct zp_server_options {
    instant at which this process could be killed and nobody would be there to remove it. The handle stays until zp_server_stop. */
 int zp_server_start(const char *directory, const zp_server_options *options, zp_server **server);
 
-/* When the directory and the store are there: let the server listen at <directory>/server, and give that its further name. On an
-   error the server is still to be stopped. */
+/* When the directory and the store are there: let the server listen at <directory>/server and <directory>/network, and give the first its
+   further name. On an error the server is still to be stopped. */
 int zp_server_listen(zp_server *server);
 
 /* End the server, and wait for that: the exit status, or -N if signal N killed it. Frees the handle and nulls it. If the process is not

@@ -38,7 +38,8 @@ enum {
   PROBE_LAST = 100,
   SNAPSHOT_INTERVAL = 1,       /* seconds, at least */
   SNAPSHOT_REST = 10,          /* times as long as a snapshot took, before the next one */
-  LISTEN_PROBE = 1             /* milliseconds; between looks whether the owner has made the socket listen */
+  LISTEN_PROBE = 1,            /* milliseconds; between looks whether the owner has made the socket listen */
+  NETWORK_PAUSE = 1            /* seconds, after the network could not be served */
 };
 
 typedef struct connection {
@@ -51,9 +52,11 @@ typedef struct loop {
   const char *directory, *alias;
   bool is_process; /* of its own */
   zp_table *table; /* NULL until it is enlisted */
-  int sockets[ZP_SERVICE_LISTENERS_MAX];
-  size_t socket_count;
+  int network;
+  int tcp[ZP_SERVICE_LISTENERS_MAX];
+  size_t tcp_count;
   zp_service *service; /* NULL: not yet needed */
+  struct event *is_wanted, *try_again; /* the network: somebody has connected; it could not be served, and is wanted all the same */
   struct event *snapshot_due;
   zp_thread *copier;          /* takes a snapshot; NULL: nobody does */
   uint64_t snapshot_revision; /* of the last one; the copier's while there is one */
@@ -89,7 +92,10 @@ static void refuse(connection *self, const char *format, unsigned number) {
 }
 
 static int serve_network(loop *self) {
-  return self->service ? 0 : zp_service_start(self->directory, self->sockets, self->socket_count, &self->service);
+  if (self->service) return 0;
+  int rc = zp_service_start(self->directory, self->network, self->tcp, self->tcp_count, &self->service);
+  if (!rc) event_del(self->is_wanted); /* from here on ZeroMQ takes who connects */
+  return rc;
 }
 
 static void open_network(connection *self) {
@@ -229,10 +235,26 @@ static void begin_snapshots(loop *self) {
   if (self->snapshot_due) on_snapshot_due(-1, 0, self);
 }
 
-/* Whether a server before this one was reached by its socket for the network: its clients try that again, and nothing else. */
-static bool was_reached(const loop *self) {
-  char path[PATH_MAX];
-  return snprintf(path, sizeof path, "%s/%s", self->directory, ZP_SERVICE_SOCKET) < PATH_MAX && access(path, F_OK) == 0;
+static void serve_network_or_tell(loop *self) {
+  static const struct timeval pause = {.tv_sec = NETWORK_PAUSE};
+  if (!serve_network(self)) return;
+  fprintf(stderr, "zproc: the state server (pid %d) cannot be reached by the network: %s\n", (int)getpid(), zp_error_detail());
+  evtimer_add(self->try_again, &pause);
+}
+
+/* Somebody waits in the queue of the network's socket: whoever is sent there by us, or was a client of a server before this one. */
+static void on_wanted(evutil_socket_t fd, short events, void *context) {
+  (void)fd;
+  (void)events;
+  serve_network_or_tell(context);
+}
+
+static void on_try_again(evutil_socket_t fd, short events, void *context) {
+  (void)fd;
+  (void)events;
+  loop *self = context;
+  if (self->tcp_count > 0) serve_network_or_tell(self);
+  else event_add(self->is_wanted, NULL);
 }
 
 /* The owner starts us before it makes the directory, and the socket gets its name after that. A moment, and only for the first
@@ -246,8 +268,8 @@ static void await_listening(evutil_socket_t fd, short events, void *context) {
     evconnlistener_enable(self->listener);
     if (self->is_process) enlist(self);
     begin_snapshots(self);
-    if ((self->socket_count > 0 || was_reached(self)) && serve_network(self))
-      fprintf(stderr, "zproc: the state server (pid %d) cannot be reached from other machines: %s\n", (int)getpid(), zp_error_detail());
+    event_add(self->is_wanted, NULL);
+    if (self->tcp_count > 0) serve_network_or_tell(self);
   } else {
     evtimer_add(self->listens, &wait);
   }
@@ -315,16 +337,21 @@ static size_t limit_connections(size_t others) {
   return spare < CONNECTIONS_MAX ? spare : CONNECTIONS_MAX;
 }
 
-static bool set_up(loop *self, int listener) {
+static bool set_up(loop *self, const zp_serve_sockets *sockets) {
+  self->network = sockets->network;
+  self->tcp_count = sockets->tcp_count < ZP_SERVICE_LISTENERS_MAX ? sockets->tcp_count : ZP_SERVICE_LISTENERS_MAX;
+  memcpy(self->tcp, sockets->tcp, self->tcp_count * sizeof *sockets->tcp);
   TAILQ_INIT(&self->connections);
   self->base = event_base_new();
   if (!self->base) return false;
   self->probe = evtimer_new(self->base, on_probe, self);
-  self->listener = evconnlistener_new(self->base, on_connect, self, LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_DISABLED, 0, listener);
+  self->listener = evconnlistener_new(self->base, on_connect, self, LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_DISABLED, 0, sockets->listener);
   self->listens = evtimer_new(self->base, await_listening, self);
-  if (!self->probe || !self->listener || !self->listens) return false;
+  self->is_wanted = event_new(self->base, self->network, EV_READ, on_wanted, self);
+  self->try_again = evtimer_new(self->base, on_try_again, self);
+  if (!self->probe || !self->listener || !self->listens || !self->is_wanted || !self->try_again) return false;
   evconnlistener_set_error_cb(self->listener, on_accept_error);
-  await_listening(listener, 0, self);
+  await_listening(sockets->listener, 0, self);
   return true;
 }
 
@@ -345,6 +372,8 @@ static void tear_down(loop *self) {
   while (!TAILQ_EMPTY(&self->connections)) close_connection(TAILQ_FIRST(&self->connections));
   if (self->listener) evconnlistener_free(self->listener);
   if (self->listens) event_free(self->listens);
+  if (self->is_wanted) event_free(self->is_wanted);
+  if (self->try_again) event_free(self->try_again);
   if (self->snapshot_due) event_free(self->snapshot_due);
   if (self->copier) zp_thread_wait(self->copier, ZP_FOREVER);
   zp_thread_close(&self->copier);
@@ -363,40 +392,34 @@ static int dispatch(loop *self, bool is_set_up) {
   return ok ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
-static void take_sockets(loop *self, const int *sockets, size_t count) {
-  memcpy(self->sockets, sockets, count * sizeof *sockets);
-  self->socket_count = count;
-}
-
 int zp_serve(const char *directory, const char *alias, size_t sockets, bool again) {
   loop self = {.directory = directory, .alias = alias, .is_process = true};
-  int numbers[ZP_SERVICE_LISTENERS_MAX];
+  int tcp[ZP_SERVICE_LISTENERS_MAX];
   if (sockets > ZP_SERVICE_LISTENERS_MAX) sockets = ZP_SERVICE_LISTENERS_MAX;
-  for (size_t i = 0; i < sockets; i++) numbers[i] = ZP_SERVE_NETWORK + (int)i;
-  take_sockets(&self, numbers, sockets);
+  for (size_t i = 0; i < sockets; i++) tcp[i] = ZP_SERVE_TCP + (int)i;
   raise_descriptor_limit();
   self.connection_limit = limit_connections(DESCRIPTORS_SPARE);
   signal(SIGPIPE, SIG_IGN);
-  for (int fd = ZP_SERVE_LISTENER; fd < ZP_SERVE_NETWORK + (int)sockets; fd++)
+  for (int fd = ZP_SERVE_LISTENER; fd < ZP_SERVE_TCP + (int)sockets; fd++)
     if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
       fprintf(stderr, "zproc: --serve is for zproc itself; see zproc server\n");
       return EXIT_FAILURE;
     }
   if (again) fprintf(stderr, "zproc: the state server died; it is running again (pid %d)\n", (int)getpid());
-  return dispatch(&self, set_up(&self, ZP_SERVE_LISTENER) && watch_process(&self));
+  const zp_serve_sockets all = {ZP_SERVE_LISTENER, ZP_SERVE_NETWORK, tcp, sockets};
+  return dispatch(&self, set_up(&self, &all) && watch_process(&self));
 }
 
-int zp_serve_in_thread(const char *directory, int listener, const int *sockets, size_t count, int stop,
-                       void (*ready)(void *context, bool is_ready), void *context) {
+int zp_serve_in_thread(const char *directory, const zp_serve_sockets *sockets, int stop, void (*ready)(void *context, bool is_ready),
+                       void *context) {
   loop self = {.directory = directory};
-  take_sockets(&self, sockets, count);
   struct rlimit limit;
   self.connection_limit = limit_connections(getrlimit(RLIMIT_NOFILE, &limit) == 0 ? (size_t)limit.rlim_cur / 2 : DESCRIPTORS_SPARE);
   sigset_t pipe;
   sigemptyset(&pipe);
   sigaddset(&pipe, SIGPIPE); /* which comes to the thread that writes */
   pthread_sigmask(SIG_BLOCK, &pipe, NULL);
-  bool is_ready = set_up(&self, listener) && watch_stop(&self, stop);
+  bool is_ready = set_up(&self, sockets) && watch_stop(&self, stop);
   ready(context, is_ready);
   return dispatch(&self, is_ready);
 }

@@ -276,6 +276,20 @@ describe("a lost connection", function()
     assert.not_equal(pid, eventually("another server", function() return server.pid end))
   end)
 
+  it("is none for who comes while there is no server: it waits for the next one", function()
+    local near <close>, place = zproc.start_server()
+    local own = zproc.state(place, NETWORK)
+    own.a = 1
+    repeat -- until it is not started again at once
+      local pid = eventually("a server", function() return near.pid end)
+      kill(pid)
+      eventually("its end", function() return near.pid ~= pid end)
+    until not near.pid
+    local child = zproc.process(function() return own.a end, place, { stateful = false }) -- connects for itself
+    assert.equal(1, child:wait(GENEROUS))
+    assert.equal(1, own.a)
+  end)
+
   it("is a ServerLost once the server is gone for good, also for who waits at it", function()
     local waiter = zproc.process(function(own)
       own.waits = true

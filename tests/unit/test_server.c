@@ -21,6 +21,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "net/service.h"
 #include "server/client.h"
 #include "server/loop.h"
 #include "server/protocol.h"
@@ -76,9 +77,21 @@ static void start_owner(void) {
   snprintf(path, sizeof path, "%s/" ZP_SERVER_SOCKET, directory);
 }
 
+static const char *network_path(void) {
+  static char there[160];
+  snprintf(there, sizeof there, "%s/" ZP_SERVICE_SOCKET, directory);
+  return there;
+}
+
+static void unlink_sockets(void) {
+  assert_int_equal(unlink(path), 0);
+  assert_int_equal(unlink(network_path()), 0);
+}
+
 /* As a keeper does it, but without another program. */
 static void start_server(const char *alias, rlim_t descriptors) {
-  int listener, lifeline[2];
+  int listener, network, lifeline[2];
+  must(zp_sock_listen(network_path(), &network));
   must(zp_sock_listen(path, &listener));
   assert_int_equal(pipe(lifeline), 0);
   int pidfd = (int)syscall(SYS_pidfd_open, owner, 0);
@@ -86,14 +99,15 @@ static void start_server(const char *alias, rlim_t descriptors) {
   server = fork();
   assert_true(server >= 0);
   if (server == 0) {
-    int fds[] = {fcntl(listener, F_DUPFD, 20), fcntl(pidfd, F_DUPFD, 20), fcntl(lifeline[1], F_DUPFD, 20)};
-    for (int i = 0; i < 3; i++) dup2(fds[i], ZP_SERVE_LISTENER + i);
-    close_range(ZP_SERVE_NETWORK, ~0u, 0);
+    int fds[] = {fcntl(listener, F_DUPFD, 20), fcntl(network, F_DUPFD, 20), fcntl(pidfd, F_DUPFD, 20), fcntl(lifeline[1], F_DUPFD, 20)};
+    for (int i = 0; i < 4; i++) dup2(fds[i], ZP_SERVE_LISTENER + i);
+    close_range(ZP_SERVE_TCP, ~0u, 0);
     struct rlimit limit = {descriptors, descriptors};
     if (descriptors) setrlimit(RLIMIT_NOFILE, &limit);
     _exit(zp_serve(directory, alias, 0, false));
   }
   close(listener);
+  close(network);
   close(lifeline[0]);
   close(lifeline[1]);
   close(pidfd);
@@ -263,7 +277,7 @@ static void of_too_many_connections_the_one_silent_longest_is_closed(void **unus
   enum { COUNT = 100, DESCRIPTORS = 80 };
   kill(server, SIGTERM);
   assert_int_equal(end_of(server), 0);
-  assert_int_equal(unlink(path), 0);
+  unlink_sockets();
   start_server(NULL, DESCRIPTORS);
   int fds[COUNT];
   for (int i = 0; i < COUNT; i++) fds[i] = connect_to_server();
@@ -393,7 +407,7 @@ static void an_alias_leads_to_the_server_and_goes_with_it(void **unused) {
   snprintf(alias, sizeof alias, "%s/alias", root);
   kill(server, SIGTERM);
   assert_int_equal(end_of(server), 0);
-  assert_int_equal(unlink(path), 0);
+  unlink_sockets();
   start_server(alias, 0);
   must(zp_alias_create(alias, path));
   char socket[160];
