@@ -6,7 +6,7 @@ local zproc = require "zproc"
 
 local support = {}
 
-support.GENEROUS = 60 -- seconds; a limit, not an expectation
+support.GENEROUS = 120 -- seconds; a limit, not an expectation
 
 --- Wait until fn() gives something; returns that.
 ---@param what string for the message

@@ -477,7 +477,7 @@ describe("a watcher", function()
         return own:get_when_change("x", { timeout = GENEROUS }).x
       end)
       state:get_when_available("waiting", { timeout = GENEROUS })
-      for i = 1, 60 do other.big = ("x"):rep(5000000) .. i end
+      for i = 1, 30 do other.big = ("x"):rep(5000000) .. i end
       other.x = "seen"
       assert.equal("seen", p:wait())
     end)
