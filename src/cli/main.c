@@ -1,6 +1,7 @@
 /*
  * main -- the executable: one Lua VM with zproc compiled in. What the commands do is in lua/zproc/cli.
  */
+#include <errno.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -57,6 +58,7 @@ static int serve(int argc, char **argv) {
 int main(int argc, char **argv) {
   /* An ignored SIGCHLD is inherited over exec, and would have the kernel reap our children behind our back. */
   signal(SIGCHLD, SIG_DFL);
+  zp_output_reserve();
   if (argc > 1 && strcmp(argv[1], "--serve") == 0) return serve(argc, argv);
   zp_output_open();
   lua_State *L = luaL_newstate();
@@ -74,7 +76,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "zproc: %s\n", lua_tostring(L, -1));
   lua_close(L);
   if (fflush(stdout) != 0 || ferror(stdout)) { /* a full disk must not look like success */
-    perror("zproc: standard output");
+    fprintf(stderr, "zproc: standard output: %s\n", strerror(zp_output_failure() ? zp_output_failure() : EIO));
     if (status == EXIT_SUCCESS) status = EXIT_FAILURE;
   }
   return status;

@@ -93,6 +93,7 @@ __attribute__((visibility("default"))) int luaopen_zproc(lua_State *L);
 
 /* Called by require, in a VM perhaps for the second time, if the script has made it forget the first. */
 int luaopen_zproc(lua_State *L) {
+  zp_output_reserve();
   bool is_installed = lua_rawgetp(L, LUA_REGISTRYINDEX, &mark) != LUA_TNIL;
   lua_pop(L, 1);
   if (!is_installed) install(L);

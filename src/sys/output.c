@@ -1,6 +1,7 @@
 #include "sys/output.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -26,6 +27,7 @@ typedef struct sink {
   int fd;
   bool is_error, is_terminal;
   bool is_inside; /* the last byte that was written was no newline */
+  int failure;    /* errno of the first write that failed */
   zp_buf held;    /* an unfinished line */
   zp_buf labelled;
   char *buffer; /* of stdio */
@@ -103,6 +105,7 @@ static int put(sink *self, const unsigned char *data, size_t size) {
   bool locked = lock();
   int rc = write_all(self->fd, data, size);
   int number = errno;
+  if (rc && !self->failure) self->failure = number;
   if (locked) pthread_mutex_unlock(mutex);
   errno = number;
   return rc;
@@ -210,6 +213,11 @@ static void after_fork_in_child(void) {
   __fpurge(stderr);
 }
 
+void zp_output_reserve(void) {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+    if (fcntl(fd, F_GETFD) < 0 && open("/", O_PATH | O_DIRECTORY) < 0) return; /* it gets the lowest number that is free */
+}
+
 void zp_output_open(void) {
   if (!open_stream(&process.out)) return;
   if (!open_stream(&process.err)) {
@@ -299,6 +307,8 @@ void zp_output_leave_thread(void) {
   close_stream(&old->err);
   free(old);
 }
+
+int zp_output_failure(void) { return process.out.failure; }
 
 FILE *zp_output_stdout(void) { return own ? own->out.file : stdout; }
 

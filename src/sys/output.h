@@ -20,6 +20,10 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+/* Before anything else: see to it that the descriptors 0, 1 and 2 are taken. Where one is closed, the next file that is opened would get its
+   number, a state's for example, and what is printed would be written into it. Reading and writing there fails as before (EBADF). */
+void zp_output_reserve(void);
+
 /* Replace stdout and stderr. Early in main, before anything has learnt what they are. If there is no memory for it they stay as they
    are. */
 void zp_output_open(void);
@@ -47,6 +51,9 @@ void zp_output_set_name(const char *name);
 /* In a new thread: streams of its own, until zp_output_leave_thread. Without memory for them it uses those of the process. */
 void zp_output_enter_thread(void);
 void zp_output_leave_thread(void);
+
+/* The error number of the first write to standard output, by the process's own stream, that has failed; 0: none. */
+int zp_output_failure(void);
 
 /* The streams of this thread. */
 FILE *zp_output_stdout(void);

@@ -50,6 +50,45 @@ ctx:wait_all()
 LUA
 }
 
+# Whoever starts without a standard file must not get the state's own files in its place, and print into them.
+@test "a process whose standard files are closed leaves the state alone" {
+  cat >"$script" <<'LUA'
+local zproc = require "zproc"
+local state = zproc.state(arg[1])
+print "out"
+io.stderr:write "err\n"
+state.runs = state.runs + 1
+LUA
+  "$ZPROC" server --bind "ipc://$dir/place" --data-dir "$dir/data" --sync never >"$dir/told" &
+  server=$!
+  timeout 60 sh -c "until grep -q . '$dir/told'; do sleep 0.01; done"
+  "$ZPROC" state "ipc://$dir/place" set runs 0
+  for command in "$ZPROC run" "$SRCDIR/tests/run-lua"; do
+    for closed in '<&-' '>&-' '2>&-' '<&- >&-' '<&- >&- 2>&-'; do
+      eval "$command '$script' 'ipc://$dir/place' $closed" >"$dir/out" 2>"$dir/err" || true
+    done
+  done
+  [ "$("$ZPROC" state "ipc://$dir/place" get runs)" = 10 ]
+  ! "$ZPROC" state "ipc://$dir/place" get no <&- >&- 2>&-
+  run "$ZPROC" state "ipc://$dir/place" get runs >&-
+  [ "$("$ZPROC" state "ipc://$dir/place" get runs)" = 10 ]
+  kill "$server"
+  wait "$server"
+  "$ZPROC" server --bind "ipc://$dir/place" --data-dir "$dir/data" --sync never <&- 2>&- >"$dir/told" &
+  server=$!
+  timeout 60 sh -c "until grep -q . '$dir/told'; do sleep 0.01; done"
+  [ "$("$ZPROC" state "ipc://$dir/place" get runs)" = 10 ]
+  kill "$server"
+  wait "$server"
+}
+
+@test "what cannot be printed because standard output is closed is an error" {
+  echo 'print "text"' >"$script"
+  run sh -c "'$ZPROC' run '$script' 2>&1 >&-"
+  [ "$status" -eq 1 ]
+  [ "$output" = "zproc: standard output: Bad file descriptor" ]
+}
+
 @test "lines of processes do not mix in a pipe" {
   write_printers process
   "$ZPROC" run "$script" 2>&1 | cat >"$dir/out"
