@@ -17,6 +17,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "net/frames.h"
 #include "net/lib.h"
 #include "sys/inet.h"
 #include "sys/interrupt.h"
@@ -30,11 +31,13 @@ enum {
   REFUSALS_MAX = 3, /* handshakes that the other end breaks off without a word */
   PATIENT_MILLISECONDS = 5,
   PROGRESS = 1 << 14, /* bytes between two looks, at least, of a message under way: far more than heartbeats have */
-  KEEP = 1 << 16    /* bytes of buffers */
+  KEEP = 1 << 16,   /* bytes of buffers */
+  NOTICES_MAX = 100000 /* that may wait while we do something else: with more ZeroMQ stops reading, and hears no heartbeats */
 };
 
 struct zp_remote {
   char *endpoint;
+  char reached[ZP_INET_NAME_SIZE + 8]; /* the endpoint by number: of several addresses of a host the one at which somebody listens */
   bool has_keys;
   zp_keys keys;
   unsigned generation; /* of the process whose connection it is */
@@ -44,6 +47,7 @@ struct zp_remote {
   uint64_t moved;                   /* bytes that had gone over it at the last look */
   unsigned char client[ZP_CLIENT_SIZE];
   uint64_t sequence, incarnation;
+  uint64_t greeting_sequence; /* of the HELLO: requests may have been given up since */
   bool is_greeted;   /* the server has answered on this connection */
   bool is_under_way; /* there is a request; it was sent if is_greeted */
   int type;
@@ -123,17 +127,30 @@ void zp_remote_close(zp_remote **handle) {
   free(self);
 }
 
-/* Whether anybody listens there: ZeroMQ would go on trying for ever and say nothing. */
-static int look(const zp_remote *self, double deadline) {
-  int fd, rc;
+/* Whether anybody listens at an endpoint: ZeroMQ would go on trying for ever and say nothing. *fd: a connection, to be closed. */
+static int dial(const char *endpoint, double deadline, int *fd) {
+  if (strncmp(endpoint, "ipc://", 6) == 0) return zp_sock_connect(endpoint + 6, deadline, fd);
+  return zp_inet_connect(endpoint + strlen("tcp://"), deadline, fd);
+}
+
+/* Look for the server before ZeroMQ does. A host may have several addresses, of which ZeroMQ would take the first. */
+static int look(zp_remote *self, double deadline) {
+  int fd;
+  char name[ZP_INET_NAME_SIZE];
   double latest = zp_clock_now() + CONNECT_SECONDS;
   double until = deadline < latest ? deadline : latest;
-  if (strncmp(self->endpoint, "ipc://", 6) == 0) rc = zp_sock_connect(self->endpoint + 6, until, &fd);
-  else rc = zp_inet_connect(self->endpoint + strlen("tcp://"), until, &fd);
-  if (!rc) close(fd);
+  bool is_tcp = strncmp(self->endpoint, "tcp://", 6) == 0;
+  int rc = dial(self->endpoint, until, &fd);
   if (rc == ZP_ETIMEOUT && until < deadline) rc = zp_fail(ZP_ENOSTORE, "nobody answers at %s", self->endpoint);
+  if (rc) return rc;
+  if (is_tcp) rc = zp_inet_peer(fd, name);
+  close(fd);
+  if (is_tcp && !rc) snprintf(self->reached, sizeof self->reached, "tcp://%s", name);
   return rc;
 }
+
+/* What was reached, where that has a number. */
+static const char *reached(const zp_remote *self) { return self->reached[0] ? self->reached : self->endpoint; }
 
 static int set_int(void *socket, int option, int value) { return zp_zmq->setsockopt(socket, option, &value, sizeof value); }
 
@@ -143,6 +160,7 @@ static int set_options(zp_remote *self) {
                set_int(self->socket, ZMQ_HEARTBEAT_TIMEOUT, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
                set_int(self->socket, ZMQ_HEARTBEAT_TTL, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
                set_int(self->socket, ZMQ_RCVTIMEO, PATIENT_MILLISECONDS) |
+               set_int(self->socket, ZMQ_RCVHWM, NOTICES_MAX) |
                set_int(self->socket, ZMQ_RECONNECT_IVL, 50) | set_int(self->socket, ZMQ_RECONNECT_IVL_MAX, 1000) |
                zp_zmq->setsockopt(self->socket, ZMQ_ROUTING_ID, self->client, sizeof self->client);
   if (!failed && self->has_keys)
@@ -178,7 +196,7 @@ static int make_sockets(zp_remote *self) {
   if (!self->socket) return zp_lib_fail("cannot set up a connection");
   rc = set_options(self);
   if (!rc) rc = watch_handshakes(self);
-  if (!rc && zp_zmq->connect(self->socket, self->endpoint) < 0) rc = zp_lib_fail("cannot connect");
+  if (!rc && zp_zmq->connect(self->socket, reached(self)) < 0) rc = zp_lib_fail("cannot connect");
   self->has_handshakes = true;
   if (!rc) {
     self->socket_fd = descriptor_of(self->socket);
@@ -189,19 +207,13 @@ static int make_sockets(zp_remote *self) {
 
 /* ---- sending ---- */
 
-/* Frames of at most ZP_WIRE_FRAME_MAX. A message that does not go out now is asked after later. */
+/* A message that does not go out now is asked after later. */
 static int send_bytes(zp_remote *self, const zp_buf *bytes) {
-  for (size_t sent = 0; sent < bytes->size;) {
-    size_t size = bytes->size - sent;
-    bool more = size > ZP_WIRE_FRAME_MAX;
-    if (more) size = ZP_WIRE_FRAME_MAX;
-    if (zp_zmq->send(self->socket, bytes->data + sent, size, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)) < 0) {
-      if (errno == EINTR) continue;
-      return errno == EAGAIN ? 0 : zp_lib_fail("cannot send to the server");
-    }
-    sent += size;
-  }
-  return 0;
+  int number = zp_frames_send(self->socket, (zp_bytes){NULL, 0}, zp_buf_bytes(bytes));
+  if (number == 0 || number == EAGAIN) return 0;
+  if (number == ENOMEM) return zp_fail(ZP_ENOMEM, "out of memory: cannot send to the server");
+  errno = number;
+  return zp_lib_fail("cannot send to the server");
 }
 
 static int compose(zp_remote *self, uint64_t sequence, int type, const zp_parcel *parcel, zp_buf *out) {
@@ -249,7 +261,8 @@ static int connect_and_greet(zp_remote *self, double deadline) {
   if (!rc) rc = make_sockets(self);
   self->refusals = 0;
   self->heard = zp_clock_now();
-  if (!rc) rc = compose(self, ++self->sequence, ZP_REQUEST_HELLO, &(zp_parcel){.number_count = 0}, &self->greeting);
+  self->greeting_sequence = ++self->sequence;
+  if (!rc) rc = compose(self, self->greeting_sequence, ZP_REQUEST_HELLO, &(zp_parcel){.number_count = 0}, &self->greeting);
   if (!rc) rc = send_bytes(self, &self->greeting);
   set_probe(self, PROBE_FIRST);
   if (rc) disconnect(self);
@@ -385,7 +398,7 @@ static int take_message(zp_remote *self, zp_parcel *answer) {
   self->heard = zp_clock_now();
   self->is_retrying = false;
   bool is_greeting = !self->is_greeted;
-  uint64_t expected = is_greeting && self->is_under_way ? self->sequence - 1 : self->sequence;
+  uint64_t expected = is_greeting ? self->greeting_sequence : self->sequence;
   if (head.type == ZP_ANSWER_NOTICE || head.sequence != expected) return WAIT_ON;
   if (head.type == ZP_ANSWER_RUNNING) return WAIT_ON;
   if (head.type == ZP_ANSWER_KEPT) {
@@ -481,8 +494,11 @@ static int sleep_until(zp_remote *self, double instant) {
    may start another one there, but that does not take long. */
 static bool is_gone(zp_remote *self, double now) {
   if (!self->is_retrying || now - self->heard < REFUSED_SECONDS) return false;
+  int fd;
   self->is_retrying = false;
-  return look(self, now + GLANCE_SECONDS) == ZP_ENOSTORE && (errno == ECONNREFUSED || errno == ENOENT);
+  int rc = dial(reached(self), now + GLANCE_SECONDS, &fd);
+  if (!rc) close(fd);
+  return rc == ZP_ENOSTORE && (errno == ECONNREFUSED || errno == ENOENT);
 }
 
 /* Not while something comes: if that is the answer, another one would be sent behind it. */
@@ -492,7 +508,7 @@ static void ask_after(zp_remote *self) {
     set_probe(self, self->probe_wait);
     return;
   }
-  uint64_t sequence = self->is_greeted ? self->sequence : self->sequence - 1;
+  uint64_t sequence = self->is_greeted ? self->sequence : self->greeting_sequence;
   zp_parcel parcel = {.number_count = 1, .numbers = {sequence}};
   zp_buf bytes = ZP_BUF_INIT;
   if (compose(self, sequence, ZP_REQUEST_PROBE, &parcel, &bytes) == 0) (void)send_bytes(self, &bytes);

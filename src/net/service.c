@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "net/doorman.h"
+#include "net/frames.h"
 #include "net/keys.h"
 #include "net/lib.h"
 #include "net/sessions.h"
@@ -32,7 +33,7 @@ enum {
   LARGE = 1 << 16,          /* bytes of a request that takes longer than others, whatever it is */
   KEEP = 1 << 16            /* bytes of buffers */
 };
-static const double NOTICE_SECONDS = 1, IDLE_NOTICE_SECONDS = 30, GRACE_SECONDS = 5, SETTLE_SECONDS = 5;
+static const double NOTICE_SECONDS = 1, RARE_NOTICE_SECONDS = 5, IDLE_NOTICE_SECONDS = 30, GRACE_SECONDS = 5, SETTLE_SECONDS = 5;
 
 typedef struct door {
   int fd; /* the caller's */
@@ -67,22 +68,7 @@ struct zp_service {
 
 /* ---- sending ---- */
 
-/* To a peer of ZeroMQ: 0, or an errno. What cannot go out now is not kept: the client will ask for it again. */
-static int send_to(zp_service *self, const unsigned char *route, size_t route_size, const zp_buf *bytes) {
-  int rc;
-  do rc = zp_zmq->send(self->router, route, route_size, ZMQ_SNDMORE | ZMQ_DONTWAIT);
-  while (rc < 0 && errno == EINTR);
-  if (rc < 0) return errno;
-  for (size_t sent = 0; sent < bytes->size;) {
-    size_t size = bytes->size - sent;
-    bool more = size > ZP_WIRE_FRAME_MAX;
-    if (more) size = ZP_WIRE_FRAME_MAX;
-    if (zp_zmq->send(self->router, bytes->data + sent, size, more ? ZMQ_SNDMORE | ZMQ_DONTWAIT : ZMQ_DONTWAIT) >= 0) sent += size;
-    else if (errno != EINTR) return errno;
-  }
-  return 0;
-}
-
+/* 0, or an errno. */
 static int send_answer(zp_service *self, zp_session *session, uint64_t sequence, const zp_answer *answer) {
   zp_wire_head head = {.magic = ZP_WIRE_MAGIC, .version = ZP_WIRE_VERSION, .type = (uint16_t)answer->type, .sequence = sequence,
                        .incarnation = self->incarnation};
@@ -93,7 +79,8 @@ static int send_answer(zp_service *self, zp_session *session, uint64_t sequence,
     head.type = (uint16_t)answer->type;
   }
   if (zp_buf_append(&self->out, &head, sizeof head) || zp_buf_append(&self->out, answer->body.data, answer->body.size)) return ENOMEM;
-  return send_to(self, session->route, session->route_size, &self->out);
+  /* What cannot go out now is not kept: the client will ask for it again. */
+  return zp_frames_send(self->router, (zp_bytes){session->route, session->route_size}, zp_buf_bytes(&self->out));
 }
 
 static int send_plain(zp_service *self, zp_session *session, uint64_t sequence, zp_answer_type type) {
@@ -342,16 +329,23 @@ static void notice(zp_service *self, zp_session *session, double now) {
   else if (session->unreachable_since == 0) session->unreachable_since = now;
 }
 
+/* Seconds between notices to a client. One that matters is asked often, but not for ever: it reads none while it works on an item. */
+static double notice_interval(const zp_session *session, double now) {
+  static const double SHARE = 1.0 / 64; /* of its silence */
+  double seconds = (now - session->heard) * SHARE;
+  if (!zp_session_matters(session)) return IDLE_NOTICE_SECONDS;
+  return seconds < NOTICE_SECONDS ? NOTICE_SECONDS : seconds < RARE_NOTICE_SECONDS ? seconds : RARE_NOTICE_SECONDS;
+}
+
 static void look_after_sessions(zp_service *self, double now) {
   for (zp_session *session = TAILQ_FIRST(&self->sessions.order), *next; session; session = next) {
     next = TAILQ_NEXT(session, in_order);
-    bool matters = zp_session_matters(session);
     double quiet = now - (session->heard > session->noticed ? session->heard : session->noticed);
     if (session->is_leaving) {
       if (!session->is_running) bury(self, session);
       continue;
     }
-    if (quiet >= (matters ? NOTICE_SECONDS : IDLE_NOTICE_SECONDS)) notice(self, session, now);
+    if (quiet >= notice_interval(session, now)) notice(self, session, now);
     /* Also of those for whom nothing runs: the answer to what has just ended may be what they come back for. */
     if (session->unreachable_since == 0 || now - session->unreachable_since < GRACE_SECONDS) continue;
     zp_sessions_dismiss(session);

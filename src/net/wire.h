@@ -1,7 +1,7 @@
 /*
  * wire -- messages between a server and its clients on other machines, as bytes.
  *
- * A message is a head and a parcel. In ZeroMQ it is one or several frames of at most ZP_WIRE_FRAME_MAX bytes, which is more than
+ * A message is a head and a parcel. In ZeroMQ it is one or several frames (frames.h) of at most ZP_WIRE_FRAME_MAX bytes: no more is what
  * anybody whose key was not checked yet can make the other side allocate; the parcel goes on from frame to frame.
  *
  * A parcel is what requests and answers are made of: some numbers, some byte strings, and a list of pairs (keys and values, say). Numbers

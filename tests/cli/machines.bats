@@ -213,3 +213,42 @@ LUA
   cat "$dir/read"
   [ "$(tail -n 1 "$dir/read")" = "false	ServerLost" ]
 }
+
+@test "on a slow line large values arrive, in both directions" {
+  for n in "$a" "$b"; do
+    ip netns exec "$n" tc qdisc replace dev "$n" root tbf rate 1mbit burst 32kb latency 300ms 2>/dev/null || skip "cannot make a line slow here"
+  done
+  script large <<'LUA'
+local zproc = require "zproc"
+local state = zproc.state(ADDRESS)
+local large = ("0123456789"):rep(90000) -- seven seconds: longer than the silence that makes a connection count as dead
+state.large = large
+print(state.large == large)
+LUA
+  run there "$ZPROC" run "$dir/large.lua"
+  echo "$output"
+  [ "$output" = true ]
+}
+
+@test "of the addresses of a name the one is taken at which the server is" {
+  printf '127.0.0.1 localhost\n::1 localhost\n%s.2 many\n%s.1 many\n' $subnet $subnet >"$dir/hosts"
+  echo "print(require('zproc').ping('tcp://many:${address##*:}', { timeout = 60 }) ~= nil)" >"$dir/many.lua"
+  # shellcheck disable=SC2016
+  run there sh -c 'mount --bind "$1" /etc/hosts && exec "$2" run "$3"' sh "$dir/hosts" "$ZPROC" "$dir/many.lua"
+  echo "$output"
+  [ "$output" = true ]
+}
+
+@test "a name that nobody answers for takes no longer than the timeout" {
+  echo "nameserver $subnet.9" >"$dir/resolv.conf"
+  echo 'hosts: dns' >"$dir/nsswitch.conf"
+  cat >"$dir/nobody.lua" <<'LUA'
+local pid, err = require("zproc").ping("tcp://example.org:7000", { timeout = 0.5 })
+print(pid, err.name)
+LUA
+  # shellcheck disable=SC2016
+  run there sh -c 'mount --bind "$1" /etc/resolv.conf && mount --bind "$2" /etc/nsswitch.conf && exec "$3" run "$4"' sh \
+    "$dir/resolv.conf" "$dir/nsswitch.conf" "$ZPROC" "$dir/nobody.lua"
+  echo "$output"
+  [ "$output" = "nil	TimeoutError" ]
+}

@@ -171,6 +171,32 @@ static void a_child_connects_for_itself(void **unused) {
   assert_true(has("a", "child"));
 }
 
+/* The greeting is for the connection, whichever request there is when it is answered. */
+static void requests_may_be_given_up_before_the_server_has_answered_at_all(void **unused) {
+  (void)unused;
+  int late;
+  bool is_loopback;
+  char name[ZP_INET_NAME_SIZE], place[ZP_INET_NAME_SIZE + 8];
+  zp_remote *first = client;
+  zp_service *second;
+  it_is_well();
+  must(zp_inet_listen("127.0.0.1:*", &late, name, &is_loopback)); /* nobody answers there yet */
+  snprintf(place, sizeof place, "tcp://%s", name);
+  must(zp_remote_open(place, NULL, &client));
+  zp_parcel request = {.string_count = 2, .strings = {text("space"), text("health")}};
+  for (int i = 0; i < 3; i++) {
+    must(zp_remote_begin(client, ZP_REQUEST_GET, &request, ZP_FOREVER));
+    assert_int_equal(zp_remote_await(client, zp_clock_now() + 0.05, &answer), ZP_ETIMEOUT);
+    if (i > 0) zp_remote_abandon(client);
+  }
+  must(zp_service_start(directory, -1, &late, 1, &second));
+  assert_true(has("health", "fine"));
+  zp_remote_close(&client);
+  client = first;
+  zp_service_stop(&second);
+  close(late);
+}
+
 static void it_stops_while_clients_go_on_asking(void **unused) {
   (void)unused;
 #ifdef __SANITIZE_THREAD__
@@ -704,6 +730,7 @@ int main(void) {
       TEST(a_large_request_comes_in_parts),
       TEST(what_waits_is_given_up_with_its_client),
       TEST(a_child_connects_for_itself),
+      TEST(requests_may_be_given_up_before_the_server_has_answered_at_all),
       TEST(it_stops_while_clients_go_on_asking),
       TEST(a_request_that_comes_twice_is_applied_once),
       TEST(who_asks_after_a_request_hears_what_became_of_it),

@@ -1,0 +1,18 @@
+/*
+ * frames -- sending one message of any size by ZeroMQ, as several frames.
+ *
+ * Frames are small: ZeroMQ's heartbeats count whole frames only, so on a slow line a large one would look like silence. And a message goes
+ * out as a whole or not at all, whatever memory there is: the rest of one that was begun would be taken for part of the next one.
+ *
+ * Errors: an errno. Never raises.
+ */
+#ifndef ZP_NET_FRAMES_H
+#define ZP_NET_FRAMES_H
+
+#include "base/buf.h"
+
+/* Send a message; route: to which peer of a ROUTER (data NULL: the socket is none). Never waits. 0, or an errno: EAGAIN if there is no room
+   for it, EHOSTUNREACH if the peer is not there, ENOMEM. */
+int zp_frames_send(void *socket, zp_bytes route, zp_bytes message);
+
+#endif
