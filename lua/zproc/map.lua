@@ -199,7 +199,7 @@ local function cut_off(self, block, err)
 end
 
 local function put(self, block)
-  return self._queue:put(self._task, block.items, block.first, block.count, block.is_end)
+  return self._queue:put(self._task, block.items, block.first, block.count, block.is_end, self._put)
 end
 
 --- Put one block of the source's next items into the queue, within the time if one is given. If the source raises, or gives what

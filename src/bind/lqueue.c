@@ -71,7 +71,8 @@ static int queue_add(lua_State *L) {
   return 1;
 }
 
-/* queue:put(task, array, first, count, last) -> bytes: so many elements of the array, from index `first` on, are the next items. */
+/* queue:put(task, array, first, count, last, before) -> bytes: so many elements of the array, from index `first` on, are the next items.
+   `before`: how many were put before, as the caller knows; it is for queues elsewhere. */
 static int queue_put(lua_State *L) {
   zp_queue *queue = check_queue(L);
   uint64_t task = check_number(L, 2);

@@ -98,11 +98,24 @@ static int queue_add(lua_State *L) {
   uint64_t total = lua_isnil(L, 3) ? ZP_TASK_UNKNOWN : check_number(L, 3);
   zp_parcel request = {ZP_NUMBERS(check_number(L, 2), total, check_number(L, 4), check_number(L, 5), lua_toboolean(L, 8), check_number(L, 6)),
                        ZP_STRINGS(zp_lnet_bytes(L, 7))};
+  const zp_parcel *answer;
+  int rc;
   zp_lnet_prepare(L);
-  push_number(L, call(L, self, ZP_REQUEST_TASK_ADD, request)->numbers[0]);
+  do rc = zp_lnet_try(L, self->remote, ZP_REQUEST_TASK_ADD, &request, ZP_FOREVER, &answer);
+  while (rc == ZP_ESTALE); /* if there is one already it stays empty, and goes as one whose producer is gone */
+  if (rc) return zp_lua_raise(L, rc);
+  push_number(L, answer->numbers[0]);
   return 1;
 }
 
+/* Whether a task has so many items; one that there is not has none. With zp_lnet_prepare done. */
+static bool has_items(lua_State *L, remote_queue *self, uint64_t task, uint64_t items) {
+  const uint64_t *numbers = call(L, self, ZP_REQUEST_TASK_DESCRIBE, (zp_parcel){ZP_NUMBERS(task)})->numbers;
+  return numbers[0] && numbers[2] == items;
+}
+
+/* The items before tell whether a block is there already, when the server does not know any more whether it was put. (An empty one, which
+   ends the sequence, may be put twice.) */
 static int queue_put(lua_State *L) {
   remote_queue *self = check_queue(L);
   uint64_t task = check_number(L, 2);
@@ -110,13 +123,18 @@ static int queue_put(lua_State *L) {
   lua_Integer first = luaL_checkinteger(L, 4);
   size_t count = (size_t)luaL_checkinteger(L, 5);
   bool last = lua_toboolean(L, 6);
+  uint64_t before = check_number(L, 7);
   zp_buf *bytes = zp_lbuf_push(L);
   int rc = count > 0 ? zp_pack(L, 3, first, count, false, bytes) : 0;
   if (rc) return zp_lua_raise(L, rc);
   size_t size = bytes->size;
   zp_lnet_prepare(L);
-  call(L, self, ZP_REQUEST_TASK_PUT, (zp_parcel){ZP_NUMBERS(task, count, last), ZP_STRINGS(zp_buf_bytes(bytes))});
+  zp_parcel request = {ZP_NUMBERS(task, count, last), ZP_STRINGS(zp_buf_bytes(bytes))};
+  const zp_parcel *answer;
+  do rc = zp_lnet_try(L, self->remote, ZP_REQUEST_TASK_PUT, &request, ZP_FOREVER, &answer);
+  while (rc == ZP_ESTALE && !(count > 0 && has_items(L, self, task, before + count)));
   zp_buf_free(bytes);
+  if (rc && rc != ZP_ESTALE) return zp_lua_raise(L, rc);
   push_number(L, size);
   return 1;
 }
@@ -124,8 +142,13 @@ static int queue_put(lua_State *L) {
 static int queue_adopt(lua_State *L) {
   remote_queue *self = check_queue(L);
   zp_parcel request = {ZP_NUMBERS(check_number(L, 2), check_number(L, 3))};
+  const zp_parcel *answer;
+  int rc;
   zp_lnet_prepare(L);
-  lua_pushboolean(L, call(L, self, ZP_REQUEST_TASK_ADOPT, request)->numbers[0] != 0);
+  do rc = zp_lnet_try(L, self->remote, ZP_REQUEST_TASK_ADOPT, &request, ZP_FOREVER, &answer);
+  while (rc == ZP_ESTALE); /* it may be done twice */
+  if (rc) return zp_lua_raise(L, rc);
+  lua_pushboolean(L, answer->numbers[0] != 0);
   return 1;
 }
 

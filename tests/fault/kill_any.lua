@@ -150,12 +150,24 @@ local function watch(state, i)
   end
 end
 
+--- The numbers from 1 to 300, with something that makes them many blocks.
+local function numbers()
+  local n, padding = 0, ("."):rep(2000)
+  return function()
+    n = n + 1
+    if n <= 300 then return { n, padding } end
+  end
+end
+
 local function map(ctx)
   local note, done = noter "maps", known "maps"
+  local function square(item)
+    local n = type(item) == "table" and item[1] or item
+    return n * n
+  end
   while true do
-    local ok, all = pcall(function()
-      return ctx:process_map(function(n) return n * n end, zproc.range(1, 300), { count = 2, max_attempts = 1000 }):collect()
-    end)
+    local sequence = done % 2 == 0 and zproc.range(1, 300) or numbers()
+    local ok, all = pcall(function() return ctx:process_map(square, sequence, { count = 2, max_attempts = 1000 }):collect() end)
     if ok then
       expect(all.n == 300, "a map has %d results", all.n)
       for i = 1, 300 do expect(all[i] == i * i, "result %d of a map is %s", i, all[i]) end

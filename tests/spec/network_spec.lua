@@ -290,6 +290,30 @@ describe("a lost connection", function()
     assert.equal(1, own.a)
   end)
 
+  it("does not double an item that an iterator gives, when it is not known whether it was put", function()
+    local ctx <close> = zproc.context(address, NETWORK)
+    local given, padding = 0, ("."):rep(5000)
+    local result = ctx:process_map(function(text) return math.tointeger(text:match "^%d+") end, function()
+      given = given + 1
+      if given <= 3000 then return given .. padding end
+    end, { count = 2, max_attempts = 100 })
+    local others <close> = zproc.context()
+    others:process(function()
+      for _ = 1, 6 do
+        zproc.sleep(math.random() * 0.3) -- any instant will do
+        kill((zproc.ping(address)))
+      end
+    end, { stateful = false })
+    local expected = 1
+    for i, value in result do
+      assert.equal(expected, i)
+      assert.equal(expected, value)
+      expected = expected + 1
+    end
+    assert.equal(3001, expected)
+    others:wait_all()
+  end)
+
   it("is a ServerLost once the server is gone for good, also for who waits at it", function()
     local waiter = zproc.process(function(own)
       own.waits = true
