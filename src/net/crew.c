@@ -8,7 +8,11 @@
 #include "base/err.h"
 #include "sys/thread.h"
 
-enum { MEMBERS_MAX = 4000, IDLE_MAX = 8 };
+enum {
+  MEMBERS_MAX = 4000,
+  WAITING_MAX = 3900, /* of these, that may do what waits for others to change something */
+  IDLE_MAX = 8
+};
 
 typedef struct zp_member {
   struct zp_crew *crew;
@@ -130,9 +134,14 @@ static void dismiss(zp_crew *crew, zp_member *member) {
   crew->leaving = member;
 }
 
-static int add_member(zp_crew *crew, zp_member **out) {
+static bool waits_for_others(const zp_job *job) {
+  return !job->is_farewell && (job->type == ZP_REQUEST_WATCH || job->type == ZP_REQUEST_TASK_WAIT);
+}
+
+static int add_member(zp_crew *crew, const zp_job *job, zp_member **out) {
   reap(crew);
-  if (crew->count >= MEMBERS_MAX) return zp_fail(ZP_ESYS, "%d clients are waiting for this server already", (int)MEMBERS_MAX);
+  size_t most = waits_for_others(job) ? WAITING_MAX : MEMBERS_MAX;
+  if (crew->count >= most) return zp_fail(ZP_ESYS, "the server has %zu requests to wait for already, as many as it can", most);
   zp_member *member = calloc(1, sizeof *member);
   if (!member) return zp_fail(ZP_ENOMEM, "out of memory: cannot serve");
   member->crew = crew;
@@ -153,7 +162,7 @@ int zp_crew_start(zp_crew *crew, zp_job *job) {
     crew->idle = member->next;
     crew->idle_count--;
   } else {
-    int rc = add_member(crew, &member);
+    int rc = add_member(crew, job, &member);
     if (rc) return rc;
   }
   job->member = member;

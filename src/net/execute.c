@@ -107,9 +107,13 @@ static int summary(zp_executor *self, zp_answer *answer) {
 
 /* ---- reading ---- */
 
-static int get(zp_store *store, const zp_parcel *request, zp_answer *answer) {
+/* Whether somebody else is to do that. */
+static bool is_left(zp_bytes value, bool may_wait) { return value.size > ZP_EXECUTE_LARGE && !may_wait; }
+
+static int get(zp_store *store, const zp_parcel *request, bool may_wait, zp_answer *answer) {
   zp_bytes value = {NULL, 0};
   int rc = zp_store_get(store, request->strings[1], &value);
+  if (is_left(value, may_wait)) return ZP_EBUSY;
   return rc < 0 ? rc : done(answer, (zp_parcel){ZP_NUMBERS((uint64_t)rc), .string_count = 1, .strings = {value}});
 }
 
@@ -135,12 +139,12 @@ static int all(zp_store *store, zp_answer *answer) {
   return rc;
 }
 
-static int read_request(zp_store *store, int type, const zp_parcel *request, zp_answer *answer) {
+static int read_request(zp_store *store, int type, const zp_parcel *request, bool may_wait, zp_answer *answer) {
   bool is_past = type == ZP_REQUEST_ALL && request->numbers[0];
   int rc = is_past ? zp_store_read_begin_at(store, request->numbers[1]) : zp_store_read_begin(store);
   if (rc) return rc;
   switch (type) {
-    case ZP_REQUEST_GET: rc = get(store, request, answer); break;
+    case ZP_REQUEST_GET: rc = get(store, request, may_wait, answer); break;
     case ZP_REQUEST_COUNT: rc = count(store, answer); break;
     case ZP_REQUEST_RANGE: rc = range(store, answer); break;
     default: rc = all(store, answer);
@@ -182,13 +186,15 @@ static int replace(zp_executor *self, zp_store *store, const zp_parcel *request,
 
 /* What these find is copied into the answer before the commit, which ends the read. It does not fail once it has happened: the answer
    has its place already. */
-static int setdefault(zp_store *store, const zp_parcel *request, zp_answer *answer) {
-  zp_bytes value;
+static int setdefault(zp_store *store, const zp_parcel *request, bool may_wait, zp_answer *answer) {
+  zp_bytes value = {NULL, 0};
   uint64_t revision = 0;
   int rc = zp_store_read_begin(store);
   if (rc) return rc;
   rc = zp_store_get(store, request->strings[1], &value);
-  if (rc == 1) {
+  if (is_left(value, may_wait)) {
+    rc = ZP_EBUSY;
+  } else if (rc == 1) {
     rc = done(answer, (zp_parcel){ZP_NUMBERS(1, 0), .string_count = 1, .strings = {value}});
   } else if (rc == 0) {
     zp_change change = {request->strings[1], request->strings[2]};
@@ -199,13 +205,14 @@ static int setdefault(zp_store *store, const zp_parcel *request, zp_answer *answ
   return rc;
 }
 
-static int pop(zp_store *store, const zp_parcel *request, bool is_last, zp_answer *answer) {
+static int pop(zp_store *store, const zp_parcel *request, bool is_last, bool may_wait, zp_answer *answer) {
   unsigned char copy[ZP_KEY_MAX];
   zp_bytes key = is_last ? (zp_bytes){NULL, 0} : request->strings[1], value = {NULL, 0};
   int rc = zp_store_read_begin(store);
   if (rc) return rc;
   rc = is_last ? zp_store_last(store, &key, &value) : zp_store_get(store, key, &value);
   bool found = rc == 1;
+  if (is_left(value, may_wait)) rc = ZP_EBUSY;
   zp_parcel parcel = {ZP_NUMBERS(found, found ? zp_store_read_revision(store) + 1 : 0), .string_count = is_last ? 2 : 1};
   parcel.strings[0] = is_last ? key : value;
   parcel.strings[1] = value;
@@ -219,14 +226,14 @@ static int pop(zp_store *store, const zp_parcel *request, bool is_last, zp_answe
   return rc;
 }
 
-static int write_request(zp_executor *self, zp_store *store, int type, const zp_parcel *request, zp_answer *answer) {
+static int write_request(zp_executor *self, zp_store *store, int type, const zp_parcel *request, bool may_wait, zp_answer *answer) {
   uint64_t revision = 0;
   int rc = done(answer, (zp_parcel){ZP_NUMBERS(revision)}); /* so that there is room for it when there is something to tell */
   if (rc) return rc;
   switch (type) {
-    case ZP_REQUEST_SETDEFAULT: return setdefault(store, request, answer);
-    case ZP_REQUEST_POP: return pop(store, request, false, answer);
-    case ZP_REQUEST_POPITEM: return pop(store, request, true, answer);
+    case ZP_REQUEST_SETDEFAULT: return setdefault(store, request, may_wait, answer);
+    case ZP_REQUEST_POP: return pop(store, request, false, may_wait, answer);
+    case ZP_REQUEST_POPITEM: return pop(store, request, true, may_wait, answer);
     case ZP_REQUEST_REPLACE: rc = replace(self, store, request, &revision); break;
     default: rc = commit(store, request->pairs, request->pair_count, &revision);
   }
@@ -239,7 +246,7 @@ static int write_locked(zp_executor *self, zp_store *store, int type, const zp_p
   if (!may_wait && zp_store_is_synced(store)) rc = ZP_EBUSY; /* for the disk */
   if (!rc) {
     zp_store_set_author(store, request->numbers[0]);
-    rc = write_request(self, store, type, request, answer);
+    rc = write_request(self, store, type, request, may_wait, answer);
   }
   zp_store_unlock(store);
   return rc;
@@ -272,7 +279,7 @@ static int execute(zp_executor *self, zp_seat *seat, int type, const zp_parcel *
     case ZP_REQUEST_GET:
     case ZP_REQUEST_COUNT:
     case ZP_REQUEST_RANGE:
-    case ZP_REQUEST_ALL: return read_request(store, type, request, answer);
+    case ZP_REQUEST_ALL: return read_request(store, type, request, may_wait, answer);
     case ZP_REQUEST_ATOMIC: return zp_runner_run(self->runner, store, request, answer);
     case ZP_REQUEST_WATCH:
       zp_store_set_author(store, request->numbers[0]);

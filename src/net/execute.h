@@ -2,7 +2,7 @@
  * execute -- requests of clients on other machines, carried out on the store.
  *
  * Most take microseconds, and are done by the thread that receives them. Some have to wait: for the writer of the moment, for the disk,
- * for a watcher's condition, for a function of the user to return; or they copy a whole namespace. These are told apart here
+ * for a watcher's condition, for a function of the user to return; or they copy a whole namespace, or a large value. These are told apart here
  * (ZP_EBUSY) and done by other threads.
  *
  * An executor belongs to one thread. Errors: 0 or ZP_E* with detail. Never raises.
@@ -15,6 +15,9 @@
 #include "net/seat.h"
 
 typedef struct zp_executor zp_executor;
+
+/* Bytes, of a request or of the value that it gives, from which on it takes longer than others, whatever it is. */
+enum { ZP_EXECUTE_LARGE = 1 << 16 };
 
 /* For the store in a directory; the runner is for atomic functions, and outlives it. */
 int zp_executor_open(const char *directory, zp_runner *runner, zp_executor **executor);

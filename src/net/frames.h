@@ -11,8 +11,11 @@
 
 #include "base/buf.h"
 
-/* Send a message; route: to which peer of a ROUTER (data NULL: the socket is none). Never waits. 0, or an errno: EAGAIN if there is no room
-   for it, EHOSTUNREACH if the peer is not there, ENOMEM. */
-int zp_frames_send(void *socket, zp_bytes route, zp_bytes message);
+/* Send a message, which is `head` and `body` one after the other; route: to which peer of a ROUTER (data NULL: the socket is none). Never waits.
+   0, or an errno: EAGAIN if there is no room for it, EHOSTUNREACH if the peer is not there, ENOMEM. */
+int zp_frames_send(void *socket, zp_bytes route, zp_bytes head, zp_bytes body);
+
+/* The same without copying a body that is large: it is taken, and the buffer is empty afterwards. If it is small it may stay. */
+int zp_frames_give(void *socket, zp_bytes route, zp_bytes head, zp_buf *body);
 
 #endif

@@ -209,7 +209,7 @@ static int make_sockets(zp_remote *self) {
 
 /* A message that does not go out now is asked after later. */
 static int send_bytes(zp_remote *self, const zp_buf *bytes) {
-  int number = zp_frames_send(self->socket, (zp_bytes){NULL, 0}, zp_buf_bytes(bytes));
+  int number = zp_frames_send(self->socket, (zp_bytes){NULL, 0}, zp_buf_bytes(bytes), (zp_bytes){NULL, 0});
   if (number == 0 || number == EAGAIN) return 0;
   if (number == ENOMEM) return zp_fail(ZP_ENOMEM, "out of memory: cannot send to the server");
   errno = number;

@@ -30,7 +30,6 @@ enum {
   DESCRIPTORS_SPARE = 128,  /* that are kept for other things than connections */
   RECEIVED_MAX = 16,        /* messages of a client that ZeroMQ keeps: it has one request under way. (Of those to it there may be more:
                                ZeroMQ notices late that they have gone, and drops what goes beyond.) */
-  LARGE = 1 << 16,          /* bytes of a request that takes longer than others, whatever it is */
   KEEP = 1 << 16            /* bytes of buffers */
 };
 static const double NOTICE_SECONDS = 1, RARE_NOTICE_SECONDS = 5, IDLE_NOTICE_SECONDS = 30, GRACE_SECONDS = 5, SETTLE_SECONDS = 5;
@@ -60,27 +59,31 @@ struct zp_service {
   zp_executor *executor;
   zp_buf message; /* what was received last, if it came in several frames */
   zp_buf pairs;
-  zp_buf out;
   zp_answer answer;
-  zp_answer lost; /* that there was no memory for an answer */
+  zp_answer lost, too_large; /* that there was no memory for an answer: to something that may have changed, to anything else */
   double tick_at;
 };
 
 /* ---- sending ---- */
 
-/* 0, or an errno. */
-static int send_answer(zp_service *self, zp_session *session, uint64_t sequence, const zp_answer *answer) {
+static zp_wire_head head_of(const zp_service *self, const zp_session *session, uint64_t sequence, const zp_answer *answer) {
   zp_wire_head head = {.magic = ZP_WIRE_MAGIC, .version = ZP_WIRE_VERSION, .type = (uint16_t)answer->type, .sequence = sequence,
                        .incarnation = self->incarnation};
   memcpy(head.client, session->client, sizeof head.client);
-  zp_buf_clear(&self->out, KEEP);
-  if (zp_buf_reserve(&self->out, sizeof head + answer->body.size)) {
-    answer = &self->lost;
-    head.type = (uint16_t)answer->type;
-  }
-  if (zp_buf_append(&self->out, &head, sizeof head) || zp_buf_append(&self->out, answer->body.data, answer->body.size)) return ENOMEM;
-  /* What cannot go out now is not kept: the client will ask for it again. */
-  return zp_frames_send(self->router, (zp_bytes){session->route, session->route_size}, zp_buf_bytes(&self->out));
+  return head;
+}
+
+static zp_bytes route_of(const zp_session *session) { return (zp_bytes){session->route, session->route_size}; }
+
+/* 0, or an errno. What cannot go out now is not kept here: the client will ask for it again. */
+static int send_answer(zp_service *self, zp_session *session, uint64_t sequence, const zp_answer *answer) {
+  zp_wire_head head = head_of(self, session, sequence, answer);
+  return zp_frames_send(self->router, route_of(session), (zp_bytes){&head, sizeof head}, zp_buf_bytes(&answer->body));
+}
+
+/* To the last request, for whose answer there is no memory. */
+static void send_failure(zp_service *self, zp_session *session) {
+  send_answer(self, session, session->last, zp_request_changes(session->last_type) ? &self->lost : &self->too_large);
 }
 
 static int send_plain(zp_service *self, zp_session *session, uint64_t sequence, zp_answer_type type) {
@@ -90,19 +93,23 @@ static int send_plain(zp_service *self, zp_session *session, uint64_t sequence, 
 
 /* ---- requests ---- */
 
-/* The answer to the last request of the session; it is kept if the request must not be repeated. */
+static void send_kept(zp_service *self, zp_session *session) {
+  if (send_answer(self, session, session->last, &session->answer) == ENOMEM) send_failure(self, session);
+}
+
+/* The answer to the last request of the session, which keeps it if the request must not be repeated. */
 static void finish(zp_service *self, zp_session *session, zp_answer *answer) {
   session->is_done = true;
   session->has_answer = zp_request_changes(session->last_type);
-  send_answer(self, session, session->last, answer);
-  if (!session->has_answer) return;
-  session->answer.type = answer->type;
-  zp_buf_clear(&session->answer.body, KEEP);
-  session->is_answer_lost = zp_buf_append(&session->answer.body, answer->body.data, answer->body.size) != 0;
-}
-
-static void send_kept(zp_service *self, zp_session *session) {
-  send_answer(self, session, session->last, session->is_answer_lost ? &self->lost : &session->answer);
+  if (session->has_answer) {
+    zp_answer other = session->answer;
+    session->answer = *answer;
+    *answer = other;
+    send_kept(self, session);
+  } else {
+    zp_wire_head head = head_of(self, session, session->last, answer);
+    if (zp_frames_give(self->router, route_of(session), (zp_bytes){&head, sizeof head}, &answer->body) == ENOMEM) send_failure(self, session);
+  }
 }
 
 static void start_job(zp_service *self, zp_session *session, zp_bytes body) {
@@ -139,6 +146,7 @@ static void begin(zp_service *self, zp_session *session, const zp_wire_head *hea
   session->last = head->sequence;
   session->last_type = head->type;
   session->is_done = session->has_answer = false;
+  zp_buf_clear(&session->answer.body, KEEP); /* nobody wants the last one any more */
   int rc = zp_request_read(head->type, body, &parcel, &self->pairs);
   if (rc) {
     zp_answer_fail(&self->answer, rc, NULL);
@@ -146,7 +154,7 @@ static void begin(zp_service *self, zp_session *session, const zp_wire_head *hea
     rc = take_death(self, &parcel);
     if (rc) zp_answer_fail(&self->answer, rc, NULL);
   } else {
-    rc = body.size > LARGE ? ZP_EBUSY : zp_execute(self->executor, &session->seat, head->type, &parcel, false, &self->answer);
+    rc = body.size > ZP_EXECUTE_LARGE ? ZP_EBUSY : zp_execute(self->executor, &session->seat, head->type, &parcel, false, &self->answer);
     if (rc == ZP_EBUSY) {
       start_job(self, session, body);
       return;
@@ -515,9 +523,9 @@ static void tear_down(zp_service *self) {
   if (self->context) zp_zmq->ctx_term(self->context);
   zp_buf_free(&self->message);
   zp_buf_free(&self->pairs);
-  zp_buf_free(&self->out);
   zp_buf_free(&self->answer.body);
   zp_buf_free(&self->lost.body);
+  zp_buf_free(&self->too_large.body);
   if (self->has_keys) zp_sodium->sodium_memzero(&self->keys, sizeof self->keys);
   free(self->directory);
   free(self);
@@ -526,7 +534,8 @@ static void tear_down(zp_service *self) {
 /* While there is memory. */
 static int prepare_lost(zp_service *self) {
   zp_answer_fail(&self->lost, zp_fail(ZP_ESTALE, "the server has no memory for the answer; what was asked for may have happened, or not"), NULL);
-  if (self->lost.body.size > 0 && zp_buf_reserve(&self->out, sizeof(zp_wire_head) + self->lost.body.size) == 0) return 0;
+  zp_answer_fail(&self->too_large, zp_fail(ZP_ENOMEM, "the server has no memory for the answer"), NULL);
+  if (self->lost.body.size > 0 && self->too_large.body.size > 0) return 0;
   return zp_fail(ZP_ENOMEM, "out of memory: cannot serve the network");
 }
 

@@ -22,8 +22,7 @@ typedef struct zp_session {
   uint64_t last;  /* the last request; 0: none yet */
   int last_type;
   bool is_done;    /* it was answered */
-  bool has_answer; /* and the answer is kept, */
-  bool is_answer_lost; /* but for want of memory */
+  bool has_answer; /* and the answer is kept */
   zp_answer answer;
   zp_job job; /* of a request that takes time */
   bool is_running;

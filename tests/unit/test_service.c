@@ -24,6 +24,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "net/execute.h"
 #include "net/lib.h"
 #include "net/remote.h"
 #include "net/service.h"
@@ -420,6 +421,40 @@ static void a_large_change_keeps_nobody_waiting(void **unused) {
   hang_up(&other);
 }
 
+/* Nor does a large value that is read, or taken: copying that is left to those who may wait. */
+static void a_large_value_keeps_nobody_waiting(void **unused) {
+  (void)unused;
+  static char large[ZP_EXECUTE_LARGE + 2];
+  memset(large, 'x', sizeof large - 1);
+  zp_executor *executor;
+  zp_seat seat = {.queue = NULL};
+  zp_answer got = {.type = 0};
+  must(zp_executor_open(directory, NULL, &executor));
+  const struct {
+    int type;
+    zp_parcel request;
+  } cases[] = {
+      {ZP_REQUEST_GET, {.string_count = 2, .strings = {text("space"), text("key")}}},
+      {ZP_REQUEST_SETDEFAULT, {ZP_NUMBERS(5), .string_count = 3, .strings = {text("space"), text("key"), text("value")}}},
+      {ZP_REQUEST_POP, {ZP_NUMBERS(5), .string_count = 2, .strings = {text("space"), text("key")}}},
+      {ZP_REQUEST_POPITEM, {ZP_NUMBERS(5), .string_count = 1, .strings = {text("space")}}},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    set("key", large);
+    uint64_t before = newest();
+    assert_int_equal(zp_execute(executor, &seat, cases[i].type, &cases[i].request, false, &got), ZP_EBUSY);
+    assert_int_equal(newest(), before);
+    must(zp_execute(executor, &seat, cases[i].type, &cases[i].request, true, &got));
+    assert_int_equal(got.type, ZP_ANSWER_DONE);
+    assert_true(got.body.size >= sizeof large - 1);
+    set("key", "small");
+    must(zp_execute(executor, &seat, cases[i].type, &cases[i].request, false, &got));
+    assert_int_equal(got.type, ZP_ANSWER_DONE);
+  }
+  zp_buf_free(&got.body);
+  zp_executor_close(&executor);
+}
+
 static void garbage_gets_no_answer_and_does_no_harm(void **unused) {
   (void)unused;
   speaker other = dial();
@@ -738,6 +773,7 @@ int main(void) {
       TEST(who_is_out_of_reach_for_a_moment_was_not_forgotten),
       TEST(another_version_is_refused_with_words),
       TEST(a_large_change_keeps_nobody_waiting),
+      TEST(a_large_value_keeps_nobody_waiting),
       TEST(garbage_gets_no_answer_and_does_no_harm),
       TEST(a_frame_that_is_too_large_closes_the_connection),
       TEST(whoever_speaks_something_else_or_stops_halfway_is_hung_up_on),
