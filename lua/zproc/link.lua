@@ -16,6 +16,7 @@ local processes = require "zproc.processes"
 ---@field transport "auto"|"network"
 ---@field directory string? of the server's state, if it is reached by that
 ---@field connection userdata? otherwise
+---@field identity integer? of the state at the other end of the connection
 local Link = { __name = "Link" }
 Link.__index = Link
 
@@ -72,6 +73,7 @@ function link.open(call, server_address, opts)
   local self = link.reach(call, server_address, opts)
   if self.directory then return self end
   local directory = name_call(call, self.connection.server, self.connection)
+  self.identity = self.connection:identity()
   if directory and self.transport ~= "network" then self.directory, self.connection = directory, nil end
   return self
 end
@@ -119,6 +121,7 @@ function Link:pack()
     secret_key = self.secret_key,
     transport = self.transport,
     directory = self.directory,
+    identity = self.identity,
   }
 end
 
@@ -150,7 +153,7 @@ end
 ---@return userdata
 function Link:queue(notepad)
   if self.directory then return core.queue(self.directory) end
-  return core.remote_queue(self.connection, notepad)
+  return core.remote_queue(self.connection, self.identity, notepad)
 end
 
 --- The table of the server's processes, with this one in it; nil if they are on another machine.

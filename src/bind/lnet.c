@@ -53,7 +53,8 @@ void zp_lnet_prepare(lua_State *L) {
   luaL_setmetatable(L, ANSWER);
 }
 
-int zp_lnet_try(lua_State *L, zp_remote *remote, int type, const zp_parcel *request, double deadline, const zp_parcel **answer) {
+int zp_lnet_try(lua_State *L, zp_remote *remote, uint64_t state, int type, const zp_parcel *request, double deadline,
+                const zp_parcel **answer) {
   lnet_answer *self = lua_touserdata(L, -1);
   bool is_under_way = false;
   int rc;
@@ -61,7 +62,7 @@ int zp_lnet_try(lua_State *L, zp_remote *remote, int type, const zp_parcel *requ
     /* What comes next may raise: then nobody waits for the answer any more. */
     if (is_under_way && zp_interrupt_has_signal()) zp_remote_abandon(remote);
     zp_lsignal_begin_wait(L);
-    rc = is_under_way ? 0 : zp_remote_begin(remote, type, request, deadline);
+    rc = is_under_way ? 0 : zp_remote_begin(remote, state, type, request, deadline);
     if (rc) continue;
     is_under_way = true;
     rc = zp_remote_await(remote, deadline, &self->parcel);
@@ -74,9 +75,9 @@ int zp_lnet_try(lua_State *L, zp_remote *remote, int type, const zp_parcel *requ
   return 0;
 }
 
-const zp_parcel *zp_lnet_call(lua_State *L, zp_remote *remote, int type, const zp_parcel *request, double deadline) {
+const zp_parcel *zp_lnet_call(lua_State *L, zp_remote *remote, uint64_t state, int type, const zp_parcel *request, double deadline) {
   const zp_parcel *answer = NULL;
-  int rc = zp_lnet_try(L, remote, type, request, deadline, &answer);
+  int rc = zp_lnet_try(L, remote, state, type, request, deadline, &answer);
   if (rc && rc != ZP_ETIMEOUT) {
     const char *traceback = zp_remote_traceback(remote);
     zp_lua_raise_from(L, rc, traceback[0] ? traceback : NULL);
@@ -106,7 +107,7 @@ static int connection_ping(lua_State *L) {
   zp_bytes payload = zp_lnet_bytes(L, 2);
   double deadline = lua_isnoneornil(L, 3) ? ZP_FOREVER : zp_clock_now() + luaL_checknumber(L, 3);
   zp_lnet_prepare(L);
-  const zp_parcel *answer = zp_lnet_call(L, remote, ZP_REQUEST_PING, &(zp_parcel){ZP_STRINGS(payload)}, deadline);
+  const zp_parcel *answer = zp_lnet_call(L, remote, 0, ZP_REQUEST_PING, &(zp_parcel){ZP_STRINGS(payload)}, deadline);
   if (!answer) return 0;
   lua_pushinteger(L, (lua_Integer)answer->numbers[0]);
   lua_pushlstring(L, answer->strings[0].data, answer->strings[0].size);
@@ -118,7 +119,7 @@ static int connection_ping(lua_State *L) {
 static int connection_server(lua_State *L) {
   zp_remote *remote = zp_lnet_check(L, 1);
   zp_lnet_prepare(L);
-  zp_lnet_call(L, remote, ZP_REQUEST_PING, &(zp_parcel){ZP_STRINGS({NULL, 0})}, ZP_FOREVER);
+  zp_lnet_call(L, remote, 0, ZP_REQUEST_PING, &(zp_parcel){ZP_STRINGS({NULL, 0})}, ZP_FOREVER);
   const zp_remote_server *server = zp_remote_server_of(remote);
   if (!server->is_here) return 0;
   lua_pushstring(L, server->directory);
@@ -130,9 +131,15 @@ static int connection_directory(lua_State *L) {
   zp_remote *remote = zp_lnet_check(L, 1);
   if (!zp_remote_server_of(remote)->directory[0]) {
     zp_lnet_prepare(L);
-    zp_lnet_call(L, remote, ZP_REQUEST_PING, &(zp_parcel){ZP_STRINGS({NULL, 0})}, ZP_FOREVER);
+    zp_lnet_call(L, remote, 0, ZP_REQUEST_PING, &(zp_parcel){ZP_STRINGS({NULL, 0})}, ZP_FOREVER);
   }
   lua_pushstring(L, zp_remote_server_of(remote)->directory);
+  return 1;
+}
+
+/* connection:identity() -> the number of the server's state, once it was asked for anything. */
+static int connection_identity(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)zp_remote_server_of(zp_lnet_check(L, 1))->identity);
   return 1;
 }
 
@@ -141,7 +148,7 @@ static int connection_processes(lua_State *L) {
   zp_remote *remote = zp_lnet_check(L, 1);
   zp_lnet_prepare(L);
   const zp_parcel *answer =
-      zp_lnet_call(L, remote, ZP_REQUEST_PROCESSES, &(zp_parcel){.number_count = 0}, ZP_FOREVER);
+      zp_lnet_call(L, remote, 0, ZP_REQUEST_PROCESSES, &(zp_parcel){.number_count = 0}, ZP_FOREVER);
   zp_bytes rows = answer->strings[0];
   if (rows.size % sizeof(zp_process) != 0) return zp_lua_raise(L, zp_fail(ZP_EDECODE, "the server gave a list of processes that is none"));
   zp_ltable_push_rows(L, rows);
@@ -152,7 +159,7 @@ static int connection_processes(lua_State *L) {
 static int connection_summarize(lua_State *L) {
   zp_remote *remote = zp_lnet_check(L, 1);
   zp_lnet_prepare(L);
-  const zp_parcel *answer = zp_lnet_call(L, remote, ZP_REQUEST_SUMMARY, &(zp_parcel){.number_count = 0}, ZP_FOREVER);
+  const zp_parcel *answer = zp_lnet_call(L, remote, 0, ZP_REQUEST_SUMMARY, &(zp_parcel){.number_count = 0}, ZP_FOREVER);
   const uint64_t *numbers = answer->numbers;
   zp_queue_summary summary = {.tasks = numbers[0], .put = numbers[1], .finished = numbers[2], .claims = numbers[3]};
   return zp_lqueue_push_summary(L, &summary, (int64_t)numbers[4]);
@@ -169,7 +176,7 @@ static int connection_bury(lua_State *L) {
   zp_parcel request = {.number_count = 2, .numbers = {(uint64_t)luaL_checkinteger(L, 3), (uint64_t)luaL_checkinteger(L, 4)},
                        ZP_STRINGS(zp_lnet_bytes(L, 2))};
   zp_lnet_prepare(L);
-  zp_lnet_call(L, zp_lnet_check(L, 1), ZP_REQUEST_WORKER_DIED, &request, ZP_FOREVER);
+  zp_lnet_call(L, zp_lnet_check(L, 1), 0, ZP_REQUEST_WORKER_DIED, &request, ZP_FOREVER);
   return 0;
 }
 
@@ -261,6 +268,7 @@ static const luaL_Reg methods[] = {
     {"ping", connection_ping},
     {"server", connection_server},
     {"directory", connection_directory},
+    {"identity", connection_identity},
     {"processes", connection_processes},
     {"summarize", connection_summarize},
     {"client", connection_client},

@@ -20,13 +20,14 @@ zp_remote *zp_lnet_check(lua_State *L, int idx);
    anything is encoded. May raise for want of memory. */
 void zp_lnet_prepare(lua_State *L);
 
-/* With that on top of the stack, where it stays: ask the server, and wait for the answer, which lives as long as the userdata. NULL if the
+/* With that on top of the stack, where it stays: ask the server for something about the state of that identity (0: whichever it has), and wait for the answer, which lives as long as the userdata. NULL if the
    deadline (zp_clock_now seconds, ZP_FOREVER) comes first: the request is abandoned then. Raises what the server has failed with. */
-const zp_parcel *zp_lnet_call(lua_State *L, zp_remote *remote, int type, const zp_parcel *request, double deadline);
+const zp_parcel *zp_lnet_call(lua_State *L, zp_remote *remote, uint64_t state, int type, const zp_parcel *request, double deadline);
 
 /* The same for those who deal with some failures themselves: 0 and the answer, ZP_ETIMEOUT, or what the server has failed with. Raises for
    signals only. */
-int zp_lnet_try(lua_State *L, zp_remote *remote, int type, const zp_parcel *request, double deadline, const zp_parcel **answer);
+int zp_lnet_try(lua_State *L, zp_remote *remote, uint64_t state, int type, const zp_parcel *request, double deadline,
+                const zp_parcel **answer);
 
 /* The descriptor of the Listener at a stack index, which keeps it. */
 int zp_lnet_listener(lua_State *L, int idx);

@@ -81,7 +81,7 @@ void zp_lremote_push_link(lua_State *L, int idx) {
 static zp_bytes name_of(const zp_lremote *state) { return zp_buf_bytes(&state->name); }
 
 static const zp_parcel *call(lua_State *L, zp_lremote *state, int type, const zp_parcel *request) {
-  return zp_lnet_call(L, state->remote, type, request, ZP_FOREVER);
+  return zp_lnet_call(L, state->remote, state->identity, type, request, ZP_FOREVER);
 }
 
 static zp_bytes encode_key(lua_State *L, zp_lremote *state, int idx) {
@@ -365,7 +365,7 @@ int zp_lremote_await(lua_State *L, zp_lremote *state, const zp_lremote_watch *wa
       .pairs = watch->pairs,
       .pair_count = watch->pair_count,
   };
-  const zp_parcel *answer = zp_lnet_call(L, state->remote, ZP_REQUEST_WATCH, &request, watch->deadline + LATE);
+  const zp_parcel *answer = zp_lnet_call(L, state->remote, state->identity, ZP_REQUEST_WATCH, &request, watch->deadline + LATE);
   if (!answer) return 0; /* out of reach; the cursor stays where it is */
   if (answer->strings[0].size == sizeof state->cursor) memcpy(&state->cursor, answer->strings[0].data, sizeof state->cursor);
   if (answer->numbers[0] == 0) return 0;
@@ -426,6 +426,8 @@ static int core_remote_state(lua_State *L) {
   lua_newtable(L);
   zp_lremote *state = lua_newuserdatauv(L, sizeof *state, UV_COUNT);
   *state = (zp_lremote){.remote = remote};
+  if (lua_getfield(L, 3, "identity") == LUA_TNUMBER) state->identity = (uint64_t)lua_tointeger(L, -1);
+  lua_pop(L, 1);
   luaL_setmetatable(L, HANDLE);
   lua_pushvalue(L, 3);
   lua_setiuservalue(L, -2, UV_LINK);

@@ -17,6 +17,7 @@
 
 typedef struct zp_lremote {
   zp_remote *remote; /* of the Connection, which is a user value of the handle; NULL once closed */
+  uint64_t identity; /* of the state that was there when the Link was made; 0: not known */
   zp_buf name;       /* of the namespace */
   zp_watch_cursor cursor;
   uint64_t number; /* drawn at random; 0 until it is needed */

@@ -32,6 +32,7 @@ typedef struct notepad {
 
 typedef struct remote_queue {
   zp_remote *remote; /* of the Connection, which is the first user value */
+  uint64_t identity; /* of the state that it is of; 0: not known */
   notepad *pad;      /* of the Notepad, which is the second; NULL: there is none */
   uint64_t pool;     /* that this worker has enlisted in */
 } remote_queue;
@@ -75,21 +76,22 @@ static uint64_t check_number(lua_State *L, int idx) { return (uint64_t)luaL_chec
 static void push_number(lua_State *L, uint64_t number) { lua_pushinteger(L, (lua_Integer)number); }
 
 static const zp_parcel *call(lua_State *L, remote_queue *self, int type, zp_parcel request) {
-  return zp_lnet_call(L, self->remote, type, &request, ZP_FOREVER);
+  return zp_lnet_call(L, self->remote, self->identity, type, &request, ZP_FOREVER);
 }
 
-/* core.remote_queue(connection, notepad or nil) -> RemoteQueue */
+/* core.remote_queue(connection, identity or nil, notepad or nil) -> RemoteQueue of the state of that identity */
 static int core_remote_queue(lua_State *L) {
   zp_remote *remote = zp_lnet_check(L, 1);
-  notepad *pad = lua_isnoneornil(L, 2) ? NULL : *(notepad **)luaL_checkudata(L, 2, NOTEPAD);
-  lua_settop(L, 2);
+  uint64_t identity = (uint64_t)luaL_optinteger(L, 2, 0);
+  notepad *pad = lua_isnoneornil(L, 3) ? NULL : *(notepad **)luaL_checkudata(L, 3, NOTEPAD);
+  lua_settop(L, 3);
   remote_queue *self = lua_newuserdatauv(L, sizeof *self, 2);
-  *self = (remote_queue){.remote = remote, .pad = pad};
+  *self = (remote_queue){.remote = remote, .identity = identity, .pad = pad};
   luaL_setmetatable(L, QUEUE);
-  for (int i = 1; i <= 2; i++) {
-    lua_pushvalue(L, i);
-    lua_setiuservalue(L, 3, i);
-  }
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, -2, 1);
+  lua_pushvalue(L, 3);
+  lua_setiuservalue(L, -2, 2);
   return 1;
 }
 
@@ -101,7 +103,7 @@ static int queue_add(lua_State *L) {
   const zp_parcel *answer;
   int rc;
   zp_lnet_prepare(L);
-  do rc = zp_lnet_try(L, self->remote, ZP_REQUEST_TASK_ADD, &request, ZP_FOREVER, &answer);
+  do rc = zp_lnet_try(L, self->remote, self->identity, ZP_REQUEST_TASK_ADD, &request, ZP_FOREVER, &answer);
   while (rc == ZP_ESTALE); /* if there is one already it stays empty, and goes as one whose producer is gone */
   if (rc) return zp_lua_raise(L, rc);
   push_number(L, answer->numbers[0]);
@@ -131,7 +133,7 @@ static int queue_put(lua_State *L) {
   zp_lnet_prepare(L);
   zp_parcel request = {ZP_NUMBERS(task, count, last), ZP_STRINGS(zp_buf_bytes(bytes))};
   const zp_parcel *answer;
-  do rc = zp_lnet_try(L, self->remote, ZP_REQUEST_TASK_PUT, &request, ZP_FOREVER, &answer);
+  do rc = zp_lnet_try(L, self->remote, self->identity, ZP_REQUEST_TASK_PUT, &request, ZP_FOREVER, &answer);
   while (rc == ZP_ESTALE && !(count > 0 && has_items(L, self, task, before + count)));
   zp_buf_free(bytes);
   if (rc && rc != ZP_ESTALE) return zp_lua_raise(L, rc);
@@ -145,7 +147,7 @@ static int queue_adopt(lua_State *L) {
   const zp_parcel *answer;
   int rc;
   zp_lnet_prepare(L);
-  do rc = zp_lnet_try(L, self->remote, ZP_REQUEST_TASK_ADOPT, &request, ZP_FOREVER, &answer);
+  do rc = zp_lnet_try(L, self->remote, self->identity, ZP_REQUEST_TASK_ADOPT, &request, ZP_FOREVER, &answer);
   while (rc == ZP_ESTALE); /* it may be done twice */
   if (rc) return zp_lua_raise(L, rc);
   lua_pushboolean(L, answer->numbers[0] != 0);
@@ -218,9 +220,9 @@ static int queue_acknowledge(lua_State *L) {
   zp_parcel request = {ZP_NUMBERS(check_number(L, 2), check_number(L, 3))};
   const zp_parcel *answer = NULL;
   zp_lnet_prepare(L);
-  int rc = zp_lnet_try(L, self->remote, ZP_REQUEST_TASK_ACKNOWLEDGE, &request, ZP_FOREVER, &answer);
+  int rc = zp_lnet_try(L, self->remote, self->identity, ZP_REQUEST_TASK_ACKNOWLEDGE, &request, ZP_FOREVER, &answer);
   bool is_second = rc == ZP_ESTALE;
-  if (is_second) rc = zp_lnet_try(L, self->remote, ZP_REQUEST_TASK_ACKNOWLEDGE, &request, ZP_FOREVER, &answer);
+  if (is_second) rc = zp_lnet_try(L, self->remote, self->identity, ZP_REQUEST_TASK_ACKNOWLEDGE, &request, ZP_FOREVER, &answer);
   if (rc && !(is_second && rc == ZP_ENOTASK)) return zp_lua_raise(L, rc);
   lua_pushboolean(L, rc == ZP_ENOTASK || answer->numbers[0] != 0);
   return 1;
@@ -231,7 +233,7 @@ static void enlist(lua_State *L, remote_queue *self) {
   zp_parcel request = {ZP_NUMBERS(self->pool)};
   const zp_parcel *answer;
   int rc;
-  do rc = zp_lnet_try(L, self->remote, ZP_REQUEST_WORKER_ENLIST, &request, ZP_FOREVER, &answer);
+  do rc = zp_lnet_try(L, self->remote, self->identity, ZP_REQUEST_WORKER_ENLIST, &request, ZP_FOREVER, &answer);
   while (rc == ZP_ESTALE); /* it may be done twice */
   if (rc) zp_lua_raise(L, rc);
   if (!self->pad) return;
@@ -253,11 +255,11 @@ static int claim(lua_State *L, remote_queue *self, zp_bytes result, double secon
   zp_lnet_prepare(L);
   zp_parcel request = {ZP_NUMBERS(result.data != NULL, zp_parcel_of_double(seconds)), ZP_STRINGS(result)};
   const zp_parcel *answer = NULL;
-  int rc = zp_lnet_try(L, self->remote, ZP_REQUEST_WORKER_CLAIM, &request, ZP_FOREVER, &answer);
+  int rc = zp_lnet_try(L, self->remote, self->identity, ZP_REQUEST_WORKER_CLAIM, &request, ZP_FOREVER, &answer);
   while (rc == ZP_ESTALE) { /* the server is another one, or has given this worker up for dead; and what it had claimed */
     enlist(L, self);
     request = (zp_parcel){ZP_NUMBERS(0, 0), ZP_STRINGS({NULL, 0})};
-    rc = zp_lnet_try(L, self->remote, ZP_REQUEST_WORKER_CLAIM, &request, ZP_FOREVER, &answer);
+    rc = zp_lnet_try(L, self->remote, self->identity, ZP_REQUEST_WORKER_CLAIM, &request, ZP_FOREVER, &answer);
   }
   if (rc) return zp_lua_raise(L, rc);
   if (self->pad) atomic_store(&self->pad->item, UINT64_MAX);
@@ -301,7 +303,7 @@ static int queue_wait(lua_State *L) {
   zp_parcel request = {ZP_NUMBERS(zp_parcel_of_double(luaL_checknumber(L, 2)))};
   const zp_parcel *answer = NULL;
   zp_lnet_prepare(L);
-  int rc = zp_lnet_try(L, self->remote, ZP_REQUEST_TASK_WAIT, &request, ZP_FOREVER, &answer);
+  int rc = zp_lnet_try(L, self->remote, self->identity, ZP_REQUEST_TASK_WAIT, &request, ZP_FOREVER, &answer);
   if (rc && rc != ZP_ESTALE) return zp_lua_raise(L, rc);
   lua_pushboolean(L, rc == ZP_ESTALE || answer->numbers[0] != 0); /* a server that was started again has not been asked yet: look there */
   return 1;

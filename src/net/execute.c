@@ -75,7 +75,12 @@ static int hello(zp_executor *self, zp_answer *answer) {
   if (fd >= 0) close(fd);
   if (stat(self->directory, &directory) < 0) return zp_fail(ZP_ENOSTORE, "the state of the server is gone");
   (void)stat("/proc/self/ns/pid", &pids); /* without it nobody is on this machine */
-  zp_parcel parcel = {ZP_NUMBERS((uint64_t)getpid(), geteuid(), directory.st_dev, directory.st_ino, pids.st_dev, pids.st_ino),
+  zp_store *store;
+  uint64_t identity;
+  int rc = find_store(self, (zp_bytes){"default", strlen("default")}, &store);
+  if (!rc) rc = zp_store_identity(store, &identity);
+  if (rc) return rc;
+  zp_parcel parcel = {ZP_NUMBERS((uint64_t)getpid(), geteuid(), directory.st_dev, directory.st_ino, pids.st_dev, pids.st_ino, identity),
                       .string_count = 2};
   parcel.strings[0] = (zp_bytes){self->directory, strlen(self->directory)};
   parcel.strings[1] = (zp_bytes){boot, n > 0 ? (size_t)n : 0};

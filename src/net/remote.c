@@ -51,7 +51,9 @@ struct zp_remote {
   bool is_greeted;   /* the server has answered on this connection */
   bool is_under_way; /* there is a request; it was sent if is_greeted */
   int type;
+  uint64_t state;    /* that the request is for; 0: any */
   uint64_t sent_to;  /* the incarnation that the request was sent to first */
+  unsigned sendings; /* of the request */
   zp_buf request;    /* head and parcel of the request */
   zp_buf greeting;   /* the same of a HELLO */
   zp_buf message;    /* what was received last */
@@ -234,10 +236,12 @@ static void set_probe(zp_remote *self, double wait) {
 }
 
 static int send_request(zp_remote *self) {
-  /* The incarnation is known only now if the server was greeted after the request was composed. */
+  /* Incarnation and number are known only now if the server was greeted after the request was composed. */
   zp_wire_head head;
   memcpy(&head, self->request.data, sizeof head);
+  head.sequence = self->sequence;
   head.incarnation = self->sent_to = self->incarnation;
+  self->sendings++;
   memcpy(self->request.data, &head, sizeof head);
   set_probe(self, PROBE_FIRST);
   return send_bytes(self, &self->request);
@@ -256,27 +260,41 @@ void zp_remote_tell(zp_remote *self, int type, const zp_parcel *request) {
   zp_buf_free(&bytes);
 }
 
+static int greet(zp_remote *self) {
+  self->is_greeted = false;
+  self->greeting_sequence = ++self->sequence;
+  set_probe(self, PROBE_FIRST);
+  int rc = compose(self, self->greeting_sequence, ZP_REQUEST_HELLO, &(zp_parcel){.number_count = 0}, &self->greeting);
+  return rc ? rc : send_bytes(self, &self->greeting);
+}
+
 static int connect_and_greet(zp_remote *self, double deadline) {
   int rc = look(self, deadline);
   if (!rc) rc = make_sockets(self);
   self->refusals = 0;
   self->heard = zp_clock_now();
-  self->greeting_sequence = ++self->sequence;
-  if (!rc) rc = compose(self, self->greeting_sequence, ZP_REQUEST_HELLO, &(zp_parcel){.number_count = 0}, &self->greeting);
-  if (!rc) rc = send_bytes(self, &self->greeting);
-  set_probe(self, PROBE_FIRST);
+  if (!rc) rc = greet(self);
   if (rc) disconnect(self);
   return rc;
 }
 
-int zp_remote_begin(zp_remote *self, int type, const zp_parcel *request, double deadline) {
+static int fail_other(const zp_remote *self) {
+  return zp_fail(ZP_ENOSTORE, "the state that was at %s has ended; there is another one now", self->endpoint);
+}
+
+static bool is_other(const zp_remote *self) { return self->state && self->state != self->server.identity; }
+
+int zp_remote_begin(zp_remote *self, uint64_t state, int type, const zp_parcel *request, double deadline) {
   forget_if_inherited(self);
   zp_remote_abandon(self);
   int rc = self->socket ? 0 : connect_and_greet(self, deadline);
   if (!rc) rc = compose(self, self->sequence + 1, type, request, &self->request);
   if (rc) return rc;
+  self->state = state;
+  if (self->is_greeted && is_other(self)) return fail_other(self);
   self->sequence++;
   self->type = type;
+  self->sendings = 0;
   self->is_under_way = true;
   self->traceback.size = 0;
   self->heard = zp_clock_now();
@@ -346,13 +364,15 @@ static bool is_here(const zp_parcel *hello, const char *directory) {
 }
 
 static int take_greeting(zp_remote *self, const zp_parcel *hello) {
-  if (hello->number_count != 6 || hello->string_count != 2 || hello->strings[0].size >= sizeof self->directory)
+  if (hello->number_count != 7 || hello->string_count != 2 || hello->strings[0].size >= sizeof self->directory)
     return zp_fail(ZP_ESYS, "what listens at %s is no server of zproc", self->endpoint);
   memcpy(self->directory, hello->strings[0].data, hello->strings[0].size);
   self->directory[hello->strings[0].size] = '\0';
   self->server.pid = (pid_t)hello->numbers[0];
   self->server.is_here = is_here(hello, self->directory);
+  self->server.identity = hello->numbers[6];
   self->is_greeted = true;
+  if (self->is_under_way && is_other(self)) return fail_other(self);
   return self->is_under_way ? send_request(self) : 0;
 }
 
@@ -370,6 +390,15 @@ static int take_failure(zp_remote *self, const zp_parcel *answer) {
 
 enum { WAIT_ON = 1 }; /* of the functions below: the answer is yet to come */
 
+/* The server does not know this client, at least not any more: greet it, and then send the request, unless it may have been done. */
+static int begin_anew(zp_remote *self, bool may_be_done) {
+  int rc = greet(self);
+  self->sequence++; /* the request's */
+  self->sendings = 0;
+  if (!rc && may_be_done) rc = fail_stale(self);
+  return rc ? rc : WAIT_ON;
+}
+
 /* The other end does not know of the request, or of the greeting. */
 static int send_again(zp_remote *self, uint64_t incarnation, bool is_forgotten) {
   if (!self->is_greeted) {
@@ -377,7 +406,8 @@ static int send_again(zp_remote *self, uint64_t incarnation, bool is_forgotten) 
     int rc = send_bytes(self, &self->greeting);
     return rc ? rc : WAIT_ON;
   }
-  bool may_be_done = zp_request_changes(self->type) && (is_forgotten || incarnation != self->sent_to);
+  if (is_forgotten) return begin_anew(self, zp_request_changes(self->type));
+  bool may_be_done = zp_request_changes(self->type) && incarnation != self->sent_to;
   self->incarnation = incarnation;
   if (may_be_done) return fail_stale(self);
   int rc = send_request(self);
@@ -401,6 +431,8 @@ static int take_message(zp_remote *self, zp_parcel *answer) {
   uint64_t expected = is_greeting ? self->greeting_sequence : self->sequence;
   if (head.type == ZP_ANSWER_NOTICE || head.sequence != expected) return WAIT_ON;
   if (head.type == ZP_ANSWER_RUNNING) return WAIT_ON;
+  /* What was sent once, and got there, was not done by anybody. */
+  if (head.type == ZP_ANSWER_STRANGER) return begin_anew(self, zp_request_changes(self->type) && self->sendings > 1);
   if (head.type == ZP_ANSWER_KEPT) {
     send_number(self, ZP_REQUEST_FETCH, head.sequence);
     return WAIT_ON;

@@ -4,7 +4,7 @@
  * One request at a time: begin, await. The connection is made at the first request, and again by itself whenever it breaks; a request
  * that gets no answer is asked after, so it is applied once, or the client is told that nobody knows (request.h).
  *
- *     rc = zp_remote_begin(remote, type, &parcel);
+ *     rc = zp_remote_begin(remote, state, type, &parcel, deadline);
  *     while ((rc = zp_remote_await(remote, deadline, &answer)) == ZP_EINTR) ...
  *
  * Heartbeats tell within some seconds that the other end is dead. Nobody waits longer than ZP_REMOTE_PATIENCE seconds for one of whom nothing
@@ -29,14 +29,15 @@ enum { ZP_REMOTE_PATIENCE = 15 };
 int zp_remote_open(const char *endpoint, const zp_keys *keys, zp_remote **remote);
 void zp_remote_close(zp_remote **remote); /* nulls, may be called twice */
 
-/* Send a request; one that is under way is abandoned. ZP_ENOSTORE if nobody listens there, ZP_ETIMEOUT if that is not known at the deadline
+/* Send a request, for the state of that identity (zp_remote_server; 0: whichever there is); one that is under way is abandoned. ZP_ENOSTORE if
+   nobody listens there, or the state there is another one, ZP_ETIMEOUT if that is not known at the deadline
    (zp_clock_now seconds, ZP_FOREVER), ZP_EINTR if an interrupt is due before there is a connection; then nothing was sent. ZP_EVALUE if it is
    larger than a message may be. */
-int zp_remote_begin(zp_remote *remote, int type, const zp_parcel *request, double deadline);
+int zp_remote_begin(zp_remote *remote, uint64_t state, int type, const zp_parcel *request, double deadline);
 
 /* Await its answer, until the deadline (zp_clock_now seconds, ZP_FOREVER): 0, borrowed until the next request; what the server
    has failed with, see zp_remote_traceback; ZP_ETIMEOUT and ZP_EINTR (if an interrupt is due), after which it may be awaited again; ZP_EAUTH if
-   the keys do not fit; ZP_ENOSTORE if nothing is heard of the server; ZP_ESTALE if it was started again meanwhile, so that it may have
+   the keys do not fit; ZP_ENOSTORE if nothing is heard of the server, or its state is another one; ZP_ESTALE if it was started again meanwhile, so that it may have
    happened or not; ZP_ESYS if the server is of another version. */
 int zp_remote_await(zp_remote *remote, double deadline, zp_parcel *answer);
 
@@ -60,6 +61,7 @@ typedef struct zp_remote_server {
   pid_t pid;
   bool is_here; /* it is on this machine, this user's, and its processes can see ours */
   const char *directory;
+  uint64_t identity; /* of its state; never 0 */
 } zp_remote_server;
 
 const zp_remote_server *zp_remote_server_of(const zp_remote *remote);

@@ -7,6 +7,8 @@
  *     if it is small). Whoever gets no answer asks what has become of its request (PROBE), and hears that it is being worked on; or was never seen, in
  *     which case it sends it again; or that the answer is there. What a server says on one connection arrives in order, so an answer that has
  *     not come before that was lost with a connection, and is asked for (FETCH). Large ones are not sent again while they are on their way.
+ *   - A client says HELLO to each server before anything else, and hears whose state it has: at the same address there may be another one's
+ *     by now. Who has not, because the server is another than the last, say, is a stranger.
  *   - What a server knows about its clients ends with it, or when they have been unreachable for long. A request that changes
  *     something, and whose server has forgotten the client, or was followed by another incarnation, may have been applied: the client
  *     reports that.
@@ -21,7 +23,7 @@
 typedef enum zp_request_type {
   /*                            asks                                                answers */
   ZP_REQUEST_HELLO = 1,      /*                                                     N pid uid device inode(of the directory) device inode(of the
-                                                                                    namespace of pids), S directory, boot */
+                                                                                    namespace of pids) identity(of the state), S directory, boot */
   ZP_REQUEST_PING,           /* S payload                                           N pid, S payload */
   ZP_REQUEST_PROBE,          /* N sequence                                          see below */
   ZP_REQUEST_CANCEL,         /* N sequence                                          nothing at all */
@@ -68,7 +70,8 @@ typedef enum zp_answer_type {
   ZP_ANSWER_FORGOTTEN,    /* to a PROBE: the server does not know the client, at least not any more */
   ZP_ANSWER_REFUSED,      /* S sentence: of another version, say */
   ZP_ANSWER_NOTICE,       /* to nothing: the server wants to know whether there is anybody */
-  ZP_ANSWER_KEPT          /* to a PROBE: it is done, and the answer can be had by FETCH */
+  ZP_ANSWER_KEPT,         /* to a PROBE: it is done, and the answer can be had by FETCH */
+  ZP_ANSWER_STRANGER      /* to a request of a client that has not said HELLO: it was not looked at */
 } zp_answer_type;
 
 /* Each end looks so often whether the other one is alive, and takes it for dead after so long. */

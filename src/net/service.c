@@ -166,7 +166,12 @@ static void begin(zp_service *self, zp_session *session, const zp_wire_head *hea
 
 /* A new request, or one that came before. */
 static void take_request(zp_service *self, zp_session *session, const zp_wire_head *head, zp_bytes body) {
+  if (head->type == ZP_REQUEST_HELLO) session->is_greeted = true;
   if (head->sequence < session->last || head->sequence == 0) return; /* overtaken */
+  if (!session->is_greeted) {
+    send_plain(self, session, head->sequence, ZP_ANSWER_STRANGER);
+    return;
+  }
   if (head->sequence == session->last) {
     if (!session->is_done) return; /* it is being worked on */
     if (session->has_answer) send_kept(self, session);

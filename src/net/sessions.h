@@ -21,6 +21,7 @@ typedef struct zp_session {
   size_t route_size;
   uint64_t last;  /* the last request; 0: none yet */
   int last_type;
+  bool is_greeted; /* it has said HELLO */
   bool is_done;    /* it was answered */
   bool has_answer; /* and the answer is kept */
   zp_answer answer;

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -27,9 +28,23 @@ static int fail_code(const char *directory, int code, const char *what) {
   return zp_fail_errno("cannot make a store in %s: %s", directory, what);
 }
 
+/* The number by which a state is known, whichever server it has: that of the data, or a new one. 0 or a code. */
+static int know_identity(MDB_txn *txn, uint64_t *identity) {
+  MDB_dbi about;
+  MDB_val key = {sizeof "identity" - 1, "identity"}, value;
+  int rc = mdb_dbi_open(txn, "about", MDB_CREATE, &about);
+  if (!rc) rc = mdb_get(txn, about, &key, &value);
+  if (!rc && value.mv_size == sizeof *identity) memcpy(identity, value.mv_data, sizeof *identity);
+  if (rc != MDB_NOTFOUND) return rc;
+  while (*identity == 0)
+    if (getrandom(identity, sizeof *identity, 0) != (ssize_t)sizeof *identity) *identity = 0;
+  value = (MDB_val){sizeof *identity, identity};
+  return mdb_put(txn, about, &key, &value, 0);
+}
+
 /* Without WRITEMAP, so that LMDB writes by system calls, which fail properly where there is no space. In data that are there already
    nothing changes. *oldest: the oldest revision that is kept. */
-static int make_trees(const char *directory, off_t size, uint64_t *oldest) {
+static int make_trees(const char *directory, off_t size, uint64_t *oldest, uint64_t *identity) {
   MDB_env *mdb;
   MDB_txn *txn = NULL;
   MDB_cursor *cursor;
@@ -37,7 +52,7 @@ static int make_trees(const char *directory, off_t size, uint64_t *oldest) {
   zp_log_span span;
   int rc = mdb_env_create(&mdb);
   if (rc) return fail_code(directory, rc, "mdb_env_create");
-  rc = mdb_env_set_maxdbs(mdb, 3);
+  rc = mdb_env_set_maxdbs(mdb, 4);
   if (!rc) rc = mdb_env_set_maxreaders(mdb, ZP_STORE_READERS);
   if (!rc) rc = mdb_env_set_mapsize(mdb, size > ZP_STORE_INITIAL_SIZE ? (size_t)size : ZP_STORE_INITIAL_SIZE);
   if (!rc) rc = mdb_env_open(mdb, directory, MDB_NOSYNC | MDB_NOTLS, 0600);
@@ -51,6 +66,7 @@ static int make_trees(const char *directory, off_t size, uint64_t *oldest) {
     *oldest = span.oldest;
     mdb_cursor_close(cursor);
   }
+  if (!rc) rc = know_identity(txn, identity);
   if (!rc) {
     rc = mdb_txn_commit(txn);
     txn = NULL;
@@ -82,7 +98,8 @@ static int allocate(int directory_fd, const char *directory, const char *file, o
   return code ? fail_code(directory, code, file) : 0;
 }
 
-static int make_control(int directory_fd, const char *directory, const zp_store_limits *limits, bool is_synced, uint64_t oldest) {
+static int make_control(int directory_fd, const char *directory, const zp_store_limits *limits, bool is_synced, uint64_t oldest,
+                        uint64_t identity) {
   int fd;
   int rc = allocate(directory_fd, directory, "control.new", sizeof(zp_control), O_NOFOLLOW, &fd);
   if (rc) return rc;
@@ -96,6 +113,7 @@ static int make_control(int directory_fd, const char *directory, const zp_store_
   control->limits.keep_revisions = limits && limits->keep_revisions ? limits->keep_revisions : DEFAULT_REVISIONS;
   control->limits.keep_bytes = limits && limits->keep_bytes ? limits->keep_bytes : DEFAULT_BYTES;
   control->is_synced = is_synced;
+  control->identity = identity;
   /* What was given up before is not known in detail. */
   for (int place = 0; place < ZP_STORE_PLACES; place++) {
     atomic_store(&control->trimmed[place], oldest);
@@ -132,13 +150,13 @@ int zp_store_create_at(const char *directory, const zp_store_limits *limits, con
   }
   remove_parts(fd);
   off_t size = 0;
-  uint64_t oldest = 0;
+  uint64_t oldest = 0, identity = 0;
   rc = zp_env_allocate_lock_file(directory);
   if (!rc && place) rc = place_data(fd, directory, place->data_file, &size);
-  if (!rc) rc = make_trees(directory, size, &oldest);
+  if (!rc) rc = make_trees(directory, size, &oldest, &identity);
   if (!rc && size < ZP_STORE_INITIAL_SIZE) rc = allocate(fd, directory, "data.mdb", ZP_STORE_INITIAL_SIZE, place ? 0 : O_NOFOLLOW, NULL);
   if (!rc) rc = zp_bell_create(directory);
-  if (!rc) rc = make_control(fd, directory, limits, place && place->is_synced, oldest);
+  if (!rc) rc = make_control(fd, directory, limits, place && place->is_synced, oldest, identity);
   if (rc) remove_parts(fd);
 unlock:
   flock(fd, LOCK_UN); /* at once, even if a child that was forked meanwhile has the descriptor too */

@@ -61,6 +61,7 @@ typedef struct zp_control {
   _Atomic uint32_t retired;  /* not 0: the store is given up */
   uint32_t is_synced;        /* commits are on the disk before they count as done */
   _Atomic uint32_t deleting; /* not 0: keys were deleted since waiters were last told to look */
+  uint64_t identity;       /* of the state; drawn at random, and kept with the data */
   char boot[ZP_BOOT_SIZE]; /* the boot of the machine that `writer` is of: a mutex does not survive one */
   _Alignas(64) pthread_mutex_t writer;
   /* What giving up history has cost each namespace, several of which may share a place: the newest update whose record is gone, or the

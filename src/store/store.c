@@ -79,6 +79,12 @@ void zp_store_close(zp_store **handle) {
   free(store);
 }
 
+int zp_store_identity(zp_store *store, uint64_t *identity) {
+  int rc = zp_store_wake(store);
+  if (!rc) *identity = store->env->control->identity;
+  return rc;
+}
+
 bool zp_store_is_synced(const zp_store *store) { return store->env->control->is_synced; }
 
 const char *zp_store_directory(const zp_store *store) { return store->directory; }

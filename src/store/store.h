@@ -91,6 +91,9 @@ void zp_store_close(zp_store **store);
 /* Whether each commit waits for the disk (zp_store_place). Within a read or the lock. */
 bool zp_store_is_synced(const zp_store *store);
 
+/* The number by which the state of all namespaces is known: drawn at random when it began, and the same with every server that it has. */
+int zp_store_identity(zp_store *store, uint64_t *identity);
+
 const char *zp_store_directory(const zp_store *store);
 const char *zp_store_namespace(const zp_store *store);
 

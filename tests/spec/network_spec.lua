@@ -314,6 +314,47 @@ describe("a lost connection", function()
     others:wait_all()
   end)
 
+  it("is a ServerLost if there is another state at the address by now, and nothing happens to that", function()
+    state.x = 1
+    local waiter = zproc.process(function(own)
+      own.waits = true
+      return select(2, pcall(own.get_when_equal, own, "never", 1)).name
+    end, address, NETWORK)
+    local idle = zproc.context(address, NETWORK)
+    state:get_when_available("waits", { timeout = GENEROUS })
+    server:stop()
+    server = zproc.start_server(address)
+    assert.equal("ServerLost", refuses("there is another one now", function() return state.x end).name)
+    assert.equal("ServerLost", refuses("", function() state.x = 2 end).name)
+    assert.equal("ServerLost", refuses("", increment, state).name)
+    assert.equal("ServerLost", refuses("", idle.process_map, idle, print, { 1 }).name)
+    assert.equal("ServerLost", waiter:wait(GENEROUS))
+    local fresh = zproc.state(address, NETWORK)
+    assert.is_true(fresh == {})
+    fresh.x = 3
+    assert.equal(3, zproc.state(address).x)
+    refuses("", function() return state.x end)
+    pcall(idle.close, idle)
+  end)
+
+  it("is none when the same state has another server, from its data directory", function()
+    local pipe <close> = assert(io.popen "mktemp -d")
+    local data_dir = pipe:read "l"
+    server:stop()
+    server = zproc.start_server(address, { data_dir = data_dir })
+    local own = zproc.state(address, NETWORK)
+    own.x = 1
+    for i = 2, 4 do
+      server:stop()
+      server = zproc.start_server(address, { data_dir = data_dir })
+      assert.equal(i - 1, own.x)
+      own.x = i
+    end
+    assert.equal(4, zproc.state(address).x)
+    server:stop()
+    os.execute("rm -rf " .. data_dir)
+  end)
+
   it("is a ServerLost once the server is gone for good, also for who waits at it", function()
     local waiter = zproc.process(function(own)
       own.waits = true

@@ -74,7 +74,7 @@ static int tear_down(void **unused) {
 /* ---- a client that behaves ---- */
 
 static int ask(int type, zp_parcel request) {
-  int rc = zp_remote_begin(client, type, &request, ZP_FOREVER);
+  int rc = zp_remote_begin(client, 0, type, &request, ZP_FOREVER);
   return rc ? rc : zp_remote_await(client, zp_clock_now() + GENEROUS, &answer);
 }
 
@@ -146,7 +146,7 @@ static void what_waits_is_given_up_with_its_client(void **unused) {
   must(ask(ZP_REQUEST_WORKER_CLAIM, claim));
   assert_int_equal(answer.numbers[0], 0);
   zp_parcel wait = {ZP_NUMBERS(zp_parcel_of_double(1e9)), .string_count = 0};
-  must(zp_remote_begin(client, ZP_REQUEST_TASK_WAIT, &wait, ZP_FOREVER));
+  must(zp_remote_begin(client, 0, ZP_REQUEST_TASK_WAIT, &wait, ZP_FOREVER));
   assert_int_equal(zp_remote_await(client, zp_clock_now() + 0.05, &answer), ZP_ETIMEOUT);
   must(ask(ZP_REQUEST_WORKER_CLAIM, claim)); /* the next request ends it */
   assert_int_equal(answer.numbers[0], 0);
@@ -186,7 +186,7 @@ static void requests_may_be_given_up_before_the_server_has_answered_at_all(void 
   must(zp_remote_open(place, NULL, &client));
   zp_parcel request = {.string_count = 2, .strings = {text("space"), text("health")}};
   for (int i = 0; i < 3; i++) {
-    must(zp_remote_begin(client, ZP_REQUEST_GET, &request, ZP_FOREVER));
+    must(zp_remote_begin(client, 0, ZP_REQUEST_GET, &request, ZP_FOREVER));
     assert_int_equal(zp_remote_await(client, zp_clock_now() + 0.05, &answer), ZP_ETIMEOUT);
     if (i > 0) zp_remote_abandon(client);
   }
@@ -240,7 +240,7 @@ typedef struct speaker {
   unsigned char client[ZP_CLIENT_SIZE];
 } speaker;
 
-static speaker dial(void) {
+static speaker dial_only(void) {
   speaker self = {.context = zp_zmq->ctx_new()};
   static const int no_linger = 0, patience = 30000; /* milliseconds */
   self.socket = zp_zmq->socket(self.context, ZMQ_DEALER);
@@ -268,6 +268,13 @@ static void say(const speaker *self, zp_wire_head head, zp_parcel parcel) {
   must(zp_parcel_write(&parcel, &bytes));
   assert_true(zp_zmq->send(self->socket, bytes.data, bytes.size, 0) >= 0);
   zp_buf_free(&bytes);
+}
+
+/* Connect, and greet; with a number that nothing is answered to. */
+static speaker dial(void) {
+  speaker self = dial_only();
+  say(&self, head_of(&self, ZP_REQUEST_HELLO, 0), (zp_parcel){.number_count = 0});
+  return self;
 }
 
 /* The type of the answer, and its head; 0 if there is none in time. */
@@ -303,6 +310,24 @@ static void a_request_that_comes_twice_is_applied_once(void **unused) {
   assert_int_equal(hear(&other, &head), ZP_ANSWER_DONE); /* the answer to 3 again */
   assert_int_equal(head.sequence, 3);
   assert_int_equal(newest(), 2);
+  hang_up(&other);
+}
+
+static void who_has_not_said_hello_is_a_stranger(void **unused) {
+  (void)unused;
+  zp_change change = {text("key"), text("value")};
+  speaker other = dial_only();
+  zp_wire_head head;
+  for (int i = 0; i < 2; i++) {
+    say(&other, head_of(&other, ZP_REQUEST_COMMIT, 2), increment_of(&change));
+    assert_int_equal(hear(&other, &head), ZP_ANSWER_STRANGER);
+    assert_int_equal(newest(), 0);
+  }
+  say(&other, head_of(&other, ZP_REQUEST_HELLO, 1), (zp_parcel){.number_count = 0});
+  assert_int_equal(hear(&other, &head), ZP_ANSWER_DONE);
+  say(&other, head_of(&other, ZP_REQUEST_COMMIT, 2), increment_of(&change));
+  assert_int_equal(hear(&other, &head), ZP_ANSWER_DONE);
+  assert_int_equal(newest(), 1);
   hang_up(&other);
 }
 
@@ -378,7 +403,7 @@ static void who_is_out_of_reach_for_a_moment_was_not_forgotten(void **unused) {
   while (zp_clock_now() - gone < MOMENT) assert_int_equal(newest(), before);
   zp_store_unlock(store);
   while (zp_clock_now() - gone < MOMENT + 0.5 || newest() == before) assert_true(has("health", "fine"));
-  speaker again = dial();
+  speaker again = dial_only(); /* the same client */
   memcpy(again.client, other.client, sizeof again.client);
   say(&again, head_of(&again, ZP_REQUEST_PROBE, 1), (zp_parcel){ZP_NUMBERS(1)});
   assert_int_equal(hear(&again, &head), ZP_ANSWER_KEPT);
@@ -768,6 +793,7 @@ int main(void) {
       TEST(requests_may_be_given_up_before_the_server_has_answered_at_all),
       TEST(it_stops_while_clients_go_on_asking),
       TEST(a_request_that_comes_twice_is_applied_once),
+      TEST(who_has_not_said_hello_is_a_stranger),
       TEST(who_asks_after_a_request_hears_what_became_of_it),
       TEST(what_waits_for_the_one_before_it_can_be_given_up_as_well),
       TEST(who_is_out_of_reach_for_a_moment_was_not_forgotten),
