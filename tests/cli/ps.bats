@@ -42,6 +42,9 @@ LUA
   [ "$status" -eq 0 ]
   [ "${#lines[@]}" -eq 5 ]
   [[ "$output" == *"two?lines"* ]]
+  NAME=$'caf\xe9 \e[31m \u009b31m' within
+  [ "$status" -eq 0 ]
+  [[ "$output" == *$'caf\ufffd ?[31m ?31m'* ]]
 }
 
 @test "ps --json is for programs" {
@@ -57,6 +60,14 @@ assert(by_name["has left"].exitcode == 3 and by_name["has left"].state == "exite
 assert(by_name.stays.tries == 1 and by_name.stays.started > 1e9)
 LUA
   "$ZPROC" run "$dir/check.lua" "$script" <<<"$output"
+}
+
+@test "ps --json has every process, whatever the bytes of a name" {
+  NAME=$'caf\xe9 \e[31m \u009b31m' within --json
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [[ "$output" == *$'"caf\ufffd \\u001b[31m \\u009b31m"'* ]]
+  [[ "$output" == *'"server"'* ]]
 }
 
 @test "ps says what is wrong" {

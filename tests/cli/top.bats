@@ -59,6 +59,16 @@ LUA
   "$ZPROC" run "$dir/check.lua" <<<"$output"
 }
 
+@test "top shows a namespace whatever its bytes" {
+  for option in '' --json; do
+    NAMESPACE=$'x\xff\e' OPTION=$option run timeout 60 "$ZPROC" eval '
+      os.execute(("%s top %s --once --interval 0.01 --namespace \"$NAMESPACE\" $OPTION"):format(os.getenv "ZPROC", ctx.server_address)) return'
+    echo "$output"
+    [ "$status" -eq 0 ]
+    [[ "$output" == *$'in x\ufffd?'* || "$output" == *$'"namespace":"x\ufffd\\u001b"'* ]]
+  done
+}
+
 @test "top goes on until a signal ends it" {
   mkfifo "$dir/out"
   echo 'local ctx = require "zproc".context() print(ctx.server_address) io.stdout:flush() ctx.state:get_when_available "end"' >"$script"

@@ -12,7 +12,7 @@ describe("json", function()
   it("gives back what was written, to the bit", function()
     for _, value in ipairs {
       0, -1, math.maxinteger, math.mininteger, 9007199254740993, 0.5, 1.0, -0.0, 0.1, 1 / 3, 1e300, 5e-324, 2 ^ 53, 1e15, 123456789012345680.0,
-      "", "text", 'q"\\/\n\r\t\b\f\0\127', "ünïcode \u{1F600}", true, false, core.null, {}, { 1, { 2, {} }, "x" },
+      "", "text", 'q"\\/\n\r\t\b\f\0\127', "ünïcode \u{1F600}\u{9B}", true, false, core.null, {}, { 1, { 2, {} }, "x" },
       { a = 1, ["b c"] = { d = { 1.0, core.null } }, [""] = false },
     } do
       local text = json.encode(value, "it")
@@ -25,6 +25,7 @@ describe("json", function()
   it("has one text for equal values", function()
     assert.equal('{"a":[1,2.5,null],"b":{},"c":true}', json.encode({ c = true, b = {}, a = { 1, 2.5, core.null } }, "it"))
     assert.equal([["\"\\\u0001\n\u007fé"]], json.encode("\"\\\1\n\127é", "it"))
+    assert.equal("\"\\u0080\\u009b\u{A0}31m\"", json.encode("\u{80}\u{9B}\u{A0}31m", "it"))
   end)
 
   it("reads what others write", function()

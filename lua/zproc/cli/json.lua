@@ -22,7 +22,8 @@ end
 
 local function write_string(text, path)
   if not utf8.len(text) then refuse(path, "JSON has no strings of bytes that are not UTF-8") end
-  return '"' .. text:gsub('[%c"\\]', function(c) return NAMES[c] or ("\\u%04x"):format(c:byte()) end) .. '"'
+  text = text:gsub('[%c"\\]', function(c) return NAMES[c] or ("\\u%04x"):format(c:byte()) end)
+  return '"' .. text:gsub("\xc2([\x80-\x9f])", function(c) return ("\\u%04x"):format(c:byte()) end) .. '"' -- terminals may obey these, too
 end
 
 local function write_number(number, path)

@@ -1,5 +1,7 @@
 --- The processes of a server as a table for a person: what `zproc ps` and `zproc top` show.
 
+local text = require "zproc.cli.text"
+
 local COLUMNS <const> = { "PID", "PARENT", "STATE", "TRIES", "START", "EXIT", "NAME" }
 
 --- The cells of one line, whatever there is in a name.
@@ -7,7 +9,7 @@ local function cells(row)
   return {
     tostring(row.pid), tostring(row.parent), row.state, tostring(row.tries),
     os.date("%Y-%m-%d %H:%M:%S", math.floor(row.started)), row.exitcode and tostring(row.exitcode) or "-",
-    (row.name:gsub("%c", "?")),
+    text.shown(row.name),
   }
 end
 

@@ -4,6 +4,7 @@ local failure = require "zproc.cli.failure"
 local json = require "zproc.cli.json"
 local listing = require "zproc.cli.listing"
 local open = require "zproc.cli.open"
+local text = require "zproc.cli.text"
 
 local command = {
   usage = "ps ADDRESS [--json]",
@@ -19,19 +20,25 @@ Those that have ended are listed until their place is needed. STATE is running, 
 or gone (it is there no more, and nobody saw how it ended). EXIT is the exit status, or -N after signal N.
 
 With --json the list is an array of objects with pid, parent, state, tries, started (seconds since the epoch), name, and exitcode
-once it has exited.
+once it has exited. Bytes of a name that are not UTF-8 are shown as U+FFFD.
 ]]
 
 --- For programs. An empty table would be an object.
-local function encode(rows) return (#rows > 0 and json.encode(rows, "the list") or "[]") .. "\n" end
+local function encode(rows)
+  for _, row in ipairs(rows) do row.name = text.of(row.name) end
+  return #rows > 0 and json.encode(rows, "the list") or "[]"
+end
 
 --- List.
 ---@param given { address: string, json: boolean? }
 ---@return integer status
 function command.run(given)
-  local ok, rows = pcall(function() return open.link("ps", given):list_processes() end)
-  if not ok then return failure.of(rows) end
-  io.write(given.json and encode(rows) or table.concat(listing(rows), "\n") .. "\n")
+  local ok, shown = pcall(function()
+    local rows = open.link("ps", given):list_processes()
+    return given.json and encode(rows) or table.concat(listing(rows), "\n")
+  end)
+  if not ok then return failure.of(shown) end
+  print(shown)
   return 0
 end
 

@@ -7,11 +7,12 @@ local json = require "zproc.cli.json"
 local listing = require "zproc.cli.listing"
 local open = require "zproc.cli.open"
 local signal = require "zproc.signal"
+local text = require "zproc.cli.text"
 
 local DEFAULT_INTERVAL <const> = 1 -- seconds
 
-local function interval(text)
-  local seconds = tonumber(text)
+local function interval(words)
+  local seconds = tonumber(words)
   if seconds and seconds > 0 and seconds < math.huge then return seconds end
 end
 
@@ -69,12 +70,12 @@ local function compare(before, now, state)
   local summary = now.summary
   return {
     time = core.time(),
-    address = state.server_address,
+    address = text.of(state.server_address),
     interval = seconds,
     revision = now.revision,
     oldest = now.oldest,
     updates_per_second = (now.revision - before.revision) / seconds,
-    namespace = state.namespace,
+    namespace = text.of(state.namespace),
     keys = now.keys,
     processes = now.processes,
     waiting = summary.waiting,
@@ -94,9 +95,9 @@ end
 local function lines_of(shown)
   local processes, tasks = shown.processes, shown.tasks
   return {
-    ("zproc top: %s, %s"):format(shown.address, os.date "%H:%M:%S"),
+    ("zproc top: %s, %s"):format(text.shown(shown.address), os.date "%H:%M:%S"),
     ("updates    %.1f/s, revision %d, kept since %d"):format(shown.updates_per_second, shown.revision, shown.oldest),
-    ("keys       %d in %s"):format(shown.keys, (shown.namespace:gsub("%c", "?"))),
+    ("keys       %d in %s"):format(shown.keys, text.shown(shown.namespace)),
     ("processes  %d running%s, %d retrying, %d exited, %d gone"):format(processes.running,
       shown.waiting and (" (%d waiting)"):format(shown.waiting) or "", processes.retrying, processes.exited, processes.gone),
     ("tasks      %d with %d items, %d finished (%.1f/s), %d chunks at work"):format(tasks.count, tasks.items, tasks.finished,
@@ -116,7 +117,7 @@ local function draw(lines, rows)
   lines[#lines + 1] = ""
   table.move(listing(running), 1, #running + 1, #lines + 1, lines)
   local out = {}
-  for i = 1, math.min(#lines, height - 1) do out[i] = lines[i]:sub(1, width - 1) .. CLEAR_LINE .. "\n" end
+  for i = 1, math.min(#lines, height - 1) do out[i] = text.cut(lines[i], width - 1) .. CLEAR_LINE .. "\n" end
   io.write(HOME, table.concat(out), CLEAR_REST)
 end
 
