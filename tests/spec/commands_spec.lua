@@ -47,6 +47,21 @@ local function complete(line)
   return words
 end
 
+describe("the tabulator key of the repl", function()
+  local complete_word = require "zproc.cli.complete"
+
+  it("completes globals, fields and methods", function()
+    assert.same({ "string" }, complete_word "strin")
+    assert.same({ "string.gmatch", "string.gsub" }, complete_word "string.g")
+    assert.same({ "x..string" }, complete_word "x..strin")
+    assert.same({ "..string.gmatch", "..string.gsub" }, complete_word "..string.g")
+  end)
+
+  it("completes nothing of what only a call could tell", function()
+    for _, word in ipairs { ".pr", ":pr", ".", ":", ".server_process.pi", ":x.pr" } do assert.same({}, complete_word(word)) end
+  end)
+end)
+
 local with_bash = os.execute "command -v bash >/dev/null" and it or pending
 
 describe("a command", function()

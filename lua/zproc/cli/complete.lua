@@ -36,7 +36,10 @@ end
 ---@param word string a name, or names with . or : between them
 ---@return string[]
 return function(word)
-  local path, separator, start = word:match "^(.-)([.:]?)([%a_]?[%w_]*)$"
+  local before, names = word:match "^(.*%.%.)(.*)$" -- a concatenation
+  before, names = before or "", names or word
+  local path, separator, start = names:match "^(.-)([.:]?)([%a_]?[%w_]*)$"
+  if path == "" and separator ~= "" or path:find "^[.:]" then return {} end -- fields of what a call or an index gives, which is not done here
   local found = {}
   if separator == "" then
     if path ~= "" then return {} end
@@ -50,7 +53,7 @@ return function(word)
     add_members(found, value, start, separator == ":")
   end
   local words = {}
-  for name in pairs(found) do words[#words + 1] = path .. separator .. name end
+  for name in pairs(found) do words[#words + 1] = before .. path .. separator .. name end
   table.sort(words)
   return words
 end
