@@ -14,7 +14,8 @@ local home = zproc.context(address, { secret_key = "muchsecret" })
 print("the key of the Context: " .. home.secret_key)
 home.state.gold = 5
 
--- By the network, as if it were another machine: on this one the user's own files are his, with or without a key.
+-- By the network, as if it were another machine. On this one zproc asks for the key, too; but there it guards against mistakes alone, as
+-- the state is in files that are the user's own.
 local _, err = pcall(zproc.context, address, { transport = "network" })
 print("attacker: " .. err.name)
 _, err = pcall(zproc.context, address, { transport = "network", secret_key = "123456" })

@@ -8,7 +8,7 @@
 
 local zproc = require "zproc"
 
-local root = arg[0]:match "^(.*)/examples/" or "."
+local root = (arg[0]:match "^(.*)/" or ".") .. "/.."
 local files = #arg > 0 and arg or { root .. "/README.md", root .. "/docs/guide.md", root .. "/docs/architecture.md" }
 
 --- An iterator over batches of lines of all the files.

@@ -26,17 +26,21 @@ local function expected_output(path)
   return table.concat(lines, "\n") .. "\n"
 end
 
-local function check(name, runner)
-  local path = source .. "/examples/" .. name
-  local run = assert(io.popen(runner .. " " .. quote(path)))
+--- Run it as a command of the shell has it: by its path, or by its name where it is.
+local function check(name, command)
+  local run = assert(io.popen(command))
   local output = run:read "a"
   assert.is_true(run:close(), name .. " failed")
-  assert.equal(expected_output(path), output)
+  assert.equal(expected_output(source .. "/examples/" .. name), output)
 end
 
 describe("the example", function()
   for _, name in ipairs(examples()) do
-    it(name .. " prints what its header says", function() check(name, quote(os.getenv "ZPROC") .. " run") end)
-    it(name .. " does so in lua5.4, too", function() check(name, quote(source .. "/tests/run-lua")) end)
+    it(name .. " prints what its header says", function()
+      check(name, ("%s run %s"):format(quote(os.getenv "ZPROC"), quote(source .. "/examples/" .. name)))
+    end)
+    it(name .. " does so in lua5.4 and in its own directory, too", function()
+      check(name, ("cd %s && %s %s"):format(quote(source .. "/examples"), quote(source .. "/tests/run-lua"), quote(name)))
+    end)
   end
 end)
