@@ -56,6 +56,14 @@ run_script() {
   [ "$output" = 3 ]
 }
 
+@test "zproc ps shows workers, and what keeps them" {
+  start_workers 1 auto
+  run "$ZPROC" ps "$address" --secret-key-file "$dir/key"
+  echo "$output"
+  [[ "$output" =~ $worker\ .*\ zproc\ worker ]]
+  [[ "$output" =~ \ $worker\ .*\ worker ]]
+}
+
 @test "workers on the server's machine do, by shared memory" {
   start_workers 2 auto
   output=$(run_script '

@@ -77,6 +77,7 @@ end
 ---@return integer status
 function command.run(given)
   local address, count = given.address, given.count or core.cpu_count()
+  arg = { [0] = "zproc worker" } -- its name among the processes of the server
   for _, name in ipairs { "SIGTERM", "SIGINT", "SIGHUP" } do core.catch_signal(signal.by_name[name].number, true) end
   local workers = {}
   local ok, err = pcall(function()
