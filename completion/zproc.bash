@@ -14,7 +14,9 @@ declare -gA _zproc_options=(
   [top]='--once --json --interval --namespace --transport'
   [state]='--namespace --at --since --count --limit --timeout --json-keys --string --replace --transport'
   [version]=''
+  [help]=''
 )
+_zproc_actions='get set del dump load watch history' # of zproc state
 _zproc_common='--secret-key-file --help'
 _zproc_with_value=' --address --at --bind --count --data-dir --interval --limit --namespace --secret-key-file --since --sync --timeout --transport '
 
@@ -43,7 +45,9 @@ _zproc_operands() { # COMMAND, how many there are before it, the one before it, 
     run:0) compgen -f -X '!*.lua' -- "$4"; compgen -d -- "$4" ;;
     run:*) compgen -f -- "$4" ;;
     repl:0 | worker:0 | ping:0 | ps:0 | top:0 | state:0) compgen -W "$(_zproc_addresses)" -- "$4" ;;
-    state:1) compgen -W 'get set del dump load watch history' -- "$4" ;;
+    state:1) compgen -W "$_zproc_actions" -- "$4" ;;
+    help:0) compgen -W "${!_zproc_options[*]}" -- "$4" ;;
+    help:1) [ "$3" != state ] || compgen -W "$_zproc_actions" -- "$4" ;;
     state:2) [ "$3" != load ] || compgen -f -- "$4" ;;
   esac
 }
@@ -59,7 +63,7 @@ _zproc() {
   command=${words[1]-}
   COMPREPLY=()
   if [ -z "$command" ]; then
-    mapfile -t COMPREPLY < <(compgen -W "${!_zproc_options[*]} help --help --version" -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W "${!_zproc_options[*]} --help --version" -- "$current")
     return
   fi
   [ -n "${_zproc_options[$command]+there}" ] || return

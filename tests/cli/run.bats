@@ -28,6 +28,38 @@ teardown() {
   [ "$output" = "ran" ]
 }
 
+@test "a script that is marked executable runs by its #! line" {
+  mkdir "$dir/bin"
+  ln -s "$ZPROC" "$dir/bin/zproc"
+  printf '#!/usr/bin/env -S zproc run\nprint(...)\n' > "$script"
+  chmod +x "$script"
+  PATH=$dir/bin:$PATH run "$script" a b
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [ "$output" = $'a\tb' ]
+}
+
+@test "- is a script from standard input" {
+  printf '#!/usr/bin/env -S zproc run\nprint(arg[0], #arg, ...)\nerror "boom"' > "$script"
+  run bash -c '"$ZPROC" run - a -- -b < "$0"' "$script"
+  echo "$output"
+  [ "$status" -eq 1 ]
+  [[ "${lines[0]}" == $'-\t3\ta\t--\t-b' ]]
+  [[ "$output" == *"stdin:3: boom"* ]]
+}
+
+@test "a script in place of a command is told what to do" {
+  echo 'print "ran"' > "$dir/script"
+  for word in nothing.lua "$dir/script"; do
+    run "$ZPROC" "$word"
+    [ "$status" -eq 2 ]
+    [[ "$output" == *"there is no command '$word'. To run a script: zproc run $word; or let it begin with #!/usr/bin/env -S zproc run" ]]
+  done
+  run "$ZPROC" "$dir"
+  [ "$status" -eq 2 ]
+  [[ "$output" == *"see zproc help" ]]
+}
+
 @test "a script that does not exist is an error that names it" {
   run "$ZPROC" run "$dir/nothing.lua"
   [ "$status" -eq 1 ]
@@ -194,6 +226,22 @@ LUA
   [ "$status" -eq 2 ]
   [[ "$output" == *"no command 'nonsense'"* ]]
   run "$ZPROC" run
+  [ "$status" -eq 2 ]
+  [ "$output" = 'zproc: run: which script?; see zproc run --help' ]
+}
+
+@test "help of a command is what it says of itself" {
+  run "$ZPROC" help run
+  [ "$status" -eq 0 ]
+  [ "$output" = "$("$ZPROC" run --help)" ]
+  [ "$("$ZPROC" --help ping)" = "$("$ZPROC" ping --help)" ]
+  [ "$("$ZPROC" --help)" = "$("$ZPROC" help)" ]
+  run "$ZPROC" help nosuch
+  [ "$status" -eq 2 ]
+  [[ "$output" == "zproc: help: there is no command 'nosuch'; see zproc help --help" ]]
+  run "$ZPROC" help state nosuch
+  [ "$status" -eq 2 ]
+  run "$ZPROC" help run run
   [ "$status" -eq 2 ]
 }
 

@@ -97,6 +97,14 @@ stop() {
   [[ "$output" == *"see zproc server"* ]]
 }
 
+@test "an address for everybody takes a key, or --insecure, in the words of the command line" {
+  run timeout 60 "$ZPROC" server --bind tcp://0.0.0.0:0
+  echo "$output"
+  [ "$status" -eq 2 ]
+  [[ "$output" == *'without --secret-key-file a server listens at addresses of this machine alone'*'(--insecure if that is wanted); see zproc server --help' ]]
+  [[ "$output" != *secret_key* && "$output" != *'insecure = '* ]]
+}
+
 @test "nobody at an address is status 1" {
   run "$ZPROC" ping "ipc://$dir/nobody"
   [ "$status" -eq 1 ]

@@ -117,6 +117,37 @@ LUA
   says 1 'state.jobs[1].' "$address" get
 }
 
+@test "what JSON cannot carry says what shows it" {
+  echo 'local s = require "zproc".state(...) s[5] = "five" s.list = { 1, nil, 3 }' >"$dir/fill.lua"
+  "$ZPROC" run "$dir/fill.lua" "$address"
+  says 1 'list: JSON has no arrays with holes: there is [3], but not [2]; dump prints it' "$address" get list
+  says 1 'no strings, such as 5; dump prints all keys, and get KEY, or get --json-keys KEY, one of them' "$address" get
+  [ "$(state get --json-keys 5)" = '"five"' ]
+  [ "$(state dump | wc -l)" -eq 2 ]
+}
+
+@test "an empty array becomes an empty table" {
+  state set a '[]' b '[[]]' c '{}'
+  run state get
+  prints '{"a":{},"b":[{}],"c":{}}'
+}
+
+@test "what is long is not repeated at length" {
+  long=$(printf 'x%.0s' $(seq 5000))
+  says 2 'the value xxx' "$address" set a "$long"
+  [ "${#output}" -lt 300 ]
+  says 1 'there is no key xxx' "$address" get "${long:0:400}"
+  [ "${#output}" -lt 300 ]
+  says 2 "unknown argument 'xxx" "$address" get a "$long"
+  [ "${#output}" -lt 300 ]
+  says 2 'the value ?[31m is not' "$address" set a $'\e[31m'
+  echo 'local t = 1/0 for _ = 1, 900 do t = { t } end require "zproc".state(...).deep = t' >"$dir/fill.lua"
+  "$ZPROC" run "$dir/fill.lua" "$address"
+  says 1 'deep[1][1]' "$address" get deep
+  [[ "$output" == *'...'*'[1]: JSON has no inf'* ]]
+  [ "${#output}" -lt 400 ]
+}
+
 @test "watch prints a line for each update" {
   state set a 1
   state watch --since 0 --count 3 >"$dir/all" &
@@ -205,8 +236,31 @@ LUA
   says 1 'ServerLost' "ipc://$dir/nothing" get
 }
 
+@test "all that is wrong with a command line is told in one form" {
+  for words in 'gte' 'get --jsn' 'get --count 3' 'get a b' 'set a' 'set a 1 c' 'set a abc' 'get --json-keys x' 'history --since 99' \
+    'watch --since -1' 'get --namespace='; do
+    # shellcheck disable=SC2086
+    run timeout 60 "$ZPROC" state "$address" $words
+    echo "$output"
+    [ "$status" -eq 2 ]
+    [[ "$output" == 'zproc: state: '*'; see zproc state --help' ]]
+    [[ "$output" != *UsageError* ]]
+  done
+  run "$ZPROC" state nonsense get
+  [[ "$output" == 'zproc: state: "nonsense" is no server address'*'; see zproc state --help' ]]
+  run "$ZPROC" eval --address nonsense 1
+  [[ "$output" == 'zproc: eval: "nonsense" is no server address'*'; see zproc eval --help' ]]
+}
+
 @test "state has help" {
   run "$ZPROC" state --help
   [ "$status" -eq 0 ]
   [[ "$output" == "usage: zproc state ADDRESS get"* ]]
+  for words in "$address get --help" 'get --help' "$address get a --help --at"; do
+    # shellcheck disable=SC2086
+    run "$ZPROC" state $words
+    [ "$status" -eq 0 ]
+    [[ "$output" == "usage: zproc state ADDRESS get"*--at*Example:* ]]
+    [[ "$output" != *--replace* ]]
+  done
 }

@@ -71,7 +71,7 @@ describe("a command", function()
       assert.equal(name, command.usage:match "^%S+")
       assert.is_truthy(command.help:find("^usage: zproc " .. name .. "[ \n]"), name)
       local named = words_in(command.help, "%-%-%a[%a-]*")
-      named["--secret-key-file"], named["--version"] = nil, nil
+      named["--secret-key-file"], named["--version"], named["--help"] = nil, nil, nil
       for _, word in ipairs(options_of(name)) do
         assert.is_true(named[word], ("%s is not in the help of %s"):format(word, name))
         named[word] = nil
@@ -98,7 +98,7 @@ describe("a command", function()
   end)
 
   with_bash("is completed, with its options and no others", function()
-    local names = { "--help", "--version", "help" }
+    local names = { "--help", "--version" }
     table.move(cli.names, 1, #cli.names, #names + 1, names)
     table.sort(names)
     local completed = complete "zproc "
@@ -112,6 +112,60 @@ describe("a command", function()
       completed = complete("zproc " .. name .. " --")
       table.sort(completed)
       assert.same(words, completed)
+    end
+  end)
+end)
+
+describe("an action of zproc state", function()
+  local topics = require "zproc.cli.state".topics
+  local section = manual:match "\n%.Ss zproc state .-\n(.-)\n%.S[sh] "
+
+  it("has help of its own, which names the options that go with it", function()
+    for name, help in pairs(topics) do
+      local usage = help:match "^[^\n]+"
+      assert.is_truthy(usage:find("^usage: zproc state ADDRESS " .. name .. "%f[ \0]"), name)
+      for word in pairs(words_in(usage, "%-%-%a[%a-]*")) do assert.is_truthy(help:find("\n  " .. word, 1, true), word) end
+      for line in help:gmatch "[^\n]+" do assert.is_true(#line <= 160, line) end
+      assert.equal(help, output_of(support.quote(os.getenv "ZPROC") .. " state ipc:///x " .. name .. " --help"))
+      assert.equal(help, output_of(support.quote(os.getenv "ZPROC") .. " help state " .. name))
+    end
+  end)
+
+  it("goes with the options that the manual page says", function()
+    local said, meant = {}, {}
+    for word, owners in section:gmatch "\n%.It Fl Fl ([%a-]+)[^\n]*\n%.Cm ([%a ,]+) :\n" do
+      for name in owners:gmatch "%a+" do said[name .. " --" .. word] = true end
+    end
+    for name, help in pairs(topics) do
+      assert.is_truthy(section:find("\n.It Cm " .. name, 1, true), name)
+      for word in pairs(words_in(help:match "^[^\n]+", "%-%-%a[%a-]*")) do meant[name .. " " .. word] = true end
+    end
+    assert.same(meant, said)
+  end)
+
+  with_bash("is completed", function()
+    local names = {}
+    for name in pairs(topics) do names[#names + 1] = name end
+    table.sort(names)
+    assert.same(names, complete "zproc state ipc:///x ")
+    assert.same(names, complete "zproc help state ")
+    assert.same({}, complete "zproc help run ")
+  end)
+
+  it("does what its example shows", function()
+    local zproc = require "zproc"
+    for name, help in pairs(topics) do
+      local place = os.tmpname()
+      os.remove(place)
+      local server = zproc.start_server("ipc://" .. place)
+      zproc.state("ipc://" .. place):update { apples = 5, name = "Ada" }
+      local commands, expected = {}, ""
+      for line in help:match("\nExample:\n(.*)$"):gmatch "  ([^\n]*)\n" do
+        if line:find "^%$ " then commands[#commands + 1] = line:sub(3) else expected = expected .. line .. "\n" end
+      end
+      local script = table.concat(commands, "\n"):gsub("/tmp/place", function() return place end)
+      assert.equal(expected, output_of(("zproc() { %s \"$@\"; }\n%s"):format(support.quote(os.getenv "ZPROC"), script)), name)
+      server:stop()
     end
   end)
 end)

@@ -1,6 +1,8 @@
 --- How the arguments of every command are read: options anywhere between the operands, `--option value` or `--option=value`, `--` before
 --- operands that look like options. A negative number is an operand, as is `-` alone.
 
+local brief = require "zproc.cli.text".brief
+
 local arguments = {}
 
 ---@class zproc.cli.Option
@@ -69,13 +71,17 @@ local COMMON <const> = {
 
 -- ---- reading ----
 
-local function name_of(word, option)
+--- The name under which an option is given.
+---@param word string
+---@param option zproc.cli.Option
+---@return string
+function arguments.name_of(word, option)
   return option.name or (word:gsub("^%-+", ""):gsub("%-", "_"))
 end
 
 --- Note what an option gives; what is wrong with it, if something is.
 local function take(given, word, option, text)
-  local name = name_of(word, option)
+  local name = arguments.name_of(word, option)
   if not option.takes then
     if text then return ("%s takes no value"):format(word) end
     given[name] = true
@@ -99,7 +105,7 @@ end
 --- Read the arguments of a command.
 ---@param spec zproc.cli.Spec
 ---@param list string[]
----@return table? given what options and operands give, by name; with `help` nothing else counts
+---@return table? given what options and operands give, by name; with `help` nothing else counts but `about`, the operands before it
 ---@return string? wrong what is wrong with them
 function arguments.parse(spec, list)
   local given, operands, is_over, i = {}, {}, false, 1
@@ -114,7 +120,7 @@ function arguments.parse(spec, list)
     else
       local option_word, attached = word:match "^(%-%-[^=]+)=(.*)$"
       local option = spec.options[option_word or word] or COMMON[option_word or word]
-      if not option then return nil, ("unknown %s '%s'"):format(spec.is_program and "option" or "argument", word) end
+      if not option then return nil, ("unknown %s '%s'"):format(spec.is_program and "option" or "argument", brief(word)) end
       text = attached
       if option.takes and not attached then
         text = list[i]
@@ -122,7 +128,7 @@ function arguments.parse(spec, list)
       end
       local wrong = take(given, option_word or word, option, text)
       if wrong then return nil, wrong end
-      if given.help then return given end
+      if given.help then return { help = true, about = operands } end
     end
   end
   local names = spec.operands or {}
@@ -131,7 +137,7 @@ function arguments.parse(spec, list)
   if spec.rest then
     given[spec.rest] = table.move(operands, #names + 1, math.max(#names, #operands), 1, {})
   elseif #operands > #names then
-    return nil, ("unknown argument '%s'"):format(operands[#names + 1])
+    return nil, ("unknown argument '%s'"):format(brief(operands[#names + 1]))
   end
   return given
 end

@@ -6,63 +6,97 @@
 
 local arguments = require "zproc.cli.arguments"
 local failure = require "zproc.cli.failure"
+local runtime = require "zproc.runtime"
+local text = require "zproc.cli.text"
 
 ---@class zproc.cli.Command
 ---@field usage string the command line in short
 ---@field summary string what it does, in one line
 ---@field help string the text of --help
+---@field topics table<string, string>? the same for parts of it, by the operand that names them
 ---@field arguments zproc.cli.Spec
 ---@field run fun(given: table): integer
 
 local cli = {}
 
 --- The commands, in the order in which help shows them: the module of `x` is zproc.cli.x.
-cli.names = { "run", "eval", "repl", "server", "worker", "ping", "ps", "top", "state", "version" }
+cli.names = { "run", "eval", "repl", "server", "worker", "ping", "ps", "top", "state", "version", "help" }
 
-local function help(out)
-  out:write("usage: zproc COMMAND [ARGUMENT ...]\n\nCommands:\n")
-  for _, name in ipairs(cli.names) do
-    local command = require("zproc.cli." .. name)
-    out:write(("  %-40s %s\n"):format(command.usage, command.summary))
+--- A command, if there is one of that name.
+---@param name string
+---@return zproc.cli.Command?
+function cli.find(name)
+  for _, known in ipairs(cli.names) do
+    if known == name then return require("zproc.cli." .. name) end
   end
-  out:write(("  %-40s %s\n"):format("help", "show this text"))
-  out:write [[
+end
+
+--- The list of all commands.
+---@return string
+function cli.overview()
+  local lines = { "usage: zproc COMMAND [ARGUMENT ...]\n\nCommands:" }
+  for _, name in ipairs(cli.names) do
+    local command = cli.find(name)
+    lines[#lines + 1] = ("  %-40s %s"):format(command.usage, command.summary)
+  end
+  lines[#lines + 1] = [[
 
 zproc COMMAND --help tells more. Each takes --secret-key-file FILE, for servers that have a secret key; or there is $ZPROC_SECRET_KEY.
 The exit status is 0 if all went well, 1 if the command has failed, 2 if the command line is wrong.
 ]]
+  return table.concat(lines, "\n")
+end
+
+--- The help of a command, or of a part of it that one of the words names.
+---@param command zproc.cli.Command
+---@param words string[]
+---@return string
+function cli.help_of(command, words)
+  for _, word in ipairs(words) do
+    if command.topics and command.topics[word] then return command.topics[word] end
+  end
+  return command.help
 end
 
 --- Words for a command that have one of their own.
 local ALIASES <const> = { ["--version"] = "version", ["--help"] = "help", ["-h"] = "help" }
 
+--- There is no such command; perhaps it was meant as a script.
+---@param word string
+---@return integer status
+local function fail_of(word)
+  local file <close> = io.open(word)
+  local is_file = file and file:read(0) -- a directory can be opened, too
+  local shown = text.brief(word)
+  if is_file or word:find "%.lua$" then
+    runtime.say(("there is no command '%s'. To run a script: zproc run %s; or let it begin with #!/usr/bin/env -S zproc run"):format(shown,
+      shown))
+  else
+    runtime.say(("there is no command '%s'; see zproc help"):format(shown))
+  end
+  return failure.USAGE
+end
+
 --- Run a command line.
 ---@param words string[] without the program's name
 ---@return integer status the exit status
 function cli.main(words)
-  local name = ALIASES[words[1]] or words[1]
-  if name == "help" then
-    help(io.stdout)
-    return 0
-  elseif name == nil then
-    help(io.stderr)
+  if not words[1] then
+    io.stderr:write(cli.overview())
     return failure.USAGE
   end
-  for _, known in ipairs(cli.names) do
-    if known == name then
-      local command = require("zproc.cli." .. name)
-      local given, wrong = arguments.parse(command.arguments, table.move(words, 2, #words, 1, {}))
-      if not given then return failure.of_usage(name, wrong) end
-      if given.help then
-        io.write(command.help)
-        return 0
-      end
-      require "zproc.link".default_secret = given.secret_key_file
-      return command.run(given)
-    end
+  local name = ALIASES[words[1]] or words[1]
+  local command = cli.find(name)
+  if not command then return fail_of(name) end
+  failure.command = name
+  local given, wrong = arguments.parse(command.arguments, table.move(words, 2, #words, 1, {}))
+  if not given then return failure.of_usage(wrong) end
+  if given.help then
+    io.write(cli.help_of(command, given.about))
+    return 0
   end
-  io.stderr:write(("zproc: there is no command '%s'; see zproc help\n"):format(name))
-  return failure.USAGE
+  require "zproc.link".default_secret = given.secret_key_file
+  return command.run(given)
 end
 
 return cli

@@ -6,6 +6,7 @@
 
 local core = require "zproc.core"
 local errors = require "zproc.errors"
+local shown = require "zproc.cli.text".shown
 
 local json = {}
 
@@ -15,9 +16,12 @@ local DEPTH_MAX <const> = 1000 -- of nested arrays and objects
 
 local NAMES <const> = { ['"'] = '\\"', ["\\"] = "\\\\", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t" }
 
---- Raise what cannot be written, with the path to it.
+local PATH_MAX <const> = 200 -- bytes of a path that are shown
+
+--- Raise what cannot be written, with the path to it; of a very long one, its beginning and its end.
 local function refuse(path, words)
-  error(errors.new("EncodeError", ("%s: %s"):format(path, words)))
+  if #path > PATH_MAX then path = path:sub(1, PATH_MAX // 2) .. "..." .. path:sub(-PATH_MAX // 2) end
+  error(errors.new("EncodeError", ("%s: %s"):format(shown(path), words)))
 end
 
 local function write_string(text, path)
@@ -47,6 +51,22 @@ local function array_length(value)
   return n > 0 and count == n and n or nil
 end
 
+--- Why a table is neither an array nor an object.
+local function refuse_keys(value, path)
+  local other, last = nil, 0
+  for key in next, value do
+    if math.type(key) ~= "integer" or key < 1 then other = other or key else last = math.max(last, key) end
+  end
+  if other == nil then
+    local hole = 1
+    while rawget(value, hole) ~= nil do hole = hole + 1 end
+    refuse(path, ("JSON has no arrays with holes: there is [%d], but not [%d]"):format(last, hole))
+  end
+  for key in next, value do
+    if type(key) ~= "string" then refuse(path, ("JSON has no keys that are no strings, such as %s"):format(tostring(key))) end
+  end
+end
+
 local function write_table(value, path, ancestors)
   if ancestors[value] then refuse(path, "JSON has no tables that contain themselves") end
   if ancestors.depth == DEPTH_MAX then refuse(path, "it is nested too deeply for JSON") end
@@ -57,9 +77,7 @@ local function write_table(value, path, ancestors)
   else
     local keys = {}
     for key in next, value do
-      if type(key) ~= "string" then
-        refuse(path, ("JSON has no keys that are no strings, such as %s"):format(tostring(key)))
-      end
+      if type(key) ~= "string" then refuse_keys(value, path) end
       keys[#keys + 1] = key
     end
     table.sort(keys)

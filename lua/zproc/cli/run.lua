@@ -21,7 +21,8 @@ command.help = [[
 usage: zproc run [--prefix] SCRIPT [ARGUMENT ...]
 
 Run a Lua script; its arguments are in `arg` and `...`. The exit status is 0 if it ends well, 1 if it raises, or what it gives to
-zproc.exit or os.exit.
+zproc.exit or os.exit. With - for SCRIPT it is read from standard input. A script whose first line is #!/usr/bin/env -S zproc run can be made
+executable, and runs by its own name.
 
 With --prefix each line of output of the script and all its processes begins with [NAME PID], of the process that has written it.
 ]]
@@ -30,7 +31,7 @@ With --prefix each line of output of the script and all its processes begins wit
 ---@param given { script: string, prefix: boolean?, arguments: string[] }
 ---@return integer status
 function command.run(given)
-  local chunk, wrong = loadfile(given.script)
+  local chunk, wrong = loadfile(given.script ~= "-" and given.script or nil)
   if not chunk then
     runtime.say(wrong)
     return failure.FAILED

@@ -2,6 +2,7 @@
 
 local core = require "zproc.core"
 local arguments = require "zproc.cli.arguments"
+local errors = require "zproc.errors"
 local failure = require "zproc.cli.failure"
 local server = require "zproc.server"
 
@@ -36,13 +37,21 @@ there is a data directory.
   --insecure       listen at other addresses without a key: whoever can reach them can run code here
 ]=]
 
+--- An error of the API, which speaks of options of the API.
+local function in_own_words(err)
+  if errors.is(err, "UsageError") then
+    err.message = err.message:gsub("a secret_key", "--secret-key-file"):gsub("insecure = true", "--insecure")
+  end
+  return err
+end
+
 --- Keep a server until a signal ends it.
 ---@param given { bind: string[]?, data_dir: string?, sync: string?, insecure: boolean? }
 ---@return integer status
 function command.run(given)
-  if given.sync and not given.data_dir then return failure.of_usage("server", "--sync goes with --data-dir") end
+  if given.sync and not given.data_dir then return failure.of_usage("--sync goes with --data-dir") end
   local ok, kept = pcall(server.start, "server", given.bind or {}, given)
-  if not ok then return failure.of(kept) end
+  if not ok then return failure.of(in_own_words(kept)) end
   for _, address in ipairs(kept.server_addresses) do print(address) end
   io.stdout:flush()
   core.await_termination()

@@ -7,77 +7,61 @@ local failure = require "zproc.cli.failure"
 local json = require "zproc.cli.json"
 local open = require "zproc.cli.open"
 local records = require "zproc.cli.records"
+local text = require "zproc.cli.text"
 local zproc = require "zproc"
 
-local REVISION <const> = { takes = "a revision number", read = arguments.integer(0, math.maxinteger) }
-local COUNT <const> = { takes = "a number of at least 1", read = arguments.integer(1, math.maxinteger) }
 local HISTORY_LIMIT <const> = 20
 
-local command = {
-  usage = "state ADDRESS ACTION [...]",
-  summary = "read, change and watch a state",
-  arguments = {
-    options = open.with(open.STATE_OPTIONS, {
-      ["--at"] = REVISION,
-      ["--since"] = REVISION,
-      ["--count"] = COUNT,
-      ["--limit"] = COUNT,
-      ["--timeout"] = { takes = "a number of seconds, 0 or more", read = arguments.seconds },
-      ["--json-keys"] = {},
-      ["--string"] = {},
-      ["--replace"] = {},
-    }),
-    operands = { "address", "action" },
-    wanted = "which server?",
-    rest = "words",
+---@class zproc.cli.state.Option : zproc.cli.Option
+---@field value string? what help calls its value
+---@field help string what it does
+
+---@class zproc.cli.state.Action
+---@field operands string its operands, as help shows them
+---@field least integer? how many words it takes
+---@field most integer? nil: any number
+---@field options string[] which options go with it, besides those that go with all
+---@field summary string what help says of it in a few lines
+---@field details string what its own help says besides
+---@field example string how it is used, as seen in a shell
+---@field run fun(state: zproc.State, given: table): integer which gives an exit status
+
+--- The options of all actions. Arguments are parsed by them, and help is made of them.
+---@type table<string, zproc.cli.state.Option>
+local OPTIONS <const> = {
+  ["--namespace"] = { takes = "a name", value = "NAME", help = "which of the server's states (default: default)" },
+  ["--at"] = {
+    takes = "a revision number", read = arguments.integer(0, math.maxinteger), value = "REVISION",
+    help = "as it was at that revision",
+  },
+  ["--since"] = {
+    takes = "a revision number", read = arguments.integer(0, math.maxinteger), value = "REVISION",
+    help = "begin after that revision (0: as far back as is kept)",
+  },
+  ["--count"] = { takes = "a number of at least 1", read = arguments.integer(1, math.maxinteger), value = "N", help = "end after N updates" },
+  ["--limit"] = {
+    takes = "a number of at least 1", read = arguments.integer(1, math.maxinteger), value = "N",
+    help = "at most N: the newest ones or, with --since, the first ones after that revision",
+  },
+  ["--timeout"] = {
+    takes = "a number of seconds, 0 or more", read = arguments.seconds, value = "SECONDS",
+    help = "end with status 1 when no update has come for so long",
+  },
+  ["--json-keys"] = { help = [[keys are JSON as well: '"text"', 5, true. Without it they are strings as they are given]] },
+  ["--string"] = { help = "values are strings as they are given, and not JSON" },
+  ["--replace"] = { help = "make the dump the whole state: other keys are deleted" },
+  ["--transport"] = {
+    takes = open.OPTIONS["--transport"].takes, read = open.OPTIONS["--transport"].read, value = "auto|network",
+    help = "how to reach the server, as for all commands",
   },
 }
 
-command.help = [=[
-usage: zproc state ADDRESS get [KEY] [--at REVISION]
-       zproc state ADDRESS set KEY VALUE [KEY VALUE ...] [--string]
-       zproc state ADDRESS del KEY [KEY ...]
-       zproc state ADDRESS dump [--at REVISION]
-       zproc state ADDRESS load [FILE] [--replace]
-       zproc state ADDRESS watch [KEY ...] [--since REVISION] [--count N] [--timeout SECONDS]
-       zproc state ADDRESS history [--since REVISION] [--limit N]
-
-  get      print the value of a key as JSON, or the whole state as an object. Status 1 if there is no such key
-  set      set keys to values, which are JSON ('"text"', 5, '[1, 2]'), in one step; a value - is read from standard input
-  del      delete keys, in one step. Status 1 if one of them was not there; the others are deleted all the same
-  dump     print a line for each key: {"key":"apples","value":5}
-  load     set the keys of a dump, from a file or from standard input, in one step
-  watch    print a line for each update as it comes: {"revision":7,"changes":[...]}, where the changes are lines as in a dump, or
-           {"key":"apples","deleted":true}. With keys: what changes these
-  history  print the same for the updates of the past: the newest 20, the oldest of them first
-
-  --namespace NAME   which of the server's states (default: default)
-  --at REVISION      as it was at that revision
-  --since REVISION   begin after that revision (0: as far back as is kept)
-  --count N          end after N updates
-  --limit N          at most N: the newest ones or, with --since, the first ones after that revision
-  --timeout SECONDS  end with status 1 when no update has come for so long
-  --json-keys        keys are JSON as well: '"text"', 5, true. Without it they are strings as they are given
-  --string           values are strings as they are given, and not JSON
-  --replace          make the dump the whole state: other keys are deleted
-  --transport auto|network, --secret-key-file FILE
-                     how to reach the server, as for all commands
-
-Integers, floats and strings stay what they are, to the bit. What JSON does not have (functions, infinities, strings that are not UTF-8,
-keys within a value that are no strings) is an error of get. A dump, and the lines of updates, have it as value_bytes or key_bytes: the
-bytes of zproc's own encoding, in hexadecimal digits; so load restores everything. Functions and metatables are part of that: load only
-dumps that you trust.
-]=]
-
---- A wrong command line, to be raised.
-local function usage(format, ...) error(errors.new("UsageError", "state: " .. format:format(...))) end
-
 --- A key from the command line.
-local function key_of(text, given)
-  if not given.json_keys then return text end
-  local key, wrong = json.decode(text)
-  if wrong then usage("the key %s is not JSON: %s", text, wrong) end
-  if type(key) == "table" or key == core.null then usage("the key %s is neither a string nor a number nor a boolean", text) end
+local function key_of(word, given)
+  if not given.json_keys then return word end
+  local key, wrong = json.decode(word)
+  if wrong then errors.usage("the key %s is not JSON: %s", text.brief(word), wrong) end
+  if type(key) == "table" or key == core.null then errors.usage("the key %s is neither a string nor a number nor a boolean", text.brief(word)) end
   return key
 end
 
@@ -88,11 +72,11 @@ local function keys_of(given)
 end
 
 --- A value from the command line.
-local function value_of(text, given)
-  if text == "-" then text = io.read "a" end
-  if given.string then return text end
-  local value, wrong = json.decode(text)
-  if wrong then usage([[the value %s is not JSON: %s (text takes quotes, '"like this"', or --string)]], text, wrong) end
+local function value_of(word, given)
+  if word == "-" then word = io.read "a" end
+  if given.string then return word end
+  local value, wrong = json.decode(word)
+  if wrong then errors.usage([[the value %s is not JSON: %s (text takes quotes, '"like this"', or --string)]], text.brief(word), wrong) end
   return value
 end
 
@@ -107,33 +91,77 @@ local function put(line)
   io.stdout:flush()
 end
 
---- Each action: how many words it takes, which options go with it, and what it does, which gives an exit status.
+--- There is no such key.
+local function fail_of_key(word) return failure.of(("state: there is no key %s"):format(text.brief(word))) end
+
+--- The JSON of a value, or an error that says how to see it all the same.
+---@param word string? the key; nil: the value is the whole state
+local function encode(value, word)
+  local ok, result = pcall(json.encode, value, word or "state")
+  if ok then return result end
+  if errors.is(result, "EncodeError") then
+    result.message = result.message .. (word and "; dump prints it" or "; dump prints all keys, and get KEY, or get --json-keys KEY, one of them")
+  end
+  error(result, 0)
+end
+
+-- ---- the actions ----
+
+---@type table<string, zproc.cli.state.Action>
 local actions = {}
 
+--- Their names, in the order in which help shows them.
+local NAMES <const> = { "get", "set", "del", "dump", "load", "watch", "history" }
+
 actions.get = {
+  operands = "[KEY]",
   most = 1,
-  options = { at = true },
+  options = { "--at", "--json-keys" },
+  summary = "print the value of a key as JSON, or the whole state as an object. Status 1 if there is no such key",
+  details = [[
+What JSON does not have (functions, infinities, strings that are not UTF-8, keys within a value that are no strings, arrays with holes) is
+an error that says where it is; `dump` prints such values all the same. In the whole state a key that is no string is one: such keys are
+printed one by one, by `get --json-keys 5`. An empty table is printed as {}, be it that it was set as {} or as [].
+]],
+  example = [[
+$ zproc state ipc:///tmp/place get apples
+5
+$ zproc state ipc:///tmp/place get
+{"apples":5,"name":"Ada"}
+]],
   run = function(state, given)
-    local text = given.words[1]
+    local word = given.words[1]
     local value
-    if not text then
+    if not word then
       value = snapshot_of(state, given)
     elseif given.at then
-      value = state:at(given.at)[key_of(text, given)]
+      value = state:at(given.at)[key_of(word, given)]
     else
-      value = state:get(key_of(text, given))
+      value = state:get(key_of(word, given))
     end
-    if value == nil then return failure.of(("state: there is no key %s"):format(text)) end
-    print(json.encode(value, text or "state"))
+    if value == nil then return fail_of_key(word) end
+    print(encode(value, word))
     return 0
   end,
 }
 
 actions.set = {
+  operands = "KEY VALUE [KEY VALUE ...]",
   least = 2,
-  options = { string = true },
+  options = { "--string", "--json-keys" },
+  summary = [[set keys to values, which are JSON ('"text"', 5, '[1, 2]'), in one step; a value - is read from standard input]],
+  details = [[
+A number is an integer if it has neither a fraction nor an exponent, and null is zproc.null. An array becomes a table with the keys 1 to n.
+So an empty one becomes an empty table, which is what an empty object becomes, too.
+]],
+  example = [[
+$ zproc state ipc:///tmp/place set pears 7 list '[1, 2]'
+$ echo 'any text' | zproc state ipc:///tmp/place set --string note -
+$ zproc state ipc:///tmp/place get
+{"apples":5,"list":[1,2],"name":"Ada","note":"any text\n","pears":7}
+]],
   run = function(state, given)
-    if #given.words % 2 == 1 then usage("the key %s has no value", given.words[#given.words]) end
+    if #given.words % 2 == 1 then errors.usage("the key %s has no value", text.brief(given.words[#given.words])) end
     local changes = {}
     for i = 1, #given.words, 2 do changes[key_of(given.words[i], given)] = value_of(given.words[i + 1], given) end
     state:update(changes)
@@ -147,12 +175,20 @@ local delete = zproc.atomic(function(snapshot, keys)
 end)
 
 actions.del = {
+  operands = "KEY [KEY ...]",
   least = 1,
-  options = {},
+  options = { "--json-keys" },
+  summary = "delete keys, in one step. Status 1 if one of them was not there; the others are deleted all the same",
+  details = "",
+  example = [[
+$ zproc state ipc:///tmp/place del name
+$ zproc state ipc:///tmp/place get
+{"apples":5}
+]],
   run = function(state, given)
     local keys, status = keys_of(given), 0
     for i, key in ipairs(keys) do
-      if not state:contains(key) then status = failure.of(("state: there is no key %s"):format(given.words[i])) end
+      if not state:contains(key) then status = fail_of_key(given.words[i]) end
     end
     delete(state, keys)
     return status
@@ -160,8 +196,19 @@ actions.del = {
 }
 
 actions.dump = {
+  operands = "",
   most = 0,
-  options = { at = true },
+  options = { "--at" },
+  summary = [[print a line for each key: {"key":"apples","value":5}]],
+  details = [[
+What JSON does not have is there as value_bytes or key_bytes, the bytes of zproc's own encoding in hexadecimal digits; so `load` restores
+everything.
+]],
+  example = [[
+$ zproc state ipc:///tmp/place dump
+{"key":"apples","value":5}
+{"key":"name","value":"Ada"}
+]],
   run = function(state, given)
     local snapshot = snapshot_of(state, given)
     for _, key in ipairs(records.keys(snapshot)) do print(records.write(key, snapshot[key])) end
@@ -174,20 +221,31 @@ local function read_all(name)
   if not name or name == "-" then return io.read "a" end
   local file, wrong = io.open(name, "rb")
   if not file then return nil, wrong end
-  local text
-  text, wrong = file:read "a"
+  local content
+  content, wrong = file:read "a"
   file:close()
-  return text, wrong
+  return content, wrong
 end
 
 actions.load = {
+  operands = "[FILE]",
   most = 1,
-  options = { replace = true },
+  options = { "--replace" },
+  summary = "set the keys of a dump, from a file or from standard input, in one step",
+  details = [[
+Functions and metatables are part of what a dump can have, and a metatable's __gc runs here as soon as it is loaded: load only dumps that you
+trust.
+]],
+  example = [[
+$ zproc state ipc:///tmp/place dump | zproc state ipc:///tmp/place load --namespace copy
+$ zproc state ipc:///tmp/place get --namespace copy
+{"apples":5,"name":"Ada"}
+]],
   run = function(state, given)
-    local text, wrong = read_all(given.words[1])
-    if not text then return failure.of("state: cannot read the dump: " .. wrong) end
+    local dump, wrong = read_all(given.words[1])
+    if not dump then return failure.of("state: cannot read the dump: " .. wrong) end
     local content, number = {}, 0
-    for line in text:gmatch "[^\n]*" do
+    for line in dump:gmatch "[^\n]*" do
       number = number + 1
       if line:find "%S" then
         local key, value = records.read(line)
@@ -201,7 +259,16 @@ actions.load = {
 }
 
 actions.watch = {
-  options = { since = true, count = true, timeout = true },
+  operands = "[KEY ...]",
+  options = { "--since", "--count", "--timeout", "--json-keys" },
+  summary = [[
+print a line for each update as it comes: {"revision":7,"changes":[...]}, where the changes are lines as in a dump, or
+{"key":"apples","deleted":true}. With keys: what changes these]],
+  details = "",
+  example = [[
+$ zproc state ipc:///tmp/place watch --since 0 --count 1
+{"revision":1,"changes":[{"key":"apples","value":5},{"key":"name","value":"Ada"}]}
+]],
   run = function(state, given)
     local wanted = #given.words > 0 and keys_of(given) or nil
     local since = given.since or state:revision()
@@ -244,8 +311,16 @@ local function oldest_of(state)
 end
 
 actions.history = {
+  operands = "",
   most = 0,
-  options = { since = true, limit = true },
+  options = { "--since", "--limit" },
+  summary = ("print a line for each update of the past, as watch does: the newest %d, the oldest of them first"):format(HISTORY_LIMIT),
+  details = "",
+  example = [[
+$ zproc state ipc:///tmp/place del name
+$ zproc state ipc:///tmp/place history --limit 1
+{"revision":2,"changes":[{"key":"name","deleted":true}]}
+]],
   run = function(state, given)
     local last, limit = state:revision(), given.limit
     local lines
@@ -267,22 +342,116 @@ actions.history = {
   end,
 }
 
-local ALWAYS <const> = { address = true, action = true, words = true, namespace = true, transport = true, json_keys = true,
-  secret_key_file = true }
+-- ---- help ----
+
+--- What goes with every action.
+local ALWAYS <const> = { "--namespace", "--transport" }
+
+--- An option as it is written: "--at REVISION".
+local function written(word)
+  local value = OPTIONS[word].value
+  return value and word .. " " .. value or word
+end
+
+--- "zproc state ADDRESS get [KEY] [--at REVISION]".
+local function synopsis(name)
+  local words = { "zproc state ADDRESS", name }
+  if actions[name].operands ~= "" then words[#words + 1] = actions[name].operands end
+  for _, word in ipairs(actions[name].options) do words[#words + 1] = "[" .. written(word) .. "]" end
+  return table.concat(words, " ")
+end
+
+--- Lines with names in a column before what is said of each.
+---@param entries [string, string][]
+---@return string
+local function columns(entries)
+  local width = 0
+  for _, entry in ipairs(entries) do width = math.max(width, #entry[1]) end
+  local lines = {}
+  for i, entry in ipairs(entries) do
+    local indent = (" "):rep(width + 4)
+    lines[i] = ("  %s%s  %s\n"):format(entry[1], (" "):rep(width - #entry[1]), (entry[2]:gsub("\n", "\n" .. indent)))
+  end
+  return table.concat(lines)
+end
+
+--- What is said of options.
+local function options_text(words)
+  local entries = {}
+  for i, word in ipairs(words) do entries[i] = { written(word), OPTIONS[word].help } end
+  entries[#entries + 1] = { "--secret-key-file FILE", "the secret key of the server, as for all commands" }
+  return columns(entries)
+end
+
+--- The help of one action.
+local function help_of(name)
+  local action, words = actions[name], table.move(actions[name].options, 1, #actions[name].options, 1, {})
+  table.move(ALWAYS, 1, #ALWAYS, #words + 1, words)
+  local summary = action.summary:gsub("^%l", string.upper)
+  return ("usage: %s\n       [--namespace NAME] [--transport auto|network] [--secret-key-file FILE]\n\n%s.\n%s\n%s\nExample:\n%s"):format(
+    synopsis(name), summary, action.details, options_text(words), (action.example:gsub("[^\n]+", "  %0")))
+end
+
+--- The help of all.
+local function general_help()
+  local usages, summaries, topics = {}, {}, {}
+  for i, name in ipairs(NAMES) do
+    usages[i], summaries[i], topics[name] = synopsis(name), { name, actions[name].summary }, help_of(name)
+  end
+  return ([=[
+usage: %s
+
+%s
+%s
+Integers, floats and strings stay what they are, to the bit. What JSON does not have (functions, infinities, strings that are not UTF-8, keys
+within a value that are no strings, arrays with holes) is an error of get, and [] becomes {}, as Lua has one empty table. A dump, and the lines of
+updates, have what JSON does not in an encoding of zproc's own, so load restores everything. Functions and metatables are part of that: load only
+dumps that you trust.
+
+zproc state ADDRESS ACTION --help, or zproc help state ACTION, tells more of one action, with an example.
+]=]):format(table.concat(usages, "\n       "), columns(summaries), options_text {
+    "--at", "--since", "--count", "--limit", "--timeout", "--json-keys", "--string", "--replace", table.unpack(ALWAYS),
+  }), topics
+end
+
+-- ---- the command ----
+
+local command = {
+  usage = "state ADDRESS ACTION [...]",
+  summary = "read, change and watch a state",
+  arguments = {
+    options = OPTIONS,
+    operands = { "address", "action" },
+    wanted = "which server?",
+    rest = "words",
+  },
+}
+
+command.help, command.topics = general_help()
+
+--- Whether an option goes with an action.
+local function goes_with(word, action)
+  for _, list in ipairs { ALWAYS, action.options } do
+    for _, known in ipairs(list) do
+      if known == word then return true end
+    end
+  end
+  return false
+end
 
 --- What is wrong with the command line, as far as that depends on the action.
 local function check(given)
-  local action = actions[given.action]
-  if not given.action then return "what is to be done? get, set, del, dump, load, watch or history" end
-  if not action then return ("there is no '%s', but get, set, del, dump, load, watch and history"):format(given.action) end
-  for name in pairs(given) do
-    if not ALWAYS[name] and not action.options[name] then
-      return ("--%s does not go with %s"):format(name:gsub("_", "-"), given.action)
+  local action, names = actions[given.action], table.concat(NAMES, ", ", 1, #NAMES - 1)
+  if not given.action then return ("what is to be done? %s or %s"):format(names, NAMES[#NAMES]) end
+  if not action then return ("there is no '%s', but %s and %s"):format(text.brief(given.action), names, NAMES[#NAMES]) end
+  for word in pairs(OPTIONS) do
+    if given[arguments.name_of(word, OPTIONS[word])] ~= nil and not goes_with(word, action) then
+      return ("%s does not go with %s"):format(word, given.action)
     end
   end
   local count = #given.words
   if count < (action.least or 0) then return given.action .. (given.action == "set" and " takes a key and a value" or " takes a key") end
-  if count > (action.most or math.huge) then return ("unknown argument '%s'"):format(given.words[action.most + 1]) end
+  if count > (action.most or math.huge) then return ("unknown argument '%s'"):format(text.brief(given.words[action.most + 1])) end
 end
 
 --- Do it.
@@ -290,7 +459,7 @@ end
 ---@return integer status
 function command.run(given)
   local wrong = check(given)
-  if wrong then return failure.of_usage("state", wrong) end
+  if wrong then return failure.of_usage(wrong) end
   local ok, status = pcall(function() return actions[given.action].run(open.state("state", given), given) end)
   return ok and status or failure.of(status)
 end
