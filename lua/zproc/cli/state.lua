@@ -121,7 +121,8 @@ actions.get = {
   details = [[
 What JSON does not have (functions, infinities, strings that are not UTF-8, keys within a value that are no strings, arrays with holes) is
 an error that says where it is; `dump` prints such values all the same. In the whole state a key that is no string is one: such keys are
-printed one by one, by `get --json-keys 5`. An empty table is printed as {}, be it that it was set as {} or as [].
+printed one by one, by `get --json-keys 5`; but a state with the keys 1 to n and no others is an array. An empty table is printed as {}, be
+it that it was set as {} or as [].
 ]],
   example = [[
 $ zproc state ipc:///tmp/place get apples
