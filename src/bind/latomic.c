@@ -27,7 +27,8 @@ static bool is_deleted(lua_State *L, int idx) { return lua_touserdata(L, idx) ==
 static zp_lstate *running(lua_State *L) {
   zp_lstate *state = lua_touserdata(L, lua_upvalueindex(1));
   if (!state->snapshot || lua_topointer(L, 1) != state->snapshot)
-    zp_lua_usage(L, "the snapshot of an atomic function is used after that function has returned");
+    zp_lua_usage(L, "the snapshot of an atomic function is used after that function has returned: return the values that are needed, "
+                 "or a copy of it");
   return state;
 }
 
@@ -236,6 +237,10 @@ static int atomic_body(lua_State *L) {
 
 int zp_lstate_atomic(lua_State *L) {
   if (zp_lremote_is(L, 1)) return zp_lremote_atomic(L);
+  if (!zp_lstate_is(L, 1))
+    return zp_lua_usage(L, "an atomic function is called with a State as its first argument, as in increment(state, ...), not with %s%s; "
+                        "within another one, call the plain function that it was made of", lua_isnoneornil(L, 1) ? "" : "a ",
+                        luaL_typename(L, 1));
   zp_lstate *state = zp_lstate_check(L, 1);
   if (lua_type(L, 2) != LUA_TFUNCTION)
     return zp_lua_usage(L, "an atomic operation needs a function, not a %s", luaL_typename(L, 2));

@@ -56,7 +56,7 @@ static void push_named(lua_State *L, const char *name, const char *traceback) {
   lua_setfield(L, -2, "message");
   push_where(L);
   lua_setfield(L, -2, "where");
-  lua_pushstring(L, traceback); /* nil for NULL */
+  lua_pushstring(L, traceback && *traceback ? traceback : NULL); /* nil for NULL */
   lua_setfield(L, -2, "traceback");
   lua_rawgetp(L, LUA_REGISTRYINDEX, &metatable_key);
   lua_setmetatable(L, -2);

@@ -41,6 +41,8 @@ void zp_lstate_ready(lua_State *L, zp_lstate *state) {
   if (state->reading) zp_lstate_end(state);
 }
 
+bool zp_lstate_is(lua_State *L, int idx) { return to_state(L, idx) != NULL; }
+
 zp_lstate *zp_lstate_check(lua_State *L, int idx) {
   zp_lstate *state = to_state(L, idx);
   if (!state)

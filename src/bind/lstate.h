@@ -38,6 +38,9 @@ typedef struct zp_lstate {
 /* User values of the handle. */
 enum { ZP_UV_LINK = 1, ZP_UV_SNAPSHOT_META, ZP_UV_LOADED, ZP_UV_WRITTEN, ZP_UV_COUNT = ZP_UV_WRITTEN };
 
+/* Whether the value at idx is a State of a server on this machine. */
+bool zp_lstate_is(lua_State *L, int idx);
+
 /* The handle of the State at idx, ready for use; raises a UsageError if it is none, is closed, or is in use by an atomic function. */
 zp_lstate *zp_lstate_check(lua_State *L, int idx);
 

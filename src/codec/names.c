@@ -383,7 +383,8 @@ int zp_names_resolve(lua_State *L, const char *name, size_t size) {
   lua_pop(L, 1);
   if (!loaded) {
     if (!push_present(L, "_G\0require", sizeof "_G\0require" - 1))
-      return zp_fail(ZP_EDECODE, "the value names '%.*s', and there is no 'require' here to get it", shown, name);
+      return zp_fail(ZP_EDECODE, "it uses '%.*s%s%.*s', which is not there", (int)(module_size < 200 ? module_size : 200), name,
+                     field ? "." : "", field ? (int)(size - module_size - 1 < 100 ? size - module_size - 1 : 100) : 0, field ? field + 1 : "");
     lua_pushlstring(L, name, module_size);
     lua_call(L, 1, 1);
     if (!field && can_be_named(lua_type(L, -1))) return 0;

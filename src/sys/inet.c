@@ -22,7 +22,8 @@
 enum { BACKLOG = 1024, PORT_MAX = 65535 };
 
 static int fail_address(const char *address) {
-  return zp_fail(ZP_EUSAGE, "'%.*s' is no host and port: 127.0.0.1:7000, example.org:7000, [::1]:7000", ZP_INET_NAME_SIZE, address);
+  return zp_fail(ZP_EUSAGE, "'%.*s' is no host and port such as 127.0.0.1:7000, example.org:7000 or [::1]:7000; a port is at most %d",
+                 ZP_INET_NAME_SIZE, address, PORT_MAX);
 }
 
 static bool is_port(const char *port) {

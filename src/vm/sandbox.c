@@ -171,7 +171,7 @@ static int absent_global(lua_State *L) {
   for (size_t i = 0; name && i < sizeof names / sizeof *names; i++)
     if (strcmp(name, names[i]) == 0)
       return luaL_error(L, "'%s' is not there for a predicate: it is evaluated apart from the script, and may only look at "
-                           "the state that it is given, and at what it captures", name);
+                           "the state that it is given, and at what it captures; " ZP_SANDBOX_ADVICE, name);
   return 0;
 }
 

@@ -21,6 +21,10 @@ typedef struct zp_sandbox {
   zp_buf key;          /* scratch for the key that is read */
 } zp_sandbox;
 
+/* What to do instead of what a predicate cannot. */
+#define ZP_SANDBOX_ADVICE \
+  "for a limit of time give the watcher the option timeout; put what else it needs into a local variable before, or into the state"
+
 /* Open the libraries, and leave the view table on the stack. */
 void zp_sandbox_open(lua_State *L, zp_sandbox *sandbox);
 

@@ -116,7 +116,7 @@ static int fill(zp_predicate *predicate) {
   if (status != LUA_OK) return zp_fail(ZP_EDECODE, "the predicate cannot be loaded: %s", lua_tostring(L, -1));
   if (lua_type(L, -1) == LUA_TFUNCTION) return 0;
   /* The codec has said what it is; what a user needs to know is why. */
-  return zp_fail((int)lua_tointeger(L, -1), "a predicate is evaluated apart from the script: %s", zp_error_detail());
+  return zp_fail((int)lua_tointeger(L, -1), "a predicate is evaluated apart from the script: %s; " ZP_SANDBOX_ADVICE, zp_error_detail());
 }
 
 static zp_predicate *take_kept(zp_vm *vm, zp_bytes function) {
@@ -205,16 +205,19 @@ static int evaluate(zp_predicate *predicate) {
   return rc;
 }
 
-static int fail_budget(const zp_predicate *predicate, const char *what) {
-  const zp_vm_limits *limits = &predicate->vm->limits;
-  return zp_fail(ZP_EBUDGET, "the predicate was stopped: it took more %s than the %g seconds and %zu MiB that it may", what,
-                 limits->max_seconds, limits->max_bytes >> 20);
+static int fail_time(const zp_predicate *predicate) {
+  return zp_fail(ZP_EBUDGET, "the predicate was stopped: it took more time than the %g seconds that it may", predicate->vm->limits.max_seconds);
+}
+
+static int fail_size(const zp_predicate *predicate) {
+  return zp_fail(ZP_EBUDGET, "the predicate was stopped: it took more memory than the %zu MiB that it may",
+                 predicate->vm->limits.max_bytes >> 20);
 }
 
 int zp_predicate_test(zp_predicate *predicate, const zp_view *view) {
   zp_sandbox *sandbox = &predicate->sandbox;
   const zp_vm_limits *limits = &predicate->vm->limits;
-  if (predicate->expired) return fail_budget(predicate, "time");
+  if (predicate->expired) return fail_time(predicate);
   sandbox->view = view;
   sandbox->read_absent = false;
   sandbox->failure = 0;
@@ -222,7 +225,7 @@ int zp_predicate_test(zp_predicate *predicate, const zp_view *view) {
   if (setjmp(predicate->budget.escape)) { /* from the hook */
     predicate->expired = true;
     sandbox->view = NULL;
-    return fail_budget(predicate, "time");
+    return fail_time(predicate);
   }
   zp_budget_start(&predicate->budget, predicate->L, limits->max_seconds, limits->max_bytes);
   int rc = evaluate(predicate);
@@ -230,7 +233,7 @@ int zp_predicate_test(zp_predicate *predicate, const zp_view *view) {
   sandbox->view = NULL;
   lua_settop(predicate->L, FUNCTION);
   if (!enough)
-    rc = predicate->budget.penniless ? fail_memory() : fail_budget(predicate, "memory");
+    rc = predicate->budget.penniless ? fail_memory() : fail_size(predicate);
   else if (sandbox->failure)
     rc = sandbox->failure;
   if (rc < 0) lua_gc(predicate->L, LUA_GCCOLLECT);

@@ -200,8 +200,8 @@ describe("an atomic function", function()
 
   it("needs a function, and a State to run on", function()
     refuses("zproc.atomic takes a function, not a number", zproc.atomic, 5)
-    refuses("a State is expected", zproc.atomic(function() end), {})
-    refuses("a State is expected", zproc.atomic(function() end))
+    refuses("is called with a State as its first argument", zproc.atomic(function() end), {})
+    refuses("is called with a State as its first argument", zproc.atomic(function() end))
   end)
 
   it("cannot be left by yielding #local", function()

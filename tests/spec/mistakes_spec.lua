@@ -82,7 +82,7 @@ describe("a newcomer who", function()
     ["starts a process within an atomic function"] = { "start it when that has returned", function()
       zproc.atomic(function() ctx:process(function() end) end)(state)
     end },
-    ["calls an atomic function without the State"] = { "a State is expected as the first argument, not a nil", function()
+    ["calls an atomic function without the State"] = { "is called with a State as its first argument, as in increment(state, ...), not with nil", function()
       zproc.atomic(function() end)()
     end },
     ["keeps the table of an atomic function"] = { "after that function has returned", function()
