@@ -137,6 +137,26 @@ function options.check_timeout(call, timeout)
   end
 end
 
+--- Refuse what is no target.
+---@param call string
+---@param target any
+function options.check_target(call, target)
+  if options.is_callable(target) then return end
+  if target == nil then
+    errors.usage("%s: the target is nil; is its name spelt right, and is it defined above this line?", call)
+  end
+  errors.usage("%s: the target must be a function, not %s", call, options.describe(target))
+end
+
+--- An EncodeError of a value that holds an open file, with what to do about that.
+---@param err any what was raised
+---@param advice string
+---@return any err
+function options.advise(err, advice)
+  if errors.is(err, "EncodeError") and err.message:find("(FILE*)", 1, true) then err.message = ("%s; %s"):format(err.message, advice) end
+  return err
+end
+
 --- Whether a value can be called.
 function options.is_callable(value)
   if type(value) == "function" then return true end

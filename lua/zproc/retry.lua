@@ -5,6 +5,7 @@ local errors = require "zproc.errors"
 local options = require "zproc.options"
 local runtime = require "zproc.runtime"
 local signal = require "zproc.signal"
+local traceback = require "zproc.traceback"
 
 local DEFAULT_DELAY <const> = 5 -- seconds
 
@@ -96,8 +97,8 @@ end
 
 --- A failed try, for a person: what, where, which try, and what comes next.
 local function report(plan, name, tries, err)
-  runtime.say(("process %s (pid %d) failed, try %d%s: %s\n%s\nnext try in %g s, at %s"):format(name, core.getpid(), tries,
-    of(plan.tries), tostring(err), err.traceback or "", plan.delay, os.date("%H:%M:%S", math.floor(core.time() + plan.delay))))
+  runtime.say(("process %s (pid %d) failed, try %d%s: %s\nnext try in %g s, at %s"):format(name, core.getpid(), tries,
+    of(plan.tries), traceback.tell(err), plan.delay, os.date("%H:%M:%S", math.floor(core.time() + plan.delay))))
 end
 
 --- A target that tries again by itself. What the first try gets comes as arguments.
@@ -114,18 +115,18 @@ function retry.wrap(plan, name, target, again)
     local status = coroutine.status(thread)
     if results[1] and status == "dead" then return results end
     local raised = results[1] and "the target yielded, but it is not run by a scheduler" or results[2]
-    local traceback = debug.traceback(thread)
+    local where = traceback.of(thread, raised)
     coroutine.close(thread)
     runtime.close_from(mark) -- the next try starts afresh
-    return nil, raised, traceback
+    return nil, raised, where
   end
 
   return function(...)
     for one in pairs(plan.signals) do signal.borrow(one) end
-    local results, raised, traceback = try(...)
+    local results, raised, where = try(...)
     local tries = 1
     while not results do
-      local err = runtime.describe(raised, traceback)
+      local err = runtime.describe(raised, where)
       if tries >= plan.tries or not is_for(plan, raised) then
         if errors.is(raised, "SignalError") and plan.signals[raised.signal] then
           runtime.say(("process %s (pid %d) got %s at try %d%s"):format(name, core.getpid(), raised.signal.name, tries,
@@ -141,7 +142,7 @@ function retry.wrap(plan, name, target, again)
       pause(plan)
       tries = tries + 1
       core.note_try(tries, false)
-      results, raised, traceback = try(again())
+      results, raised, where = try(again())
     end
     return table.unpack(results, 2, results.n)
   end

@@ -3,6 +3,7 @@
 local core = require "zproc.core"
 local errors = require "zproc.errors"
 local runtime = require "zproc.runtime"
+local traceback = require "zproc.traceback"
 require "zproc" -- functions may name anything of it
 
 local STATES_MAX <const> = 64
@@ -11,13 +12,14 @@ local runner = {}
 
 --- What a function has raised, fit to travel; an error object with the place where that was.
 local function describe(raised)
-  local traceback = debug.traceback("stack traceback of the function on the server:", 2)
+  local where = traceback.clean(debug.traceback(nil, 2), raised):gsub("^stack traceback", "%0 of the function on the server")
+  if where == "" then where = nil end
   if errors.is(raised) then
-    raised.traceback = raised.traceback or traceback
+    raised.traceback = raised.traceback or where
     return runtime.sendable(raised)
   end
   if pcall(core.encode, raised) then return raised end
-  return runtime.sendable(runtime.describe(raised, traceback))
+  return runtime.sendable(runtime.describe(raised, where))
 end
 
 --- Serve until the server is gone.

@@ -3,6 +3,8 @@
 
 local core = require "zproc.core"
 local errors = require "zproc.errors"
+local options = require "zproc.options"
+local traceback = require "zproc.traceback"
 
 local runtime = {}
 
@@ -105,15 +107,15 @@ end
 
 --- The error object for whatever a target raised, with the traceback of where that was.
 ---@param raised any
----@param traceback string?
+---@param where string? the traceback
 ---@return zproc.Error
-function runtime.describe(raised, traceback)
+function runtime.describe(raised, where)
   if errors.is(raised) then
-    raised.traceback = raised.traceback or traceback
+    raised.traceback = raised.traceback or where
     return raised
   end
   local message = to_words(raised)
-  return errors.new("RemoteError", message, { traceback = traceback, cause = raised, where = false })
+  return errors.new("RemoteError", message, { traceback = where, cause = raised, where = false })
 end
 
 --- An error object that can travel: the same, or if it cannot travel as a whole its words, and what else of it can (an exit code, say).
@@ -128,13 +130,26 @@ function runtime.sendable(err)
   return errors.new(err.name, err.message, fields)
 end
 
+--- The bytes of what is to run elsewhere. What of it cannot travel the error calls by its name: target, args[1].
+---@param call string what the error begins with
+---@param job table with the target, and its arguments there or in `options`
+---@return string bytes
+function runtime.encode_job(call, job)
+  local ok, bytes = pcall(core.encode, job, "job")
+  if ok then return bytes end
+  if errors.is(bytes, "EncodeError") then
+    bytes.message = ("%s: %s"):format(call, (bytes.message:gsub("^job%.", ""):gsub("^options%.", "")))
+  end
+  error(options.advise(bytes, "open it inside the target"), 0)
+end
+
 --- The bytes of what a process leaves for its parent: { true, values } or { false, error }.
 local function encode_outcome(ok, values)
   return core.encode { ok, values }
 end
 
-local function leave_error(child, raised, traceback)
-  local err = runtime.sendable(runtime.describe(raised, traceback))
+local function leave_error(child, raised, where)
+  local err = runtime.sendable(runtime.describe(raised, where))
   child:leave(encode_outcome(false, err))
   return err
 end
@@ -142,19 +157,21 @@ end
 --- What there is to do when a target has ended in a forked child: leave its results, or its error, for the parent.
 ---@return integer status the process's exit status
 local function leave_outcome(child, name, ended, thread, ...)
-  local raised, traceback
+  local raised, where
   if ended == "returned" then
     if select("#", ...) == 0 then return 0 end
-    local sent, bytes = pcall(core.encode, table.pack(...), name .. ": result")
+    local sent, bytes = pcall(core.encode, table.pack(...), "result")
     if sent then
       child:leave(encode_outcome(true, bytes))
       return 0
     end
-    raised = bytes
+    raised = options.advise(bytes, "return what is in it, or its path")
   elseif ended == "yielded" then
-    raised, traceback = "the target yielded, but it is not run by a scheduler", debug.traceback(thread)
+    raised = "the target yielded, but it is not run by a scheduler"
+    where = traceback.of(thread, raised)
   else
-    raised, traceback = (...), debug.traceback(thread)
+    raised = ...
+    where = traceback.of(thread, raised)
     local closed, failure = coroutine.close(thread)
     if not closed and not rawequal(failure, raised) then say(to_words(failure)) end
   end
@@ -164,8 +181,8 @@ local function leave_outcome(child, name, ended, thread, ...)
     if core.is_thread() then return -raised.signal.number end
     core.die_of(raised.signal.number)
   end
-  local err = leave_error(child, raised, traceback)
-  say(("process %s (pid %d) failed: %s\n%s"):format(name, core.getpid(), tostring(err), err.traceback or ""))
+  local err = leave_error(child, raised, where)
+  say(("process %s (pid %d) failed: %s"):format(name, core.getpid(), traceback.tell(err)))
   return 1
 end
 

@@ -10,7 +10,7 @@ local thread = {}
 ---@param job table of process.lua
 ---@return string bytes
 function thread.pack(job)
-  local bytes = core.encode(job, job.name)
+  local bytes = runtime.encode_job("process " .. job.name, job)
   return core.encode { path = package.path, cpath = package.cpath, arg = arg, job = bytes }
 end
 

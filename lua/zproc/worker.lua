@@ -3,7 +3,10 @@
 local core = require "zproc.core"
 local errors = require "zproc.errors"
 local link = require "zproc.link"
+local options = require "zproc.options"
+local process = require "zproc.process"
 local runtime = require "zproc.runtime"
+local traceback = require "zproc.traceback"
 
 local LOOK_FIRST <const>, LOOK_LAST <const> = 0.1, 2 -- seconds between looks whether other workers have died
 local NOTE_SECONDS <const> = 5e-5 -- between notes of how far it is, about
@@ -78,9 +81,9 @@ local function block_of(self, task, known, item)
   return known.block
 end
 
---- The error object for how the thread of a target has ended, with where; cut off where zproc's own part begins.
+--- The error object for how the thread of a target has ended, with where.
 local function describe(thread, raised)
-  local traceback = debug.traceback(thread):gsub("\n\t[^\n]*zproc%.worker:.*", "")
+  local where = traceback.of(thread, raised)
   if coroutine.status(thread) == "suspended" then
     raised = "the target yielded, but it is not run by a scheduler"
   elseif errors.is(raised, "ProcessExit") then
@@ -89,7 +92,7 @@ local function describe(thread, raised)
   end
   local closed, failure = coroutine.close(thread)
   if not closed and not rawequal(failure, raised) and errors.is(failure, "SignalError") then return failure end
-  return runtime.describe(raised, traceback)
+  return runtime.describe(raised, where)
 end
 
 --- Run the target over a chunk: its results, and its errors, both by their places in the chunk.
@@ -143,11 +146,12 @@ local function run(self, task, known, from, to, is_suspect)
 end
 
 --- What cannot travel is an error of its own item.
-local function replace_unsendable(count, results, failures)
+local function replace_unsendable(known, count, results, failures)
   for i = 1, count do
     local sent, err = pcall(core.encode, results[i], "result")
     if not sent then
-      results[i], failures[i] = nil, err
+      if errors.is(err) then err.where = process.name_of(known.spec.target) .. ":" end
+      results[i], failures[i] = nil, options.advise(err, "return what is in it, or its path")
     elseif failures[i] then
       failures[i] = runtime.sendable(failures[i])
     end
@@ -177,14 +181,14 @@ end
 
 --- Leave the result of what was claimed, and claim more. A store that is full has room again when somebody takes his results; if
 --- that takes too long, something has to be left all the same.
-local function hand_over(self, task, from, count, results, failures, seconds)
+local function hand_over(self, task, known, from, count, results, failures, seconds)
   for try = 1, FULL_TRIES do
     local claim = table.pack(pcall(self.queue.finish, self.queue, results, count, failures, seconds))
     if claim[1] then return table.unpack(claim, 2, claim.n) end
     local err = claim[2]
     if errors.is(err, "EncodeError") then
       failures = failures or {}
-      replace_unsendable(count, results, failures)
+      replace_unsendable(known, count, results, failures)
     elseif errors.is(err, "StateFull") then
       if try > FULL_PATIENCE or not may_get_room(self, task, from) then
         failures = failures or {}
@@ -230,7 +234,7 @@ function worker.main(packed, pool, only, notepad)
       runtime.close_from(mark) -- what the target has opened and left
       local seconds = core.clock() - begun
       queue:arm_work()
-      task, from, to, is_suspect = hand_over(self, task, from, count, results, failures, seconds)
+      task, from, to, is_suspect = hand_over(self, task, known, from, count, results, failures, seconds)
     else
       local info = only and queue:describe(only)
       if only and (not info or info.finished == info.total) then break end

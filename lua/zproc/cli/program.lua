@@ -4,6 +4,7 @@ local core = require "zproc.core"
 local errors = require "zproc.errors"
 local runtime = require "zproc.runtime"
 local signal = require "zproc.signal"
+local traceback = require "zproc.traceback"
 
 local program = {}
 
@@ -16,10 +17,9 @@ function program.report(raised)
   if type(raised) == "table" and not errors.is(raised) and not (getmetatable(raised) or {}).__tostring then
     raised = ("(error object is a %s value)"):format(type(raised))
   end
-  local text = debug.traceback(tostring(raised), 2)
-  local own = text:find("\n\t[C]: in function 'xpcall'\n\tzproc.cli.", 1, true) -- from here on it is about us
-  if own then text = text:sub(1, own - 1) end
-  if errors.is(raised) and raised.traceback then text = text .. "\nremote " .. raised.traceback end
+  local text = traceback.clean(debug.traceback(tostring(raised), 2), raised)
+  local remote = errors.is(raised) and raised.traceback or ""
+  if remote ~= "" then text = text .. "\nremote " .. remote end
   return { text = text, raised = raised }
 end
 
