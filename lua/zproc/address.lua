@@ -17,6 +17,16 @@ function address.of_directory(directory)
   return "ipc://" .. directory .. ENDPOINT
 end
 
+local HOLDERS <const> = { Context = "ctx", Process = "process", Server = "server", State = "state" }
+
+--- What one calls a value that has an address, but is none; nil if it is something else.
+---@param value any
+---@return string?
+function address.holder(value)
+  local meta = getmetatable(value)
+  return type(meta) == "table" and HOLDERS[rawget(meta, "__name")] or nil
+end
+
 --- The parts of an address; raises a UsageError if it is none.
 ---@param call string the function's name, for messages
 ---@param server_address string
@@ -24,6 +34,8 @@ end
 ---@return string place the path, or host and port
 function address.parse(call, server_address)
   if type(server_address) ~= "string" then
+    local holder = address.holder(server_address)
+    if holder then errors.usage("%s: this is no server address, but has one: it is %s.server_address", call, holder) end
     errors.usage("%s: a server address is a string such as \"ipc:///run/user/1000/my-server\" or \"tcp://127.0.0.1:7000\", not a %s",
       call, type(server_address))
   end
@@ -60,7 +72,8 @@ function address.directory(call, server_address)
   local socket = core.real_path(address.path(call, server_address))
   local directory = socket and socket:match "^(.+)/[^/]+$"
   if not directory then
-    error(errors.new("ServerLost", ("%s: there is no server at %s"):format(call, server_address)))
+    error(errors.new("ServerLost", ("%s: there is no server at %s; zproc.start_server(%q) starts one, or zproc server --bind %s"):format(
+      call, server_address, server_address, server_address)))
   elseif core.is_abandoned(directory) then
     error(errors.new("ServerLost", ("%s: the server at %s was killed, and all of its processes with it"):format(call,
       server_address)))

@@ -1,6 +1,8 @@
 --- Context: a State and the processes that share it.
 
 local core = require "zproc.core"
+local address = require "zproc.address"
+local class = require "zproc.class"
 local errors = require "zproc.errors"
 local options = require "zproc.options"
 local link = require "zproc.link"
@@ -21,18 +23,15 @@ local Context = {
     .. "zproc.context(server_address)",
 }
 
---- The State is kept where assigning to ctx.state does not reach: that would replace the State, and not what it holds.
-function Context.__index(self, name)
-  if name == "state" then return rawget(self, "_state") end
-  return Context[name]
-end
-
-function Context.__newindex(self, name, value)
-  if name == "state" then
-    errors.usage("ctx.state is the State itself: ctx.state:set{...} replaces what is in it, ctx.state:update{...} sets some keys")
-  end
-  rawset(self, name, value)
-end
+class.seal(Context, {
+  process_list = true, worker_list = true, server_address = true, server_process = true, namespace = true, secret_key = true,
+}, {
+  -- Kept where assigning to ctx.state does not reach: that would replace the State, and not what it holds.
+  state = function(self) return self._state end,
+}, function(name)
+  if name == "state" then return ": it is the State; ctx.state:set{...} replaces what is in it, ctx.state:update{...} sets some keys" end
+  return type(name) == "string" and ("; what is in the state is ctx.state.%s"):format(name) or ""
+end)
 
 local OPTIONS = {
   server_address = "string",
@@ -65,7 +64,7 @@ end
 --- secret_key: string?, transport: "auto"|"network"|nil }
 ---@return zproc.Context
 function context.new(server_address, opts)
-  if type(server_address) == "table" and opts == nil then
+  if type(server_address) == "table" and opts == nil and not address.holder(server_address) then
     server_address, opts = nil, server_address
   end
   opts = options.check("zproc.context", opts, OPTIONS)
@@ -85,6 +84,7 @@ function context.new(server_address, opts)
     server_address = server_address,
     server_process = own,
     namespace = namespace,
+    _closed = false,
     _options = opts,
     _pid = core.getpid(),
     _states = {},
@@ -137,7 +137,7 @@ end
 ---@return zproc.Process|fun(target: function): zproc.Process
 function Context:process(target, opts)
   check_open(self, "ctx:process")
-  if target == nil or opts == nil and type(target) == "table" and not options.is_callable(target) then
+  if opts == nil and type(target) == "table" and not options.is_callable(target) then
     local given = process_options(self, "ctx:process", target)
     return function(decorated) return self:process(decorated, given) end
   end
@@ -157,6 +157,7 @@ function Context:process_factory(...)
     for name, value in pairs(last) do opts[name] = value end
   end
   if targets.n == 0 then errors.usage("ctx:process_factory: at least one target is needed") end
+  for i = 1, targets.n do options.check_target("ctx:process_factory", targets[i]) end
   local count = opts.count
   options.check("ctx:process_factory", { count = count }, { count = "count" })
   opts.count = nil

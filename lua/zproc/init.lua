@@ -59,4 +59,18 @@ function zproc.sleep(seconds)
   core.sleep(seconds)
 end
 
+--- Who writes ctx:process(...) may write zproc:context(...) as well.
+local function without_self(name, fn)
+  return function(first, ...)
+    if rawequal(first, zproc) then errors.usage("zproc.%s is a function and no method: zproc.%s(...), with a dot", name, name) end
+    return fn(first, ...)
+  end
+end
+
+for _, name in ipairs {
+  "atomic", "context", "error_class", "exit", "is_error", "ping", "process", "range", "signal_to_error", "sleep", "start_server", "state",
+} do
+  zproc[name] = without_self(name, zproc[name])
+end
+
 return zproc

@@ -5,6 +5,8 @@
 --- meanwhile; iterators are read ahead while results are asked for, and only so far.
 
 local core = require "zproc.core"
+local address = require "zproc.address"
+local class = require "zproc.class"
 local context = require "zproc.context"
 local errors = require "zproc.errors"
 local options = require "zproc.options"
@@ -12,6 +14,7 @@ local process = require "zproc.process"
 local progress = require "zproc.progress"
 local range = require "zproc.range"
 local runtime = require "zproc.runtime"
+local traceback = require "zproc.traceback"
 local worker = require "zproc.worker"
 
 local Context = context.Context
@@ -77,6 +80,7 @@ local function source_of_iterator(next_item)
     take = function(count, deadline)
       local ok, is_end = pcall(fill, count, deadline)
       if not ok and is_passing(is_end) then error(is_end, 0) end -- what was read comes the next time
+      if not ok then is_end = traceback.without_place(is_end) end
       local taken, taken_n = items, n
       items, n = {}, 0
       if ok then return taken, 1, taken_n, is_end end
@@ -314,19 +318,34 @@ end
 
 ---@class zproc.MapResult
 local MapResult = { __name = "MapResult" }
-MapResult.__index = MapResult
+class.seal(MapResult, {}, nil, function(name)
+  if math.type(name) ~= "integer" then return "" end
+  return ": r:collect() gives an array of the results"
+end)
+
+--- Results come one after the other, so there is no array yet.
+local function no_array()
+  errors.usage "a MapResult is no array: r:collect() gives one; or go through it: for i, result in r do ... end"
+end
+
+MapResult.__len, MapResult.__pairs = no_array, no_array
 
 local function result_of(fields)
   fields._block_items = 1
   fields._put = 0
   fields._full_tries = 0
   fields._place, fields._count = 0, 0 -- in the chunk at hand
+  fields._failures, fields._closed = false, false -- what is looked at for every result is there
   fields._pid = core.getpid()
   fields._context._results[fields] = true
   return setmetatable(fields, MapResult)
 end
 
 local function check_usable(self, call)
+  if getmetatable(self) ~= MapResult then
+    errors.usage("%s: a MapResult is expected as the first argument, not %s (is it %s(...), with a colon?)", call,
+      options.describe(self), call)
+  end
   if self._pid ~= core.getpid() then errors.usage("%s: this MapResult belongs to process %d", call, self._pid) end
   if self._context._closed then errors.usage("%s: the Context of this MapResult is closed", call) end
   if self._closed then errors.usage("%s: this MapResult is closed", call) end
@@ -364,7 +383,7 @@ local function fetch(self, into, offset)
   local queue, task = self._queue, self._task
   if self._is_done then return say_end(self) end
   if self._unacknowledged then
-    self._results, self._failures = nil, nil
+    self._results, self._failures = nil, false
     self._unacknowledged = false
     if queue:acknowledge(task, self._position) then return finish(self) end
   end
@@ -376,7 +395,7 @@ local function fetch(self, into, offset)
         failures = { errors.new("RemoteError", ("item %d: each of %d workers died while it ran the target"):format(self._position + 1,
           attempts), { where = false }) }
       end
-      self._results, self._failures, self._offset = into, failures, offset
+      self._results, self._failures, self._offset = into, failures or false, offset
       self._place, self._count = 0, to - self._position
       self._position = to
       self._unacknowledged = true
@@ -454,7 +473,7 @@ end
 --- Drop the task, if that is still to be done: false if a signal has prevented it.
 local function drop(self)
   self._closed = true
-  self._results, self._failures, self._source, self._block = nil, nil, nil, nil
+  self._results, self._failures, self._source, self._block = nil, false, nil, nil
   if self._progress then self._progress() end
   if self._context._closed or self._is_done then return true end
   if not self._queue:drop(self._task) then return false end
@@ -464,6 +483,7 @@ end
 
 --- Give up what was not taken yet: nothing of it is begun any more.
 function MapResult:close()
+  if getmetatable(self) ~= MapResult then check_usable(self, "result:close") end
   if self._closed or self._pid ~= core.getpid() then return end
   if not drop(self) then
     table.insert(self._context._garbage, self._task)
@@ -522,9 +542,7 @@ end
 
 --- The arguments of ctx:process_map(target, [sequence,] [options]).
 local function read_arguments(target, sequence, opts)
-  if not options.is_callable(target) then
-    errors.usage("ctx:process_map: the target must be a function, not %s", options.describe(target))
-  end
+  options.check_target("ctx:process_map", target)
   if opts == nil and type(sequence) == "table" and not options.is_sequence(sequence) then
     local has_options = false
     for name in pairs(sequence) do has_options = has_options or OPTIONS[name] ~= nil end
@@ -534,6 +552,10 @@ local function read_arguments(target, sequence, opts)
         options.describe(name), options.hint(name, OPTIONS))
     end
     sequence, opts = nil, sequence
+  end
+  if type(opts) == "table" and (sequence == next or rawget(opts, 1) ~= nil) and options.is_callable(sequence) then
+    errors.usage("ctx:process_map: a sequence is an array, a zproc.range, or an iterator function alone, not all that ipairs or pairs "
+      .. "gives; others can be made one: coroutine.wrap(function() for key, value in pairs(t) do coroutine.yield(value) end end)")
   end
   opts = options.check("ctx:process_map", opts, OPTIONS)
   if sequence == nil then sequence = opts.map_iter end
@@ -555,7 +577,7 @@ function Context:process_map(target, sequence, opts)
   local source = find_sources(sequence, opts)
   if opts.namespace then self._link:state(opts.namespace):close() end -- a name that is none
   local spec = specification(self, target, opts, sequence)
-  local bytes = core.encode(spec, "ctx:process_map: specification")
+  local bytes = runtime.encode_job("ctx:process_map", spec)
   local queue = queue_of(self)
   local count = opts.count or core.cpu_count()
   local pool = opts.new and core.new_pool() or self._pool
@@ -601,8 +623,9 @@ end
 function Context:pull_results_for_task(task, opts)
   context.check_open(self, "ctx:pull_results_for_task")
   opts = options.check("ctx:pull_results_for_task", opts, { on_error = "on_error", progress = "progress" })
-  local id = type(task) == "table" and math.tointeger(task.task)
-  local count = type(task) == "table" and math.tointeger(task.count)
+  local is_task = type(task) == "table" and not address.holder(task) and getmetatable(task) ~= MapResult
+  local id = is_task and math.tointeger(task.task)
+  local count = is_task and math.tointeger(task.count)
   if not id or not count or type(task.server_address) ~= "string" then
     errors.usage("ctx:pull_results_for_task takes what ctx:process_map gives with return_task = true, not %s", options.describe(task))
   end

@@ -14,7 +14,7 @@ local kinds = {
   boolean = { function(value) return type(value) == "boolean" end, "true or false" },
   string = { function(value) return type(value) == "string" end, "a string" },
   table = { function(value) return type(value) == "table" end, "a table" },
-  list = { function(value) return type(value) == "table" end, "a list" },
+  list = { function(value) return type(value) == "table" and options.name_in(value) == nil end, "a list" },
   seconds = { is_seconds, "a number of seconds, 0 or more" },
   revision = {
     function(value) return math.type(value) == "integer" and value >= 0 end, "a revision number, an integer of at least 0",
@@ -93,6 +93,15 @@ function options.hint(name, spec)
   return hint and (" (did you mean '%s'?)"):format(hint) or ""
 end
 
+--- What else to say of an option that is no list: a table with names in it is one, perhaps, that another option takes.
+local function hint_of_list(name, value, spec)
+  local inner = kinds[spec[name]] == kinds.list and type(value) == "table" and options.name_in(value)
+  if not inner then return "" end
+  local other = name:gsub("args$", "kwargs")
+  local hint = other ~= name and spec[other] and (" (did you mean '%s'?)"):format(other) or ""
+  return (" with the key %q%s"):format(tostring(inner), hint)
+end
+
 --- Check a table of options; returns it, or an empty one for nil.
 ---@param call string the function's name, for messages
 ---@param given table?
@@ -112,10 +121,20 @@ function options.check(call, given, spec)
     end
     local test, words = kinds[kind][1], kinds[kind][2]
     if not test(value) then
-      errors.usage("%s: option '%s' must be %s, not %s", call, name, words, options.describe(value))
+      errors.usage("%s: option '%s' must be %s, not %s%s", call, name, words, options.describe(value), hint_of_list(name, value, spec))
     end
   end
   return given
+end
+
+--- A name among the keys of what is to be a list; nil if it has none. `n`, of table.pack, is none; nor do objects have any.
+---@param list table
+---@return any
+function options.name_in(list)
+  if getmetatable(list) then return nil end
+  for key in next, list do
+    if math.type(key) ~= "integer" and key ~= "n" then return key end
+  end
 end
 
 --- Whether a value can be gone through: an array (an empty table is one), what says by a metatable that it is like one, a

@@ -1,6 +1,7 @@
 --- Process: one forked process, or one thread, that runs one target.
 
 local core = require "zproc.core"
+local class = require "zproc.class"
 local errors = require "zproc.errors"
 local link = require "zproc.link"
 local options = require "zproc.options"
@@ -18,7 +19,10 @@ local GRACE <const> = 2 -- seconds that a process has between SIGTERM and SIGKIL
 ---@field pid integer? nil before the start; of a thread that of the process that it is in
 ---@field exitcode integer? nil while it runs; -N after signal N
 ---@field is_alive boolean
-local Process = {}
+local Process = {
+  __name = "Process",
+  __unsendable = "a Process, which belongs to the process that started it: let that one wait for it",
+}
 
 local OPTIONS = {
   args = "list",
@@ -62,11 +66,10 @@ function getters.is_alive(self)
   return self._child ~= nil and getters.exitcode(self) == nil
 end
 
-function Process.__index(self, key)
-  local getter = getters[key]
-  if getter then return getter(self) end
-  return Process[key]
-end
+class.seal(Process, {
+  name = true, target = true, namespace = true, server_address = true,
+  pool = true, notepad = true, -- of workers
+}, getters)
 
 function Process.__tostring(self)
   local now
@@ -83,9 +86,6 @@ function Process.__tostring(self)
   if self._child then where = ("%spid %d, "):format(self._is_thread and "a thread of " or "", self.pid) end
   return ("Process %s (%s%s)"):format(self.name, where, now)
 end
-
-Process.__name = "Process"
-Process.__unsendable = "a Process, which belongs to the process that started it: let that one wait for it"
 
 --- What a function is called in messages: where it is defined.
 ---@return string
@@ -115,9 +115,7 @@ end
 ---@param context? zproc.Context that it is one of
 ---@return zproc.Process
 function process.new(call, target, server_address, opts, context)
-  if not options.is_callable(target) then
-    errors.usage("%s: the target must be a function, not %s", call, options.describe(target))
-  end
+  options.check_target(call, target)
   opts = options.check(call, opts, OPTIONS)
   local self = setmetatable({
     target = target,
@@ -237,9 +235,17 @@ function process.run_job(job)
   return target(table.unpack(arguments, 1, arguments.n))
 end
 
+local function check_self(self, call)
+  if getmetatable(self) ~= Process then
+    errors.usage("process:%s: a Process is expected as the first argument, not %s (is it process:%s(...), with a colon?)", call,
+      options.describe(self), call)
+  end
+end
+
 --- Start the process; a second start is an error.
 ---@return integer pid
 function Process:start()
+  check_self(self, "start")
   if self._child then errors.usage("process %s was started already (pid %d)", self.name, self.pid) end
   core.check_fork()
   if self._is_thread then start_thread(self) else start_process(self) end
@@ -248,10 +254,7 @@ function Process:start()
 end
 
 local function need_start(self, call)
-  if getmetatable(self) ~= Process then
-    errors.usage("process:%s: a Process is expected as the first argument, not %s (is it process:%s(...), with a colon?)", call,
-      options.describe(self), call)
-  end
+  check_self(self, call)
   if not self._child then
     errors.usage("process:%s: process %s was never started: call start(), or leave out start = false", call, self.name)
   end
@@ -304,8 +307,8 @@ end
 ---@param timeout number?
 ---@return any ...
 function Process:wait(timeout)
-  options.check_timeout("process:wait", timeout)
   need_start(self, "wait")
+  options.check_timeout("process:wait", timeout)
   local exitcode = await(self, timeout)
   if not exitcode then return errors.timeout("waiting for process " .. self.name, timeout) end
   if not self._outcome then

@@ -79,6 +79,9 @@ end
 --- End this process: zproc.exit, and os.exit too. In a process that zproc started, ProcessExit unwinds to its start.
 ---@param status integer|boolean|nil
 function runtime.exit(status)
+  if status ~= nil and type(status) ~= "boolean" and (type(status) ~= "number" or not math.tointeger(status)) then
+    errors.usage("zproc.exit takes an integer, true or false, not %s; to end with an error there is error(...)", options.describe(status))
+  end
   status = exit_status(status)
   if core.is_child() then error(errors.new("ProcessExit", ("exit with status %d"):format(status), { status = status })) end
   local failure = runtime.shutdown()

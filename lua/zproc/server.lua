@@ -4,6 +4,7 @@
 
 local core = require "zproc.core"
 local address = require "zproc.address"
+local class = require "zproc.class"
 local errors = require "zproc.errors"
 local link = require "zproc.link"
 local options = require "zproc.options"
@@ -29,10 +30,13 @@ function getters.pid(self) return self._handle:pid() end
 
 function getters.is_alive(self) return self._handle:pid() ~= nil end
 
-function Server.__index(self, key)
-  local getter = getters[key]
-  if getter then return getter(self) end
-  return Server[key]
+class.seal(Server, { server_address = true, server_addresses = true, secret_key = true, exitcode = true, directory = true }, getters)
+
+local function check_self(self, call)
+  if getmetatable(self) ~= Server then
+    errors.usage("server:%s: a Server is expected as the first argument, not %s (is it server:%s(...), with a colon?)", call,
+      options.describe(self), call)
+  end
 end
 
 function Server.__tostring(self)
@@ -109,6 +113,7 @@ end
 --- End the server. The state is gone with it, unless it has a data directory: whoever uses it, or waits at it, gets a ServerLost error.
 ---@return integer exitcode
 function Server:stop()
+  check_self(self, "stop")
   if self._pid ~= core.getpid() then
     errors.usage("server:stop: the server at %s was started by process %d; only that one can stop it", self.server_address,
       self._pid)
@@ -133,6 +138,7 @@ Server.__close = Server.stop
 ---@return integer? exitcode
 ---@return zproc.Error?
 function Server:wait(timeout)
+  check_self(self, "wait")
   options.check_timeout("server:wait", timeout)
   if not self.exitcode then
     core.sleep(timeout or math.huge)
@@ -157,7 +163,7 @@ local OPTIONS <const> = {
 ---@return zproc.Server server_process
 ---@return string server_address
 function server.start_server(server_address, opts)
-  if type(server_address) == "table" and opts == nil then
+  if type(server_address) == "table" and opts == nil and not address.holder(server_address) then
     server_address, opts = nil, server_address
   end
   opts = options.check("zproc.start_server", opts, OPTIONS)

@@ -90,6 +90,8 @@ function core.state_metamethods.__eq(a, b)
   return same(content(a), content(b), {})
 end
 
+core.state_metamethods.__metatable = { __name = "State" } -- what is in the real one must not be lost
+
 core.state_metamethods.__unsendable = "a State: a stateful target gets one as its first argument, and zproc.state(server_address) "
   .. "makes another"
 

@@ -30,17 +30,24 @@ end
 --- `call` is the name of the function, for messages.
 local kinds = {}
 
+local function read_key(call, key)
+  if key == nil then errors.usage("%s: a key is needed, and this one is nil; is its name spelt right?", call) end
+  return key
+end
+
 --- get_when_change(key, ..., [options])
 kinds.change = {
   name = "when_change",
   spec = with(COMMON, { exclude = "boolean" }),
-  read = function(_, ...)
+  read = function(call, ...)
     local keys = table.pack(...)
     local opts = nil
     if takes_options(keys[keys.n]) then
       opts = keys[keys.n]
       keys[keys.n] = nil
+      keys.n = keys.n - 1
     end
+    for i = 1, keys.n do read_key(call, keys[i]) end
     keys.n = nil
     return keys, nil, opts
   end,
@@ -57,11 +64,6 @@ kinds.predicate = {
     return test, nil, opts
   end,
 }
-
-local function read_key(call, key)
-  if key == nil then errors.usage("%s: a key is needed", call) end
-  return key
-end
 
 --- get_when_none(key, [options]) and its like
 for kind, name in pairs { none = "when_none", not_none = "when_not_none", available = "when_available" } do
@@ -156,19 +158,28 @@ local function split_options(call, opts, spec)
 end
 
 --- Split the arguments of call_when_xxx: those of the watcher, the target if there is one, the options.
-local function split_call(kind, ...)
+local function split_call(call, kind, ...)
   local arguments = table.pack(...)
   local opts, target = nil, nil
   local fixed = kind == "change" and 0 or (kind == "equal" or kind == "not_equal") and 2 or 1
   local last = arguments[arguments.n]
-  if arguments.n > fixed and takes_options(last) then
+  local is_nil = last == nil and arguments.n > fixed + 1 and options.is_callable(arguments[arguments.n - 1]) -- options that are nil
+  if is_nil or arguments.n > fixed and takes_options(last) then
     opts = last
     arguments.n = arguments.n - 1
     last = arguments[arguments.n]
   end
-  if arguments.n > fixed and options.is_callable(last) then
+  if arguments.n > fixed and (last == nil or options.is_callable(last)) then
+    options.check_target(call, last)
     target = last
     arguments.n = arguments.n - 1
+  end
+  if kind == "change" then
+    for i = 1, arguments.n do
+      if type(arguments[i]) == "function" then
+        errors.usage("%s: a function cannot be a key; the target comes last, after the keys: %s(key, ..., target)", call, call)
+      end
+    end
   end
   return arguments, target, opts
 end
@@ -178,19 +189,17 @@ end
 local function define_call(kind, shape)
   local call = "ctx:call_" .. shape.name
   context.Context["call_" .. shape.name] = function(self, ...)
-    local arguments, target, opts = split_call(kind, ...)
+    local arguments, target, opts = split_call(call, kind, ...)
     local for_watch, for_process = split_options(call, opts, shape.spec)
     local subject, value, surplus = shape.read(call, table.unpack(arguments, 1, arguments.n))
-    if surplus ~= nil then errors.usage("%s: the target must be a function, not %s", call, options.describe(surplus)) end
+    if surplus ~= nil then options.check_target(call, surplus) end
     if for_process.stateful ~= nil or for_process.pass_context ~= nil then
       errors.usage("%s: the target is called with a snapshot and a State; 'stateful' and 'pass_context' do not apply", call)
     end
     for_watch.own_known = true
 
     local function start(fn)
-      if not options.is_callable(fn) then
-        errors.usage("%s: the target must be a function, not %s", call, options.describe(fn))
-      end
+      options.check_target(call, fn)
       for_process.name = for_process.name or process.name_of(fn)
       return self:process(function(state, ...)
         while true do

@@ -1,0 +1,64 @@
+--- Class: what Contexts, Processes, MapResults and Servers have in common: to ask one for what it does not have, or to assign to that, is
+--- an error that says what may have been meant. What begins with _ is zproc's own, and may be there or not.
+
+local errors = require "zproc.errors"
+local options = require "zproc.options"
+
+local class = {}
+
+local function is_private(name) return type(name) == "string" and name:find "^_" ~= nil end
+
+--- A name in a message.
+local function show(name) return type(name) == "string" and ("'%s'"):format(name) or ("[%s]"):format(tostring(name)) end
+
+--- Make a metatable with methods, those that are still to come included, that of a class.
+---@param meta table with __name
+---@param fields table<string, boolean> the public fields, which may be nil
+---@param getters? table<string, fun(self): any> fields that are found out when they are read
+---@param advice? fun(name: any): string what else to say of a name that none is like
+function class.seal(meta, fields, getters, advice)
+  getters = getters or {}
+
+  local function refuse(name, hint)
+    errors.usage("a %s has no field or method %s%s", meta.__name, show(name), hint)
+  end
+
+  --- What was meant, perhaps.
+  local function hint_of(name)
+    local known = {}
+    for _, names in ipairs { meta, fields, getters } do
+      for one in next, names do
+        if not is_private(one) then known[one] = true end
+      end
+    end
+    local hint = options.hint(name, known)
+    return hint == "" and advice and advice(name) or hint
+  end
+
+  meta.__index = meta
+  if next(getters) then
+    function meta.__index(self, name)
+      local getter = getters[name]
+      if getter then return getter(self) end
+      return meta[name]
+    end
+  end
+
+  function meta.__newindex(self, name, value)
+    if getters[name] or not is_private(name) and rawget(meta, name) ~= nil then
+      errors.usage("%s of a %s cannot be assigned to%s", show(name), meta.__name, advice and getters[name] and advice(name) or "")
+    elseif not fields[name] and not is_private(name) then
+      refuse(name, advice and advice(name) or "; keep it in a variable of your own")
+    end
+    rawset(self, name, value)
+  end
+
+  setmetatable(meta, {
+    __index = function(_, name)
+      if fields[name] or is_private(name) then return nil end
+      refuse(name, hint_of(name))
+    end,
+  })
+end
+
+return class
