@@ -22,7 +22,7 @@ teardown() {
   done
   cd "$dir/source"
   # Nothing is tested here that an optimiser would change, and it would take its time. A proxy that is not there: nothing is fetched.
-  env CFLAGS=-O0 http_proxy=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9 HOME="$dir" \
+  env CFLAGS=-O0 MAKEFLAGS="-j$(nproc)" http_proxy=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9 HOME="$dir" \
     luarocks --lua-version=5.4 --tree="$dir/tree" make zproc-scm-1.rockspec >"$dir/log" 2>&1 || { tail -n 50 "$dir/log"; return 1; }
   cd "$dir"
   rm -rf "$dir/source"
