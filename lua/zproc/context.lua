@@ -33,6 +33,8 @@ class.seal(Context, {
   return type(name) == "string" and ("; what is in the state is ctx.state.%s"):format(name) or ""
 end)
 
+local LOOK_EVERY <const> = 64 -- processes that were started, between looks at which of all have ended
+
 local OPTIONS = {
   server_address = "string",
   wait = "boolean",
@@ -142,7 +144,11 @@ function Context:process(target, opts)
     return function(decorated) return self:process(decorated, given) end
   end
   local fresh = process.new("ctx:process", target, self.server_address, process_options(self, "ctx:process", opts), self)
-  self.process_list[#self.process_list + 1] = fresh
+  local list = self.process_list
+  list[#list + 1] = fresh
+  if #list % LOOK_EVERY == 0 then -- what has ended, and was looked at, takes no descriptor
+    for _, one in ipairs(list) do local _ = one.exitcode end
+  end
   return fresh
 end
 
@@ -210,7 +216,7 @@ function Context:stop_all()
   check_open(self, "ctx:stop_all")
   for _, one in ipairs(self.process_list) do one:_terminate() end
   local exitcodes = {}
-  for i, one in ipairs(self.process_list) do exitcodes[i] = one.pid and one:stop() or false end
+  for i, one in ipairs(self.process_list) do exitcodes[i] = one.pid and one:_await_stop() or false end
   return exitcodes
 end
 
@@ -239,7 +245,7 @@ local function stop_workers(self)
     for _, task in ipairs(self._garbage or {}) do pcall(self._queue.drop, self._queue, task) end
   end
   for _, one in ipairs(self.worker_list) do one:_terminate() end
-  for _, one in ipairs(self.worker_list) do one:stop() end
+  for _, one in ipairs(self.worker_list) do one:_await_stop() end
   self.worker_list = {}
   if self._queue then
     pcall(self._queue.disband, self._queue, self._pool)

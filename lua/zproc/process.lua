@@ -260,12 +260,10 @@ local function need_start(self, call)
   end
 end
 
---- Ask the process to end, wait a while, and kill it if it does not.
+--- After it was asked to end: wait a while, and kill it if it does not.
 ---@return integer exitcode
-function Process:stop()
-  need_start(self, "stop")
+function Process:_await_stop()
   if self.exitcode == nil then
-    self._child:stop()
     if not await(self, GRACE) then
       self._child:kill()
       -- Nothing but a C function that does not return keeps a thread from ending now, and nothing can end that.
@@ -277,10 +275,18 @@ function Process:stop()
   return self._exitcode
 end
 
+--- Ask the process to end, wait a while, and kill it if it does not.
+---@return integer exitcode
+function Process:stop()
+  need_start(self, "stop")
+  self:_terminate()
+  return self:_await_stop()
+end
+
 --- So that what is open may be a process.
 Process.close = Process.stop
 
---- Ask it to end without waiting; for ending many at once.
+--- Ask it to end without waiting; for ending many at once. That is done once: a second signal would hit what it does to end in order.
 function Process:_terminate()
   if self.is_alive then self._child:stop() end
 end

@@ -33,7 +33,8 @@ typedef struct birth {
 struct zp_child {
   pid_t parent;
   pid_t pid; /* 0 in the child */
-  int message_fd;
+  int message_fd; /* -1: it was closed after the end */
+  zp_buf message; /* then: what was in it */
   birth *birth;
 };
 
@@ -270,7 +271,29 @@ static void look(const zp_child *child) {
   unblock(&before);
 }
 
-int zp_child_wait(zp_child *child, double deadline) {
+/* The message of a file: 0, also if there is none, or an error. */
+static int read_message(int fd, zp_buf *out) {
+  uint64_t size = 0;
+  ssize_t n = pread(fd, &size, sizeof size, 0);
+  if (n < 0) return zp_fail_errno("cannot read a result");
+  if (n != sizeof size || size == 0) return 0;
+  int rc = zp_buf_reserve(out, size);
+  if (!rc) rc = read_at(fd, out->data, size, HEADER);
+  if (!rc) out->size = size;
+  return rc;
+}
+
+/* After the end: nobody writes into the message file any more, so it does not have to stay open. */
+static int settle(zp_child *child) {
+  if (child->message_fd < 0) return 0;
+  int rc = read_message(child->message_fd, &child->message);
+  if (rc) return rc;
+  close(child->message_fd);
+  child->message_fd = -1;
+  return 0;
+}
+
+static int await_end(zp_child *child, double deadline) {
   static const double LOOK = 0.5; /* seconds */
   if (has_ended(child)) return 0;
   int rc = check_owner(child);
@@ -292,22 +315,23 @@ out:
   return rc;
 }
 
+int zp_child_wait(zp_child *child, double deadline) {
+  int rc = await_end(child, deadline);
+  if (!rc) (void)settle(child); /* or whoever asks for the message is told */
+  return rc;
+}
+
 bool zp_child_ended(const zp_child *child, int *exitcode) {
   bool ended = has_ended(child);
   if (ended && exitcode) *exitcode = child->birth->exitcode;
   return ended;
 }
 
-int zp_child_message(const zp_child *child, zp_buf *out) {
-  uint64_t size = 0;
-  ssize_t n = pread(child->message_fd, &size, sizeof size, 0);
-  if (n < 0) return zp_fail_errno("cannot read a result");
-  if (n != sizeof size || size == 0) return 0;
-  int rc = zp_buf_reserve(out, size);
-  if (!rc) rc = read_at(child->message_fd, out->data + out->size, size, HEADER);
-  if (rc) return rc;
-  out->size += size;
-  return 1;
+int zp_child_message(zp_child *child, zp_buf *out) {
+  int rc = settle(child);
+  if (rc || child->message.size == 0) return rc;
+  rc = zp_buf_append(out, child->message.data, child->message.size);
+  return rc ? rc : 1;
 }
 
 /* Whoever reaps the child does it with SIGCHLD blocked or in its handler, so with the signal blocked the pid is still that of the child,
@@ -328,6 +352,7 @@ int zp_child_signal(zp_child *child, int signal) {
 
 int zp_child_stop(zp_child *child) {
   static const uint64_t yes = 1;
+  if (has_ended(child)) return 0;
   int rc = write_at(child->message_fd, &yes, sizeof yes, WISH);
   return rc ? rc : zp_child_signal(child, SIGTERM);
 }
@@ -344,6 +369,7 @@ void zp_child_close(zp_child **handle) {
   if (!child) return;
   *handle = NULL;
   if (child->message_fd >= 0) close(child->message_fd);
+  zp_buf_free(&child->message);
   if (child->birth && child->parent == getpid()) { /* in another process it is a copy that nothing uses */
     sigset_t before;
     block(&before);

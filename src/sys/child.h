@@ -43,14 +43,15 @@ int zp_child_leave(zp_child *child, zp_bytes message);
 _Noreturn void zp_child_exit(int status);
 
 /* Wait until the child has ended or the deadline (zp_clock_now seconds, or ZP_FOREVER) has passed. 0, ZP_ETIMEOUT, ZP_EINTR if
-   an interrupt is due (interrupt.h), or ZP_ESYS (not the parent). A deadline in the past: just look. */
+   an interrupt is due (interrupt.h), or ZP_ESYS (not the parent). A deadline in the past: just look. Once the end was seen here the child
+   takes no descriptor any more. */
 int zp_child_wait(zp_child *child, double deadline);
 
 /* True once the child has been seen to have ended; *exitcode is then its exit status, or -N if signal N killed it. */
 bool zp_child_ended(const zp_child *child, int *exitcode);
 
 /* In the parent, after the end: append the message to out. 1, 0 if there is none, or an error. */
-int zp_child_message(const zp_child *child, zp_buf *out);
+int zp_child_message(zp_child *child, zp_buf *out);
 
 /* Send a signal, unless the child has ended. 0 or ZP_ESYS. */
 int zp_child_signal(zp_child *child, int signal);

@@ -48,7 +48,7 @@ end
 function give_it_back() assert(os.remove(disk .. "/foreign")) end
 
 --- A larger disk.
-function enlarge(size) assert(os.execute(("mount -o remount,size=%s %s"):format(size, disk))) end
+function enlarge(size) assert(os.execute(("mount -t tmpfs -o remount,size=%s zproc-test %s"):format(size, disk))) end
 LUA
 }
 

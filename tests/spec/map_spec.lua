@@ -165,13 +165,26 @@ describe("process_map", function()
 
   describe("works", function()
     it("in other processes, which are kept, and as many as it is told", function()
-      local function pid()
-        zproc.sleep(0.002)
-        return zproc.getpid()
-      end
+      local rounds = 0
+      local join = zproc.atomic(function(snapshot, round, me)
+        local all = snapshot[round] or {}
+        all[me] = true
+        snapshot[round] = all
+      end)
       local function pids(count, opts)
         opts = opts or {}
-        opts.count = count
+        opts.count, opts.stateful = count, true
+        rounds = rounds + 1
+        local round = "round " .. rounds
+        local function pid(own) -- none goes on before all have begun
+          join(own, round, zproc.getpid())
+          own:get_when(function(view)
+            local n = 0
+            for _ in pairs(view[round] or {}) do n = n + 1 end
+            return n >= count
+          end, { timeout = support.GENEROUS })
+          return zproc.getpid()
+        end
         local seen, n = {}, 0
         for _, one in ctx:process_map(pid, zproc.range(1, 20 * count), opts) do
           if not seen[one] then n = n + 1 end

@@ -1,7 +1,7 @@
 -- Process and Context: the plain case.
 local zproc = require "zproc"
 local support = dofile(os.getenv "SRCDIR" .. "/tests/support.lua")
-local refuses = support.refuses
+local refuses, eventually = support.refuses, support.eventually
 
 --- Everything that `fn` makes processes write to stderr goes to a file; returns that text.
 local function quietly(fn)
@@ -107,6 +107,23 @@ describe("a process", function()
     assert.equal(42, r[9](41))
     assert.equal(0, select("#", ctx:process(function() end):wait()))
     assert.equal(1, select("#", ctx:process(function() return nil end):wait()))
+  end)
+
+  it("takes no descriptor once it has ended, whether it was waited for or not", function()
+    local function count()
+      local pipe <close> = assert(io.popen(("ls -l /proc/%d/fd | grep -c zproc-message"):format(zproc.getpid())))
+      return pipe:read "n"
+    end
+    local before = count()
+    for i = 1, 100 do assert.equal(i, ctx:process(function() return i end):wait()) end
+    assert.equal(before, count())
+    for i = 1, 100 do
+      local one = ctx:process(function() return -i end)
+      eventually("its end", function() return not support.is_running(one.pid) end)
+    end
+    assert.is_true(count() < before + 70)
+    for i = 1, 100 do assert.equal(-i, ctx.process_list[100 + i]:wait()) end
+    assert.equal(before, count())
   end)
 
   it("returns more than fits a pipe", function()
