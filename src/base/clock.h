@@ -5,7 +5,9 @@
 #ifndef ZP_BASE_CLOCK_H
 #define ZP_BASE_CLOCK_H
 
+#include <errno.h>
 #include <math.h>
+#include <pthread.h>
 #include <time.h>
 
 #define ZP_FOREVER INFINITY
@@ -26,6 +28,21 @@ static inline struct timespec *zp_clock_instant(double deadline, struct timespec
   *until = (struct timespec){.tv_sec = (time_t)whole};
   until->tv_nsec = (long)((whole - (double)until->tv_sec) * 1e9);
   return until;
+}
+
+/* Lock a mutex, but wait no longer than for so many seconds, whatever becomes of the wall clock: as pthread_mutex_clocklock; ETIMEDOUT, or
+   EBUSY, if it is held by then, or before. */
+static inline int zp_clock_lock(pthread_mutex_t *mutex, double seconds) {
+#ifdef __SANITIZE_THREAD__ /* which does not know the call */
+  int rc = pthread_mutex_trylock(mutex);
+  if (rc != EBUSY || seconds <= 0) return rc;
+  nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+  return pthread_mutex_trylock(mutex);
+#else
+  struct timespec until;
+  zp_clock_instant(zp_clock_now() + seconds, &until);
+  return pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &until);
+#endif
 }
 
 /* Seconds since the epoch. */

@@ -31,7 +31,8 @@ enum {
   ZP_EAUTH = -17,    /* the wrong key, or none, or one too many */
   ZP_EBUSY = -18,    /* it would have to wait */
   ZP_EUSAGE = -19,   /* the caller's fault, in words of the detail */
-  ZP_ESTALE = -20    /* the server was started again while a request was under way: it may have been applied, or not */
+  ZP_ESTALE = -20,   /* the server was started again while a request was under way: it may have been applied, or not */
+  ZP_EELSEWHERE = -21 /* it is of processes in another PID namespace, or nobody can tell */
 };
 
 /* Record a printf-style sentence for this thread and return code, so that `return zp_fail(...)` reads as one step.

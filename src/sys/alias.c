@@ -1,43 +1,29 @@
 #include "sys/alias.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "sys/dirlock.h"
 #include "sys/sock.h"
 
-/* Lock the directory that path is in; anybody may lock a directory that he can read, so not without a limit. The descriptor
-   is the lock. */
-static int lock_directory(const char *path, int *out) {
+/* Lock the directory that path is in; anybody may do that, so not without a limit. */
+static int lock_directory(const char *path, int *lock) {
   static const double PATIENCE = 10; /* seconds */
-  enum { PAUSE_MICROSECONDS = 2000 };
   char directory[PATH_MAX];
   const char *slash = strrchr(path, '/');
   if (!slash || strlen(path) >= sizeof directory) return zp_fail(ZP_ESYS, "%.100s is no absolute path that can be used", path);
   memcpy(directory, path, strlen(path) + 1);
   directory[slash == path ? 1 : slash - path] = 0;
-  int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return zp_fail_errno("cannot use the address %s: the directory %s", path, directory);
-  double deadline = zp_clock_now() + PATIENCE;
-  while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-    if ((errno != EWOULDBLOCK && errno != EINTR) || zp_clock_now() > deadline) {
-      int rc = zp_fail_errno("cannot use the address %s: cannot lock the directory %s", path, directory);
-      close(fd);
-      return rc;
-    }
-    usleep(PAUSE_MICROSECONDS);
-  }
-  *out = fd;
-  return 0;
+  int rc = zp_dirlock_take(directory, zp_clock_now() + PATIENCE, lock);
+  return rc ? zp_fail(rc, "cannot use the address %s: %s", path, zp_error_detail()) : 0;
 }
 
 static bool leads_to(const char *path, const char *target) {
@@ -85,7 +71,7 @@ int zp_alias_create(const char *path, const char *target) {
     unlink(fresh);
   }
 out:
-  close(lock);
+  zp_dirlock_release(lock);
   return rc;
 }
 
@@ -96,5 +82,5 @@ void zp_alias_remove(const char *path, const char *target) {
   if ((!leads_to(path, target) && !leads_to(fresh, target)) || lock_directory(path, &lock)) return;
   if (leads_to(path, target)) unlink(path);
   if (leads_to(fresh, target)) unlink(fresh);
-  close(lock);
+  zp_dirlock_release(lock);
 }

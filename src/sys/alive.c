@@ -1,11 +1,16 @@
 #include "sys/alive.h"
 
-#include <fcntl.h>
+#include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "base/err.h"
+#include "sys/procfile.h"
 
 static const char *skip_words(const char *at, int count) {
   for (; at && count > 0; count--) {
@@ -19,12 +24,7 @@ bool zp_alive_ask(pid_t pid, zp_alive_report *out) {
   enum { STATE_TO_START = 22 - 3, START_TO_EXIT = 52 - 22 }; /* distances of the fields, see proc(5) */
   char path[32], text[1024];
   snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return false;
-  ssize_t size = read(fd, text, sizeof text - 1);
-  close(fd);
-  if (size <= 0) return false;
-  text[size] = '\0';
+  if (!zp_procfile_read(path, text, sizeof text)) return false;
   const char *name_end = strrchr(text, ')'); /* a name may have anything in it, but nothing behind it has this */
   const char *state = name_end ? skip_words(name_end, 1) : NULL;
   const char *start = skip_words(state, STATE_TO_START), *code = skip_words(start, START_TO_EXIT);
@@ -40,4 +40,31 @@ uint64_t zp_alive_start(pid_t pid) {
   return zp_alive_ask(pid, &report) && !report.is_dead ? report.start : 0;
 }
 
-bool zp_alive_is(pid_t pid, uint64_t start) { return start != 0 && zp_alive_start(pid) == start; }
+bool zp_alive_is(pid_t pid, uint64_t start) {
+  zp_alive_report report;
+  if (start == 0) return false;
+  if (zp_alive_ask(pid, &report)) return !report.is_dead && report.start == start;
+  return kill(pid, 0) == 0 || errno == EPERM; /* there may have been no descriptor to read with */
+}
+
+/* Where /proc is that of another namespace, its link `self` has this process's number there, or leads nowhere. */
+int zp_alive_read_space(zp_alive_space *space) {
+  char self[16];
+  struct stat status;
+  ssize_t size = readlink("/proc/self", self, sizeof self - 1);
+  self[size > 0 ? size : 0] = '\0';
+  if (size < 0 || atoi(self) != getpid())
+    return zp_fail(ZP_EELSEWHERE, "%s: zproc needs the /proc of its own PID namespace (unshare --mount-proc gives one)",
+                   size < 0 ? "/proc does not show this process" : "/proc is that of another PID namespace");
+  *space = (zp_alive_space){0, 0};
+  if (stat("/proc/self/ns/pid", &status) == 0) *space = (zp_alive_space){status.st_dev, status.st_ino};
+  else if (errno != ENOENT) return zp_fail(ZP_EELSEWHERE, "the kernel does not tell which PID namespace this is: %s", strerror(errno));
+  return 0;
+}
+
+int zp_alive_check_space(const zp_alive_space *space, const char *directory) {
+  zp_alive_space own;
+  int rc = zp_alive_read_space(&own);
+  if (rc || (own.device == space->device && own.inode == space->inode)) return rc;
+  return zp_fail(ZP_EELSEWHERE, "the processes of the state in %s are in another PID namespace", directory);
+}

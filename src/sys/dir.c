@@ -182,12 +182,19 @@ static bool is_abandoned(int root_fd, const char *name, int age, int *owner_fd) 
   return abandoned;
 }
 
+/* Give the lock up, if it was had: a child that another thread has forked meanwhile must not be taken for an owner. */
+static void let_go(int owner_fd) {
+  if (owner_fd < 0) return;
+  flock(owner_fd, LOCK_UN);
+  close(owner_fd);
+}
+
 int zp_dir_adopt(const char *path, zp_dir **out) {
   int owner_fd;
   bool abandoned = is_abandoned(AT_FDCWD, path, 0, &owner_fd);
   zp_dir *dir = abandoned && strlen(path) < sizeof dir->path ? calloc(1, sizeof *dir) : NULL;
   if (!dir) {
-    if (owner_fd >= 0) close(owner_fd);
+    let_go(owner_fd);
     return 0;
   }
   dir->maker = getpid();
@@ -200,7 +207,7 @@ int zp_dir_adopt(const char *path, zp_dir **out) {
 bool zp_dir_is_abandoned(const char *path) {
   int owner_fd;
   bool abandoned = is_abandoned(AT_FDCWD, path, HALF_MADE_AGE, &owner_fd);
-  if (owner_fd >= 0) close(owner_fd);
+  let_go(owner_fd);
   return abandoned;
 }
 
@@ -224,7 +231,7 @@ int zp_dir_sweep(void (*farewell)(const char *path)) {
       if (farewell && size < (int)sizeof path) farewell(path);
       if (remove_tree(root_fd, entry->d_name)) removed++;
     }
-    if (owner_fd >= 0) close(owner_fd);
+    let_go(owner_fd);
   }
   closedir(stream);
   return removed;

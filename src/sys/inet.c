@@ -57,8 +57,7 @@ static int fail_lookup(const char *host, int number, int code) {
   return zp_fail(code, "cannot look up %s: %s", host, gai_strerror(number));
 }
 
-/* The addresses at which to listen. The caller frees *found. */
-static int resolve_own(const char *address, struct addrinfo **found) {
+int zp_inet_find_own(const char *address, struct addrinfo **found) {
   char host[ZP_INET_NAME_SIZE], port[8];
   int rc = zp_inet_parse(address, host, port);
   if (rc) return rc;
@@ -155,6 +154,8 @@ static int resolve(const char *address, double deadline, struct addrinfo **found
 
 /* ---- connecting ---- */
 
+static const double NEXT_SECONDS = 2; /* for an address of a host that has others: one that does not answer may be of a broken line */
+
 static int await_connection(int fd, double deadline) {
   struct pollfd ready = {.fd = fd, .events = POLLOUT};
   for (;;) {
@@ -190,8 +191,9 @@ int zp_inet_connect(const char *address, double deadline, int *fd) {
   if (rc) return rc;
   rc = ZP_ENOSTORE;
   int number = 0;
-  for (const struct addrinfo *to = found; to && rc == ZP_ENOSTORE; to = to->ai_next) {
-    rc = connect_to(to, deadline, fd);
+  for (const struct addrinfo *to = found; to && (rc == ZP_ENOSTORE || rc == ZP_ETIMEOUT); to = to->ai_next) {
+    double limit = zp_clock_now() + NEXT_SECONDS;
+    rc = connect_to(to, to->ai_next && limit < deadline ? limit : deadline, fd);
     number = errno;
   }
   freeaddrinfo(found);
@@ -233,7 +235,7 @@ int zp_inet_peer(int fd, char name[ZP_INET_NAME_SIZE]) {
   return name_address(&address, size, name);
 }
 
-static int listen_at(const struct addrinfo *at, const char *address, int *fd) {
+static int listen_to(const struct addrinfo *at, const char *address, int *fd) {
   static const int on = 1;
   *fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (*fd < 0) return zp_fail_errno("cannot make a socket");
@@ -247,14 +249,19 @@ static int listen_at(const struct addrinfo *at, const char *address, int *fd) {
   return zp_fail_errno("cannot listen at %s", address);
 }
 
-int zp_inet_listen(const char *address, int *fd, char bound[ZP_INET_NAME_SIZE], bool *is_loopback) {
-  struct addrinfo *found;
-  int rc = resolve_own(address, &found);
-  if (rc) return rc;
-  rc = listen_at(found, address, fd);
-  freeaddrinfo(found);
+int zp_inet_listen_at(const struct addrinfo *place, const char *address, int *fd, char bound[ZP_INET_NAME_SIZE], bool *is_loopback) {
+  int rc = listen_to(place, address, fd);
   if (rc) return rc;
   rc = zp_inet_name(*fd, bound, is_loopback);
   if (rc) close(*fd);
+  return rc;
+}
+
+int zp_inet_listen(const char *address, int *fd, char bound[ZP_INET_NAME_SIZE], bool *is_loopback) {
+  struct addrinfo *found;
+  int rc = zp_inet_find_own(address, &found);
+  if (rc) return rc;
+  rc = zp_inet_listen_at(found, address, fd, bound, is_loopback);
+  freeaddrinfo(found);
   return rc;
 }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "sys/interrupt.h"
 
 enum {
   BUFFER_SIZE = 16 << 10, /* of standard output, within stdio */
@@ -29,6 +30,7 @@ typedef struct sink {
   bool is_inside; /* the last byte that was written was no newline */
   int failure;    /* errno of the first write that failed */
   zp_buf held;    /* an unfinished line */
+  zp_buf rest;    /* what a signal has kept from being written; it comes before all else */
   zp_buf labelled;
   char *buffer; /* of stdio */
   FILE *file;
@@ -63,20 +65,22 @@ static bool lock(void) {
   return code == 0;
 }
 
-/* 0, or -1 with errno. */
-static int write_all(int fd, const unsigned char *data, size_t size) {
-  while (size > 0) {
-    ssize_t n = write(fd, data, size);
-    if (n >= 0) {
-      data += n;
-      size -= (size_t)n;
-    } else if (errno == EAGAIN) {
-      poll(&(struct pollfd){.fd = fd, .events = POLLOUT}, 1, -1);
-    } else if (errno != EINTR) {
-      return -1;
+/* How much was written: all, or less with errno; EINTR: there is a signal to be raised. */
+static size_t write_all(int fd, const unsigned char *data, size_t size) {
+  size_t done = 0;
+  while (done < size) {
+    ssize_t n = write(fd, data + done, size - done);
+    if (n < 0 && errno == EAGAIN) n = poll(&(struct pollfd){.fd = fd, .events = POLLOUT}, 1, -1) < 0 ? -1 : 0;
+    else if (n > 0) done += (size_t)n;
+    if (n < 0 && errno != EINTR) break;
+    /* What was cut short in the middle says how much it has written, and no more. */
+    bool cut = n < 0 || (done < size && !atomic_load_explicit(&is_exiting, memory_order_relaxed));
+    if (cut && zp_interrupt_has_signal()) {
+      errno = EINTR;
+      break;
     }
   }
-  return 0;
+  return done;
 }
 
 /* The text with a label at the beginning of each line; false if there is no memory for it. */
@@ -96,14 +100,33 @@ static bool add_labels(sink *self, const unsigned char *data, size_t size) {
   return true;
 }
 
+/* Write; 0, or -1 with errno. Where nobody reads, a signal ends the wait: what is left is kept for the next time, since the script may go on
+   after that. At the end of the process it is given up. */
+static int write_or_keep(sink *self, const unsigned char *data, size_t size) {
+  for (;;) {
+    size_t done = write_all(self->fd, data, size);
+    if (done == size) return 0;
+    if (errno != EINTR) return -1;
+    if (atomic_load_explicit(&is_exiting, memory_order_relaxed)) return 0;
+    data += done;
+    size -= done;
+    if (zp_buf_append(&self->rest, data, size) == 0) return 0;
+  }
+}
+
 static int put(sink *self, const unsigned char *data, size_t size) {
-  if (size == 0) return 0;
-  if (labels && add_labels(self, data, size)) {
+  if (size == 0 && self->rest.size == 0) return 0;
+  if (labels && size > 0 && add_labels(self, data, size)) {
     data = self->labelled.data;
     size = self->labelled.size;
   }
   bool locked = lock();
-  int rc = write_all(self->fd, data, size);
+  zp_buf before = self->rest;
+  self->rest = (zp_buf)ZP_BUF_INIT;
+  int rc = before.size > 0 ? write_or_keep(self, before.data, before.size) : 0;
+  zp_buf_free(&before);
+  if (!rc && self->rest.size > 0) rc = zp_buf_append(&self->rest, data, size) ? -1 : 0; /* it is not its turn */
+  else if (!rc) rc = write_or_keep(self, data, size);
   int number = errno;
   if (rc && !self->failure) self->failure = number;
   if (locked) pthread_mutex_unlock(mutex);
@@ -177,12 +200,13 @@ static void close_stream(sink *self) {
   fclose(self->file);
   put_with_held(self, NULL, 0);
   zp_buf_free(&self->held);
+  zp_buf_free(&self->rest);
   zp_buf_free(&self->labelled);
   free(self->buffer);
 }
 
 static void flush_held(sink *self) {
-  if (!self->file || self->held.size == 0) return;
+  if (!self->file || (self->held.size == 0 && self->rest.size == 0)) return;
   flockfile(self->file);
   put_with_held(self, NULL, 0);
   funlockfile(self->file);
@@ -197,6 +221,7 @@ static void on_exit_of_process(void) {
 /* Nothing is written that is so already, here and below: each page that is touched around a fork costs a page fault. */
 static void begin_anew(sink *self) {
   if (self->held.size > 0) self->held.size = 0;
+  if (self->rest.size > 0) self->rest.size = 0;
   if (self->is_inside) self->is_inside = false;
 }
 

@@ -9,6 +9,9 @@
  *
  * The lock is a robust mutex: a process that is killed while it writes holds nobody up, and one that is stopped does for a second.
  *
+ * Where nobody reads, a write waits; a caught signal (interrupt.h) ends that wait. What is left is written before what comes next, or when the
+ * process ends, unless a signal comes then, too.
+ *
  * With labels each line begins with the name and the pid of the process that wrote it.
  *
  * Fork: zp_output_prepare_fork has to come before. Threads: each has streams of its own, so

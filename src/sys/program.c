@@ -10,6 +10,7 @@
 #include <spawn.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 
+enum { DESCRIPTORS_MAX = 8, ARGUMENTS_MAX = 8 };
 static const double PATIENCE = 10; /* seconds that a program may take to say its version; it takes milliseconds */
 
 static char *module, *configured; /* NULL: this is the executable */
@@ -33,38 +35,89 @@ int zp_program_is_elsewhere(const char *path, const char *bindir) {
   return module && configured ? 0 : zp_fail(ZP_ENOMEM, "out of memory: cannot load zproc");
 }
 
+/* ---- executing ---- */
+
+/* No signal is blocked or ignored in what is executed. 0, or an errno: then there is nothing to destroy. */
+static int prepare(posix_spawn_file_actions_t *actions, posix_spawnattr_t *attributes, short flags) {
+  sigset_t none, defaults;
+  sigemptyset(&none);
+  sigfillset(&defaults);
+  int number = posix_spawn_file_actions_init(actions);
+  if (number) return number;
+  number = posix_spawnattr_init(attributes);
+  if (number) {
+    posix_spawn_file_actions_destroy(actions);
+    return number;
+  }
+  posix_spawnattr_setsigmask(attributes, &none);
+  posix_spawnattr_setsigdefault(attributes, &defaults);
+  posix_spawnattr_setflags(attributes, (short)(flags | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF));
+  return 0;
+}
+
+/* With descriptors that are out of the way of what they are to be: none takes the place of another, and none is there already, which dup2
+   would leave to be closed. */
+static int spawn(const char *path, char *const *arguments, const int *descriptors, int count, pid_t *pid) {
+  posix_spawn_file_actions_t actions;
+  posix_spawnattr_t attributes;
+  int number = prepare(&actions, &attributes, POSIX_SPAWN_SETSID);
+  if (number) return number;
+  for (int i = 0; i < count && !number; i++) number = posix_spawn_file_actions_adddup2(&actions, descriptors[i], ZP_PROGRAM_DESCRIPTOR + i);
+  if (!number) number = posix_spawn_file_actions_addclosefrom_np(&actions, ZP_PROGRAM_DESCRIPTOR + count);
+  if (!number) number = posix_spawn(pid, path, &actions, &attributes, arguments, environ);
+  posix_spawnattr_destroy(&attributes);
+  posix_spawn_file_actions_destroy(&actions);
+  return number;
+}
+
+int zp_program_start(const char *const *arguments, const int *descriptors, size_t count, pid_t *pid) {
+  const char *path;
+  char *all[ARGUMENTS_MAX + 2] = {"zproc"};
+  int moved[DESCRIPTORS_MAX], there = 0, number = 0;
+  *pid = 0;
+  int rc = zp_program_find(&path);
+  if (rc) return rc;
+  for (size_t i = 0; arguments[i]; i++) {
+    if (i == ARGUMENTS_MAX) return zp_fail(ZP_ESYS, "too many arguments for zproc");
+    all[i + 1] = (char *)(uintptr_t)arguments[i]; /* posix_spawn does not change them */
+  }
+  if (count > DESCRIPTORS_MAX) return zp_fail(ZP_ESYS, "too many descriptors for zproc");
+  for (; there < (int)count && !number; there++) {
+    moved[there] = fcntl(descriptors[there], F_DUPFD_CLOEXEC, ZP_PROGRAM_DESCRIPTOR + DESCRIPTORS_MAX);
+    if (moved[there] < 0) number = errno;
+  }
+  if (!number) number = spawn(path, all, moved, there, pid);
+  while (there > 0)
+    if (moved[--there] >= 0) close(moved[there]);
+  if (!number) return 0;
+  *pid = 0;
+  errno = number;
+  return zp_fail_errno("cannot execute %s", path);
+}
+
 /* ---- is it what we want? ---- */
 
-/* The output of `path version`, up to so many bytes, closed by a zero; false if it does not run, or not to a good end. */
+/* The first line that `path version` writes, up to so many bytes, closed by a zero; false if it does not run, or not to a good end. The end of
+   its output is not waited for: a child that another thread forks meanwhile has the pipe as well. */
 static bool ask(const char *path, char *answer, size_t size) {
   int out[2];
   pid_t pid = 0;
   if (pipe2(out, O_CLOEXEC) < 0) return false;
   posix_spawn_file_actions_t actions;
   posix_spawnattr_t attributes;
-  sigset_t none, defaults;
-  sigemptyset(&none);
-  sigfillset(&defaults);
   char *const arguments[] = {"zproc", "version", NULL};
-  bool ok = false;
-  if (posix_spawn_file_actions_init(&actions)) goto out;
-  if (posix_spawnattr_init(&attributes)) {
+  bool ok = prepare(&actions, &attributes, 0) == 0;
+  if (ok) {
+    ok = !posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0) &&
+         !posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO) &&
+         !posix_spawn(&pid, path, &actions, &attributes, arguments, environ);
+    posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
-    goto out;
   }
-  posix_spawnattr_setsigmask(&attributes, &none);
-  posix_spawnattr_setsigdefault(&attributes, &defaults);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-  ok = !posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0) &&
-       !posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO) &&
-       !posix_spawn(&pid, path, &actions, &attributes, arguments, environ);
-  posix_spawnattr_destroy(&attributes);
-  posix_spawn_file_actions_destroy(&actions);
-out:
   close(out[1]);
   size_t length = 0;
   double deadline = zp_clock_now() + PATIENCE;
-  while (ok && length + 1 < size) {
+  while (ok && length + 1 < size && !memchr(answer, '\n', length)) {
     double left = deadline - zp_clock_now();
     int ready = left > 0 ? poll(&(struct pollfd){.fd = out[0], .events = POLLIN}, 1, (int)(left * 1e3) + 1) : 0;
     if (ready < 0 && errno == EINTR) continue;

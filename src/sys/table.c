@@ -18,7 +18,7 @@
 static const char MAGIC[8] = "zp-table";
 
 enum {
-  VERSION = 1,
+  VERSION = 2,
   LINE = 64,         /* bytes of a cache line: what different processes write is kept apart */
   QUEUE_SIZE = 8192, /* more than there are slots, since void entries stay until they are met */
   INDEX_BITS = 12    /* of an entry of the queue, the rest is generation */
@@ -48,6 +48,7 @@ _Static_assert(sizeof(zp_slot) == 2 * LINE, "a slot is two cache lines");
 struct zp_table_file {
   char magic[sizeof MAGIC];
   uint32_t version, slot_count;
+  zp_alive_space space; /* that the pids are of */
   _Alignas(LINE) _Atomic uint32_t fresh; /* slots below this one have been used */
   _Alignas(LINE) _Atomic uint64_t head;  /* of the queue: how many entries were taken, */
   _Alignas(LINE) _Atomic uint64_t tail;  /* and how many were given */
@@ -117,7 +118,9 @@ static uint64_t boot_time(void) {
 static const char FILE_NAME[] = "processes";
 
 int zp_table_create(const char *directory) {
-  int rc = zp_shared_create(directory, FILE_NAME, sizeof(zp_table_file));
+  zp_alive_space space;
+  int rc = zp_alive_read_space(&space);
+  if (!rc) rc = zp_shared_create(directory, FILE_NAME, sizeof(zp_table_file));
   if (rc) return rc;
   void *map;
   rc = zp_shared_open(directory, FILE_NAME, sizeof(zp_table_file), &map);
@@ -126,6 +129,7 @@ int zp_table_create(const char *directory) {
   memcpy(file->magic, MAGIC, sizeof MAGIC);
   file->version = VERSION;
   file->slot_count = ZP_TABLE_SLOTS;
+  file->space = space;
   zp_shared_close(map, sizeof(zp_table_file));
   return 0;
 }
@@ -140,6 +144,7 @@ int zp_table_open(const char *directory, zp_table **out) {
   if (!rc && (memcmp(table->file->magic, MAGIC, sizeof MAGIC) != 0 || table->file->version != VERSION ||
               table->file->slot_count != ZP_TABLE_SLOTS))
     rc = zp_fail(ZP_ESTORE, "the table of processes in %s is damaged, or of another version", directory);
+  if (!rc) rc = zp_alive_check_space(&table->file->space, directory);
   if (rc) {
     zp_table_close(&table);
     return rc;

@@ -31,7 +31,7 @@
  * say) the pid alone has to do. A claimer is known by its pid alone: one that was killed within the claim, and whose pid
  * was given to somebody, leaves the slot unusable for as long as that one lives.
  *
- * All processes must see the same pids (be in one pid namespace).
+ * All processes must see the same pids: the table is for those of the PID namespace of its maker.
  *
  * Fork: a child goes on with the mapping, and knows its own row by the handle that it inherits. Threads: all functions
  * may be called at once, as long as the table has a holder. Errors: 0 or ZP_E*. zp_table_start and zp_table_end are
@@ -74,10 +74,10 @@ typedef struct zp_process {
   char name[ZP_TABLE_NAME_SIZE];
 } zp_process;
 
-/* Make the table's file (allocated in full, so that using it cannot fail for want of space). ZP_EFULL, ZP_ESYS. */
+/* Make the table's file (allocated in full, so that using it cannot fail for want of space). ZP_EFULL, ZP_ESYS, ZP_EELSEWHERE. */
 int zp_table_create(const char *directory);
 
-/* Map the table of a directory, for one holder. ZP_ENOSTORE if there is none. */
+/* Map the table of a directory, for one holder. ZP_ENOSTORE if there is none, ZP_EELSEWHERE if it is of another PID namespace. */
 int zp_table_open(const char *directory, zp_table **table);
 
 /* One more holder, who closes it, too: for rows that are needed longer than whoever has opened the table. */

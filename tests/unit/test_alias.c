@@ -1,4 +1,5 @@
-/* sock, alias: sockets by path, and their second names. */
+/* sock, alias, dirlock: sockets by path, their second names, and the lock on the directory that these are in. */
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -18,6 +19,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "sys/alias.h"
+#include "sys/dirlock.h"
 #include "sys/sock.h"
 
 static char root[64], target[256], place[256];
@@ -243,6 +245,43 @@ static void a_socket_listens_from_when_it_is_bound(void **unused) {
   close(listener);
 }
 
+static void a_lock_keeps_others_out_until_their_time_is_up(void **unused) {
+  (void)unused;
+  int lock, other;
+  must(zp_dirlock_take(root, ZP_FOREVER, &lock));
+  assert_int_equal(zp_dirlock_take(root, zp_clock_now() + 0.01, &other), ZP_ESYS);
+  assert_int_equal(errno, EWOULDBLOCK);
+  zp_dirlock_release(lock);
+  must(zp_dirlock_take(root, zp_clock_now(), &lock));
+  zp_dirlock_release(lock);
+  assert_int_equal(zp_dirlock_take(place, ZP_FOREVER, &lock), ZP_ESYS); /* which does not exist */
+  assert_int_equal(errno, ENOENT);
+  assert_non_null(strstr(zp_error_detail(), place));
+}
+
+static void a_lock_that_is_given_up_is_free_though_a_child_has_its_descriptor(void **unused) {
+  (void)unused;
+  int lock, life[2];
+  assert_int_equal(pipe(life), 0);
+  must(zp_dirlock_take(root, ZP_FOREVER, &lock));
+  pid_t pid = fork();
+  assert_true(pid >= 0);
+  if (pid == 0) {
+    char byte;
+    close(life[1]);
+    (void)!read(life[0], &byte, 1);
+    _exit(0);
+  }
+  close(life[0]);
+  zp_dirlock_release(lock);
+  must(zp_dirlock_take(root, zp_clock_now(), &lock));
+  zp_dirlock_release(lock);
+  close(life[1]);
+  int status;
+  assert_int_equal(waitpid(pid, &status, 0), pid);
+  assert_int_equal(status, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void) {
@@ -259,6 +298,8 @@ int main(void) {
       TEST(of_many_at_once_one_gets_the_place),
       TEST(of_a_maker_that_is_killed_nothing_is_left),
       TEST(a_socket_listens_from_when_it_is_bound),
+      TEST(a_lock_keeps_others_out_until_their_time_is_up),
+      TEST(a_lock_that_is_given_up_is_free_though_a_child_has_its_descriptor),
   };
   return cmocka_run_group_tests_name("alias", tests, NULL, NULL);
 }

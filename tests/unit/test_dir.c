@@ -1,5 +1,6 @@
 /* dir: runtime directories and their sweeping. */
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -125,6 +126,41 @@ static void one_without_an_owner_file_is_left_to_its_maker_but_can_be_adopted_wh
   assert_int_equal(access(path, F_OK), -1);
 }
 
+enum { CHILDREN = 50 };
+
+/* Children that allocate nothing, and live until the pipe is closed. */
+static void *fork_children(void *life) {
+  for (int i = 0; i < CHILDREN; i++)
+    if (fork() == 0) {
+      char byte;
+      close(((int *)life)[1]);
+      (void)!read(((int *)life)[0], &byte, 1);
+      _exit(0);
+    }
+  return NULL;
+}
+
+static void who_only_looks_whether_one_is_abandoned_leaves_no_child_as_its_owner(void **unused) {
+  (void)unused;
+  char path[256];
+  int life[2];
+  pthread_t thread;
+  snprintf(path, sizeof path, "%s/zproc-%u-left", root, (unsigned)geteuid());
+  assert_int_equal(mkdir(path, 0700), 0);
+  touch(path, "owner");
+  assert_int_equal(pipe(life), 0);
+  assert_int_equal(pthread_create(&thread, NULL, fork_children, life), 0);
+  bool abandoned = true;
+  for (int i = 0; i < 20000 && abandoned; i++) abandoned = zp_dir_is_abandoned(path);
+  pthread_join(thread, NULL);
+  abandoned = abandoned && zp_dir_is_abandoned(path);
+  close(life[0]);
+  close(life[1]);
+  for (int i = 0; i < CHILDREN; i++) assert_true(wait(NULL) > 0);
+  assert_true(abandoned);
+  assert_int_equal(zp_dir_sweep(NULL), 1);
+}
+
 static void a_root_that_was_asked_for_and_is_unusable_is_an_error_that_names_it(void **unused) {
   (void)unused;
   setenv("ZPROC_RUNTIME_DIR", "/nowhere/at/all", 1);
@@ -247,6 +283,7 @@ int main(void) {
       IN_ROOT(removing_needs_no_free_descriptor),
       IN_ROOT(a_planned_directory_is_not_there_until_it_is_made),
       IN_ROOT(one_without_an_owner_file_is_left_to_its_maker_but_can_be_adopted_when_he_is_dead),
+      IN_ROOT(who_only_looks_whether_one_is_abandoned_leaves_no_child_as_its_owner),
       IN_ROOT(a_root_that_was_asked_for_and_is_unusable_is_an_error_that_names_it),
       IN_ROOT(without_a_wish_there_is_a_root),
       IN_ROOT(a_sweep_leaves_what_is_owned_and_what_is_foreign),

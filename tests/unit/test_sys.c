@@ -16,7 +16,9 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "sys/alive.h"
 #include "sys/child.h"
+#include "sys/memory.h"
 
 static const double GENEROUS = 60; /* seconds; a limit, not an expectation */
 
@@ -211,6 +213,56 @@ static void a_start_that_the_system_refuses_is_an_error_that_says_why(void **unu
   zp_child_close(&tester);
 }
 
+static void memory_of_its_own_is_what_was_written(void **unused) {
+  (void)unused;
+  enum { SIZE = 64 << 20, SLACK = 8 << 20 };
+  size_t before = zp_memory_private();
+  assert_true(before > 0);
+  char *volatile bytes = malloc(SIZE); /* or it might be left out */
+  assert_non_null(bytes);
+  memset(bytes, 'x', SIZE);
+  size_t with = zp_memory_private();
+  free(bytes);
+  assert_true(with >= before + SIZE - SLACK && with < before + 2 * (size_t)SIZE);
+}
+
+static void memory_is_limited_by_the_machine_and_by_what_was_set(void **unused) {
+  (void)unused;
+  enum { LESS = 1 << 30 };
+  struct rlimit before, limit;
+  assert_true(zp_memory_limit() > 0 && zp_memory_limit() <= (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE));
+  assert_int_equal(getrlimit(RLIMIT_DATA, &before), 0);
+  limit = before;
+  limit.rlim_cur = LESS;
+  if (zp_memory_limit() < LESS) limit.rlim_cur = zp_memory_limit() - 4096;
+  assert_int_equal(setrlimit(RLIMIT_DATA, &limit), 0);
+  size_t now = zp_memory_limit();
+  assert_int_equal(setrlimit(RLIMIT_DATA, &before), 0);
+  assert_int_equal(now, limit.rlim_cur);
+}
+
+static void the_living_are_not_taken_for_dead_for_want_of_a_descriptor(void **unused) {
+  (void)unused;
+  uint64_t start = zp_alive_start(getpid());
+  assert_int_not_equal(start, 0);
+  assert_true(zp_alive_is(getpid(), start));
+  assert_false(zp_alive_is(getpid(), start + 1));
+  pid_t gone;
+  zp_child *child = must_fork(true, &gone);
+  if (gone == 0) zp_child_exit(0);
+  must_wait(child);
+  zp_child_close(&child);
+  struct rlimit before, none;
+  assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+  none = before;
+  none.rlim_cur = 0;
+  assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+  bool is_alive = zp_alive_is(getpid(), start), is_gone = !zp_alive_is(gone, start);
+  setrlimit(RLIMIT_NOFILE, &before);
+  assert_true(is_alive);
+  assert_true(is_gone);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(an_exit_code_arrives),
@@ -221,7 +273,10 @@ int main(void) {
       cmocka_unit_test(only_the_parent_may_wait_or_signal),
       cmocka_unit_test(a_child_dies_with_its_parent_even_by_sigkill),
       cmocka_unit_test(output_held_back_by_stdio_appears_once),
+      cmocka_unit_test(memory_of_its_own_is_what_was_written),
+      cmocka_unit_test(memory_is_limited_by_the_machine_and_by_what_was_set),
       cmocka_unit_test(a_start_that_the_system_refuses_is_an_error_that_says_why),
+      cmocka_unit_test(the_living_are_not_taken_for_dead_for_want_of_a_descriptor),
   };
   return cmocka_run_group_tests_name("sys", tests, NULL, NULL);
 }

@@ -195,8 +195,16 @@ static int fork_and_signal(void *context, zp_buf *message) {
   return exitcode;
 }
 
+/* In a child that is forked beside other threads ThreadSanitizer's own locks may be taken by those that are not there. */
+#if defined __SANITIZE_THREAD__
+enum { CAN_FORK = false };
+#else
+enum { CAN_FORK = true };
+#endif
+
 static void threads_start_processes(void **unused) {
   (void)unused;
+  if (!CAN_FORK) skip();
   enum { THREADS = 8, ROUNDS = 5 };
   for (int round = 0; round < ROUNDS; round++) {
     zp_thread *threads[THREADS];
