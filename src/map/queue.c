@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +17,7 @@
 static const char PROGRESS[] = "progress";
 static const size_t SCRATCH_KEEP = 1 << 16;        /* bytes */
 static const uint64_t PENDING_MAX = 32 << 20;      /* bytes of results that nobody has taken, of one task */
-enum { DROP_PORTION = 1000, PROGRESS_SIZE = ZP_QUEUE_SLOTS * sizeof(zp_progress) };
+enum { PROGRESS_SIZE = ZP_QUEUE_SLOTS * sizeof(zp_progress) };
 
 /* ---- keys and records ---- */
 
@@ -154,6 +155,14 @@ static int create_store(const char *server, const char *directory) {
   return rc == ZP_ESTORE ? 0 : rc; /* somebody else was first; if it is another reason, opening tells */
 }
 
+static uint32_t new_number(void) {
+  static _Atomic uint32_t last;
+  uint32_t number;
+  do number = atomic_fetch_add(&last, 1) + 1;
+  while (number == 0);
+  return number;
+}
+
 int zp_queue_open(const char *server, zp_queue **out) {
   *out = NULL;
   char directory[PATH_MAX];
@@ -162,6 +171,8 @@ int zp_queue_open(const char *server, zp_queue **out) {
   zp_queue *queue = calloc(1, sizeof *queue);
   if (!queue) return zp_fail(ZP_ENOMEM, "out of memory: cannot open the queue of tasks");
   queue->slot = -1;
+  queue->limit = SIZE_MAX;
+  queue->number = new_number();
   int rc = zp_store_open(directory, ZP_QUEUE_NAMESPACE, &queue->store);
   if (!rc) rc = zp_store_check(queue->store);
   if (rc == ZP_ENOSTORE) {
@@ -176,12 +187,20 @@ int zp_queue_open(const char *server, zp_queue **out) {
   return rc;
 }
 
+void zp_queue_limit(zp_queue *queue, size_t bytes) { queue->limit = bytes; }
+
+/* Within a read: append what is behind the head of a record. 1, as there is one. */
+static int copy_out(const zp_queue *queue, zp_bytes value, size_t head, zp_buf *out) {
+  if (value.size - head > queue->limit) return ZP_EBUSY;
+  return zp_buf_append(out, (const char *)value.data + head, value.size - head) ? ZP_ENOMEM : 1;
+}
+
 /* ---- tasks ---- */
 
 /* Asking the kernel takes some microseconds, so it is done once in each process. */
-static zp_process_id self_of(zp_queue *queue) {
+zp_process_id zp_queue_self(zp_queue *queue) {
   pid_t pid = getpid();
-  if (queue->self.pid != pid) queue->self = (zp_process_id){.pid = pid, .start = zp_alive_start(pid)};
+  if (queue->self.pid != pid || queue->self.start == 0) queue->self = (zp_process_id){.pid = pid, .start = zp_alive_start(pid)};
   return queue->self;
 }
 
@@ -189,9 +208,10 @@ int zp_queue_add(zp_queue *queue, const zp_task_options *options, zp_bytes speci
   bool is_implied = options->total != ZP_TASK_UNKNOWN;
   zp_task task = {.total = options->total, .put = is_implied ? options->total : 0, .workers = options->workers,
                   .max_attempts = options->max_attempts, .chunk = options->chunk, .pools = {options->pool}};
-  zp_process_id self = self_of(queue);
+  zp_process_id self = zp_queue_self(queue);
   if (!is_implied) task.producer = self;
-  if (options->is_private) task.owner = self;
+  if (options->is_private && self.start != 0) task.owner = self; /* else it cannot be told from the dead */
+  if (task.owner.pid && options->is_elsewhere) task.owner.handle = queue->number;
   int rc = zp_queue_begin(queue);
   if (rc) return rc;
   *id = 0;
@@ -238,7 +258,7 @@ int zp_queue_put(zp_queue *queue, uint64_t id, uint64_t items, zp_bytes bytes, b
     task.total = task.put;
     task.producer.pid = 0;
   } else {
-    task.producer = self_of(queue); /* for a client elsewhere another server may have begun */
+    task.producer = zp_queue_self(queue); /* for a client elsewhere another server may have begun */
   }
   zp_queue_set(queue, ZP_KEY_TASK, 1, id, 0, ZP_BYTES_OF(task));
 out:
@@ -296,7 +316,7 @@ int zp_queue_specification(zp_queue *queue, uint64_t task, zp_buf *out) {
   int rc = zp_store_read_begin(queue->store);
   if (rc) return rc;
   rc = zp_store_get(queue->store, zp_queue_key(key, ZP_KEY_SPEC, 1, task, 0), &value);
-  if (rc == 1 && zp_buf_append(out, value.data, value.size)) rc = ZP_ENOMEM;
+  if (rc == 1) rc = copy_out(queue, value, 0, out);
   zp_store_read_end(queue->store);
   return rc;
 }
@@ -310,7 +330,7 @@ int zp_queue_block(zp_queue *queue, uint64_t task, uint64_t item, uint64_t *firs
   if (rc == 1) {
     memcpy(items, value.data, sizeof *items);
     *first = last - *items + 1;
-    if (zp_buf_append(out, (const char *)value.data + sizeof *items, value.size - sizeof *items)) rc = ZP_ENOMEM;
+    rc = copy_out(queue, value, sizeof *items, out);
   }
   zp_store_read_end(queue->store);
   return rc;
@@ -325,50 +345,9 @@ int zp_queue_describe(zp_queue *queue, uint64_t id, zp_task_info *info) {
   if (rc != 1 || task.dropped) return rc < 0 ? rc : 0;
   *info = (zp_task_info){.total = task.total, .put = task.put, .next = task.next, .taken = task.taken, .finished = task.finished,
                          .pending_bytes = task.pending_bytes, .block_bytes = task.block_bytes, .active = task.active,
-                         .is_produced = task.producer.pid == 0 || zp_alive_is(task.producer.pid, task.producer.start)};
+                         .is_produced = task.producer.pid == 0 || zp_alive_is(task.producer.pid, task.producer.start),
+                         .is_elsewhere = task.owner.handle != 0};
   return 1;
-}
-
-/* Delete up to a portion of the task's records of one kind: how many, or an error. */
-static int drop_portion(zp_queue *queue, uint64_t id, int kind) {
-  int rc = zp_queue_begin(queue);
-  if (rc) return rc;
-  int count = 0;
-  uint64_t number;
-  zp_bytes value;
-  for (rc = zp_queue_seek(queue, kind, 2, id, 0, &number, &value); rc == 1 && count < DROP_PORTION;
-       rc = zp_queue_step(queue, kind, 2, id, &number, &value)) {
-    zp_queue_delete(queue, kind, 2, id, number);
-    count++;
-  }
-  rc = zp_queue_end(queue, rc < 0 ? rc : 0);
-  return rc ? rc : count;
-}
-
-int zp_queue_drop(zp_queue *queue, uint64_t id) {
-  int rc = zp_queue_begin(queue);
-  if (rc) return rc;
-  zp_task task;
-  rc = zp_queue_get(queue, ZP_KEY_TASK, 1, id, 0, &task, sizeof task);
-  if (rc == 1) { /* first nobody begins with it any more */
-    task.dropped = 1;
-    zp_queue_set(queue, ZP_KEY_TASK, 1, id, 0, ZP_BYTES_OF(task));
-    zp_queue_forget_work(queue, id, &task);
-  }
-  bool found = rc == 1;
-  rc = zp_queue_end(queue, rc);
-  if (rc < 0 || !found) return rc;
-  static const int kinds[] = {ZP_KEY_BLOCK, ZP_KEY_RESULT, ZP_KEY_RETURNED};
-  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-    do rc = drop_portion(queue, id, kinds[i]);
-    while (rc > 0);
-    if (rc) return rc;
-  }
-  rc = zp_queue_begin(queue);
-  if (rc) return rc;
-  zp_queue_delete(queue, ZP_KEY_SPEC, 1, id, 0);
-  zp_queue_delete(queue, ZP_KEY_TASK, 1, id, 0);
-  return zp_queue_end(queue, 0);
 }
 
 /* ---- results ---- */
@@ -383,7 +362,7 @@ int zp_queue_take(zp_queue *queue, uint64_t id, uint64_t from, zp_result *result
     zp_result_head head;
     memcpy(&head, value.data, sizeof head);
     *result = (zp_result){.from = from, .to = head.to, .is_dead = head.is_dead != 0, .attempts = head.attempts};
-    if (zp_buf_append(out, (const char *)value.data + sizeof head, value.size - sizeof head)) rc = ZP_ENOMEM;
+    rc = copy_out(queue, value, sizeof head, out);
   }
   zp_store_read_end(queue->store);
   return rc;

@@ -18,8 +18,11 @@
  * Pools. A task is for the workers of a few pools; a pool is a number that somebody has chosen. Workers of ZP_POOL_ALL help wherever they
  * can.
  *
+ * Owners. A task that is private goes with whoever has added it: with a process of this machine when that is dead, with one elsewhere when it
+ * was out of reach for long. Nobody waits for that, so somebody has to look now and then: zp_queue_clear.
+ *
  * For others. A process may have handles for workers and callers that it stands for, which are on other machines. It must say itself when
- * one of these is gone: zp_queue_resign, zp_queue_give_up.
+ * one of these is gone: zp_queue_resign, zp_queue_give_up, zp_queue_miss.
  *
  * Invariants:
  *   1  taken <= next <= put <= total. Items below `next` are claimed, given back, finished or taken, each exactly one of these.
@@ -48,6 +51,10 @@ typedef struct zp_queue zp_queue;
 int zp_queue_open(const char *directory, zp_queue **queue);
 void zp_queue_close(zp_queue **queue); /* nulls, may be called twice; gives back the slot, and what is claimed */
 
+/* From now on zp_queue_specification, zp_queue_block and zp_queue_take copy at most so many bytes; what is larger they leave, and return
+   ZP_EBUSY. SIZE_MAX, as it is at first: there is no limit. */
+void zp_queue_limit(zp_queue *queue, size_t bytes);
+
 /* ---- tasks ---- */
 
 typedef struct zp_task_options {
@@ -55,7 +62,8 @@ typedef struct zp_task_options {
   uint64_t total;        /* how many items, which the specification implies; ZP_TASK_UNKNOWN: they come by zp_queue_put */
   uint32_t workers;      /* at most so many at the same time, at least 1 */
   uint32_t max_attempts; /* of an item that kills its worker, at least 1 */
-  bool is_private;       /* if this process is a worker and dies, nobody wants it any more */
+  bool is_private;       /* nobody but its owner wants it: this process, */
+  bool is_elsewhere;     /* or, if this is said as well, one that this handle stands for */
   uint32_t chunk;        /* items that are worked on together, and their multiples while they are cheap; 0: as it pays */
 } zp_task_options;
 
@@ -80,6 +88,7 @@ typedef struct zp_task_info {
   uint64_t block_bytes;   /* of blocks that are still needed */
   uint32_t active;        /* claims */
   bool is_produced;       /* whoever adds blocks is alive, or there is nothing to add */
+  bool is_elsewhere;      /* it is private to somebody elsewhere */
 } zp_task_info;
 
 /* 1, or 0 if there is no such task (any more). */
@@ -98,6 +107,20 @@ int zp_queue_summarize(const char *directory, zp_queue_summary *summary);
 
 /* Remove a task with all that belongs to it. */
 int zp_queue_drop(zp_queue *queue, uint64_t task);
+
+/* ---- owners ---- */
+
+/* The owner of a private task is elsewhere, and one that this handle stands for: 1, or 0 if it is no such task. Whoever stood for him before
+   does so no more. */
+int zp_queue_own(zp_queue *queue, uint64_t task);
+
+/* The owner, for whom this handle stands, is out of reach. Nothing happens if it does not stand for him (any more). */
+int zp_queue_miss(zp_queue *queue, uint64_t task);
+
+/* Drop the private tasks whose owner is dead, or was missed for `patience` seconds, and what was left by those who died while they dropped a
+   task: how many, or an error. What is noted of pools that have no workers goes as well. Who stood for an owner and is dead has left
+   him missed. */
+int zp_queue_clear(zp_queue *queue, double patience);
 
 /* ---- results ---- */
 
@@ -144,7 +167,7 @@ void zp_queue_note(zp_queue *queue, uint64_t item, uint64_t span);
 /* Nobody will be in this pool any more: what is kept for it can go. */
 int zp_queue_disband(zp_queue *queue, uint64_t pool);
 
-/* Give back what dead workers had claimed, and drop the tasks that were only theirs: how many workers there were, or an error. */
+/* Give back what dead workers had claimed: how many workers there were, or an error. */
 int zp_queue_recover(zp_queue *queue);
 
 /* ---- waiting: arm, look, and wait if there is nothing; a wait may end without a reason ---- */

@@ -36,7 +36,7 @@ enum {
 
 typedef struct zp_process_id {
   int32_t pid;
-  uint32_t unused;
+  uint32_t handle; /* of an owner elsewhere: the number of the handle in this process that stands for him; else 0 */
   uint64_t start; /* of the process, as the kernel counts: tells two with the same pid apart */
 } zp_process_id;
 
@@ -45,7 +45,8 @@ typedef struct zp_task {
   uint64_t pending_bytes, block_bytes;
   uint64_t pools[ZP_TASK_POOLS]; /* 0: none */
   zp_process_id producer;        /* pid 0: there is nothing more to add */
-  zp_process_id owner;           /* a worker that the task goes with; pid 0: there is none */
+  zp_process_id owner;           /* whom the task goes with; pid 0: nobody */
+  double missed_since;           /* instant (zp_clock_now) since which an owner elsewhere is out of reach; 0: he is not */
   double item_seconds;           /* measured; 0: not yet */
   double item_bytes;             /* of results */
   uint32_t workers, max_attempts, chunk;
@@ -94,10 +95,12 @@ struct zp_queue {
   bool is_incomplete;    /* there was no memory for one of them: they must not be committed */
   zp_buf changes;        /* zp_change, likewise */
   zp_buf value;          /* scratch */
+  size_t limit;          /* bytes that a reader copies */
   int64_t slot;          /* -1: none */
   int32_t slot_process;  /* whose slot it is */
   uint64_t pool;
   zp_process_id self; /* this process, once that was asked for; pid 0: not yet */
+  uint32_t number;    /* that no other handle of this process has; never 0 */
 };
 
 static inline zp_bytes zp_bytes_of(const void *data, size_t size) { return (zp_bytes){data, size}; }
@@ -115,6 +118,9 @@ int zp_queue_get(zp_queue *queue, int kind, int count, uint64_t first, uint64_t 
    number and value; 0 if there is none. zp_queue_step goes on from there. */
 int zp_queue_seek(zp_queue *queue, int kind, int count, uint64_t first, uint64_t from, uint64_t *number, zp_bytes *value);
 int zp_queue_step(zp_queue *queue, int kind, int count, uint64_t first, uint64_t *number, zp_bytes *value);
+
+/* This process. */
+zp_process_id zp_queue_self(zp_queue *queue);
 
 /* ---- commits (queue.c): lock, read, collect changes, commit ---- */
 

@@ -305,18 +305,6 @@ static int copy_next(zp_queue *queue, int kind, uint64_t from, uint64_t *number,
   return rc;
 }
 
-/* A map within a map: whoever has asked for it is dead. */
-static int drop_orphans(zp_queue *queue, const zp_process_id *owner) {
-  for (uint64_t id = 0;; id++) {
-    zp_task task = {.total = 0};
-    int rc = copy_next(queue, ZP_KEY_TASK, id, &id, &task, sizeof task);
-    if (rc != 1) return rc;
-    if (task.owner.pid != owner->pid || task.owner.start != owner->start) continue;
-    rc = zp_queue_drop(queue, id);
-    if (rc < 0) return rc;
-  }
-}
-
 int zp_queue_recover(zp_queue *queue) {
   int count = 0;
   for (uint64_t slot = 0;; slot++) {
@@ -324,8 +312,6 @@ int zp_queue_recover(zp_queue *queue) {
     int rc = copy_next(queue, ZP_KEY_WORKER, slot, &slot, &worker, sizeof worker);
     if (rc != 1) return rc < 0 ? rc : count;
     if (!has_died(&worker)) continue;
-    rc = drop_orphans(queue, &worker.process); /* while there is somebody to find them by */
-    if (rc < 0) return rc;
     rc = bury(queue, slot);
     if (rc < 0) return rc;
     count += rc;

@@ -64,11 +64,16 @@ static int view_contains(lua_State *L) {
   return 1;
 }
 
-/* upvalue: the methods */
+/* upvalue: the methods by name */
 static int view_index(lua_State *L) {
   if (lua_type(L, 2) == LUA_TSTRING) {
     lua_pushvalue(L, 2);
-    if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL) return 1;
+    if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL) {
+      lua_getupvalue(L, -1, 1);
+      sandbox_of(L)->fetched |= 1U << lua_tointeger(L, -1);
+      lua_pop(L, 1);
+      return 1;
+    }
     lua_pop(L, 1);
   }
   zp_bytes value;
@@ -146,8 +151,24 @@ static int view_pairs(lua_State *L) {
 
 static const luaL_Reg methods[] = {
     {"get", view_get},   {"contains", view_contains}, {"copy", view_copy},   {"keys", view_keys},
-    {"values", view_values}, {"items", view_items},   {NULL, NULL},
+    {"values", view_values}, {"items", view_items},
 };
+
+/* A method as predicates have it; upvalue: which one. */
+static int call_method(lua_State *L) {
+  lua_Integer i = lua_tointeger(L, lua_upvalueindex(1));
+  sandbox_of(L)->called |= 1U << i;
+  if (!lua_istable(L, 1))
+    return luaL_error(L, "the state is expected as the first argument, not a %s (is it state:%s(...), with a colon?)", luaL_typename(L, 1),
+                      methods[i].name);
+  return methods[i].func(L);
+}
+
+const char *zp_sandbox_uncalled(const zp_sandbox *sandbox) {
+  for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
+    if ((sandbox->fetched & ~sandbox->called) >> i & 1) return methods[i].name;
+  return NULL;
+}
 
 static const luaL_Reg metamethods[] = {
     {"__newindex", view_newindex}, {"__len", view_len}, {"__pairs", view_pairs}, {NULL, NULL},
@@ -222,7 +243,12 @@ void zp_sandbox_open(lua_State *L, zp_sandbox *sandbox) {
   lua_newtable(L); /* the view */
   lua_newtable(L); /* its metatable */
   luaL_setfuncs(L, metamethods, 0);
-  luaL_newlib(L, methods);
+  lua_newtable(L);
+  for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
+    lua_pushinteger(L, (lua_Integer)i);
+    lua_pushcclosure(L, call_method, 1);
+    lua_setfield(L, -2, methods[i].name);
+  }
   lua_pushcclosure(L, view_index, 1);
   lua_setfield(L, -2, "__index");
   lua_pushliteral(L, "state");

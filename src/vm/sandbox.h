@@ -18,6 +18,8 @@ typedef struct zp_sandbox {
   const zp_view *view; /* of the evaluation that runs */
   bool read_absent;    /* it has read a key that is absent */
   int failure;         /* what a callback of the view returned, if that was an error */
+  unsigned fetched;    /* the methods of the view that it has read; bits */
+  unsigned called;     /* those that it has called */
   zp_buf key;          /* scratch for the key that is read */
 } zp_sandbox;
 
@@ -27,5 +29,8 @@ typedef struct zp_sandbox {
 
 /* Open the libraries, and leave the view table on the stack. */
 void zp_sandbox_open(lua_State *L, zp_sandbox *sandbox);
+
+/* The name of a method that the evaluation has read, as if it were a key of the state, and not called; NULL: there is none. */
+const char *zp_sandbox_uncalled(const zp_sandbox *sandbox);
 
 #endif

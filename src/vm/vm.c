@@ -202,6 +202,10 @@ static int evaluate(zp_predicate *predicate) {
   int status = lua_pcall(L, 1, 1, HANDLER);
   int rc = status == LUA_OK ? lua_toboolean(L, -1) : 0;
   if (status != LUA_OK && !sandbox->failure && !sandbox->read_absent) rc = fail_with_error(predicate);
+  const char *method = status == LUA_OK ? zp_sandbox_uncalled(sandbox) : NULL; /* an error may have come before the call */
+  if (method)
+    rc = zp_fail(ZP_EPREDICATE, "'%s' is a method of the state that a predicate gets, as of a State, and was read but not called: "
+                 "state:get(\"%s\") reads the key of that name", method, method);
   return rc;
 }
 
@@ -221,6 +225,7 @@ int zp_predicate_test(zp_predicate *predicate, const zp_view *view) {
   sandbox->view = view;
   sandbox->read_absent = false;
   sandbox->failure = 0;
+  sandbox->fetched = sandbox->called = 0;
   set_traceback(predicate, NULL);
   if (setjmp(predicate->budget.escape)) { /* from the hook */
     predicate->expired = true;

@@ -57,7 +57,8 @@ int zp_predicate_load(zp_vm *vm, zp_bytes function, zp_predicate **predicate);
 void zp_predicate_close(zp_predicate **predicate); /* nulls, may be called twice */
 
 /* Evaluate: 1 if it holds (any value but nil and false), 0 if not. An evaluation that raised after it had read an absent key counts as
-   "does not hold" (0). Any other error: ZP_EPREDICATE with the message as detail, and the traceback in
+   "does not hold" (0). Who reads a method of the view and does not call it has meant the key of that name: ZP_EPREDICATE, lest it is
+   overlooked. Any other error: ZP_EPREDICATE with the message as detail, and the traceback in
    zp_predicate_traceback; ZP_EBUDGET; or what a callback of the view returned. */
 int zp_predicate_test(zp_predicate *predicate, const zp_view *view);
 

@@ -123,6 +123,29 @@ static void a_task_is_worked_on_in_chunks_and_taken_in_order(void **unused) {
   assert_int_equal(zp_queue_acknowledge(queue, task, 5), ZP_ENOTASK);
 }
 
+static void what_is_larger_than_the_limit_is_left(void **unused) {
+  (void)unused;
+  zp_buf bytes = ZP_BUF_INIT;
+  uint64_t task = add(ZP_TASK_UNKNOWN, 1, 1), first, items;
+  zp_claim claim;
+  zp_result result;
+  must(zp_queue_put(queue, task, 1, text("ten bytes!"), true));
+  must(zp_queue_enlist(queue, POOL));
+  assert_int_equal(zp_queue_claim(queue, NULL, &claim), 1);
+  assert_int_equal(zp_queue_claim(queue, &(zp_done){text("ten bytes!"), 0.001}, &claim), 0);
+  zp_queue_limit(queue, 9);
+  assert_int_equal(zp_queue_specification(queue, task, &bytes), ZP_EBUSY);
+  assert_int_equal(zp_queue_block(queue, task, 0, &first, &items, &bytes), ZP_EBUSY);
+  assert_int_equal(zp_queue_take(queue, task, 0, &result, &bytes), ZP_EBUSY);
+  assert_int_equal(bytes.size, 0);
+  zp_queue_limit(queue, 10);
+  assert_int_equal(zp_queue_specification(queue, task, &bytes), 1);
+  assert_int_equal(zp_queue_block(queue, task, 0, &first, &items, &bytes), 1);
+  assert_int_equal(zp_queue_take(queue, task, 0, &result, &bytes), 1);
+  assert_int_equal(bytes.size, 30);
+  zp_buf_free(&bytes);
+}
+
 static void items_come_in_blocks_which_go_when_they_are_taken(void **unused) {
   (void)unused;
   uint64_t task = add(ZP_TASK_UNKNOWN, 2, 3);
@@ -331,29 +354,137 @@ static void the_items_at_which_it_died_are_told_apart(void **unused) {
   assert_int_equal(describe(task).finished, 100);
 }
 
-static void what_a_dead_worker_wanted_for_itself_is_dropped(void **unused) {
+static uint64_t add_private(zp_queue *own, bool is_private) {
+  zp_task_options options = {.pool = POOL + 1, .total = 5, .workers = 1, .max_attempts = 1, .is_private = is_private};
+  uint64_t task = 0;
+  return zp_queue_add(own, &options, text("what to do"), &task) ? 0 : task;
+}
+
+static void what_the_dead_wanted_for_themselves_is_dropped(void **unused) {
   (void)unused;
-  uint64_t work = add(1, 1, 1);
+  uint64_t mine = add_private(queue, true);
   pid_t pid = fork();
   if (pid == 0) {
     zp_queue *own;
-    zp_claim claim;
-    zp_task_options options = {.pool = POOL + 1, .total = 5, .workers = 1, .max_attempts = 1, .is_private = true};
-    uint64_t task;
-    if (zp_queue_open(directory, &own) || zp_queue_enlist(own, POOL) || zp_queue_claim(own, NULL, &claim) != 1) _exit(1);
-    if (zp_queue_add(own, &options, text("private"), &task)) _exit(2);
-    options.is_private = false;
-    if (zp_queue_add(own, &options, text("public"), &task)) _exit(3);
+    if (zp_queue_open(directory, &own)) _exit(1);
+    if (!add_private(own, true) || !add_private(own, false) || !add_private(queue, true)) _exit(2); /* the last by what it has inherited */
     raise(SIGKILL);
   }
   int status;
   assert_int_equal(waitpid(pid, &status, 0), pid);
   assert_true(WIFSIGNALED(status));
-  assert_true(is_there(work + 1));
-  assert_int_equal(zp_queue_recover(queue), 1);
-  assert_true(is_there(work));
-  assert_false(is_there(work + 1));
-  assert_true(is_there(work + 2));
+  for (uint64_t task = mine; task <= mine + 3; task++) assert_true(is_there(task));
+  assert_int_equal(zp_queue_clear(queue, GENEROUS), 2);
+  assert_int_equal(zp_queue_clear(queue, GENEROUS), 0);
+  assert_true(is_there(mine));
+  assert_false(is_there(mine + 1));
+  assert_true(is_there(mine + 2));
+  assert_false(is_there(mine + 3));
+}
+
+static uint64_t add_elsewhere(zp_queue *stands_for) {
+  zp_task_options options = {.pool = POOL, .total = 5, .workers = 1, .max_attempts = 1, .is_private = true, .is_elsewhere = true};
+  uint64_t task = 0;
+  must(zp_queue_add(stands_for, &options, text("what to do"), &task));
+  return task;
+}
+
+static void an_owner_elsewhere_is_missed_for_a_while(void **unused) {
+  (void)unused;
+  zp_queue *later;
+  must(zp_queue_open(directory, &later));
+  uint64_t task = add_elsewhere(queue), other = add_private(queue, true);
+  assert_int_equal(zp_queue_clear(queue, 0), 0);
+  must(zp_queue_miss(queue, task));
+  assert_int_equal(zp_queue_clear(queue, GENEROUS), 0);
+  assert_int_equal(zp_queue_own(later, task), 1); /* he is back */
+  must(zp_queue_miss(queue, task)); /* but nobody's business here any more */
+  assert_int_equal(zp_queue_clear(queue, 0), 0);
+  must(zp_queue_miss(later, task));
+  assert_int_equal(zp_queue_clear(queue, 0), 1);
+  assert_false(is_there(task));
+  assert_int_equal(zp_queue_own(later, task), 0);
+  assert_int_equal(zp_queue_own(later, other), 0);
+  zp_queue_close(&later);
+}
+
+static void an_owner_elsewhere_is_missed_when_who_stood_for_him_is_dead(void **unused) {
+  (void)unused;
+  pid_t pid = fork();
+  if (pid == 0) {
+    zp_queue *own;
+    if (zp_queue_open(directory, &own)) _exit(1);
+    add_elsewhere(own);
+    add_elsewhere(own);
+    raise(SIGKILL);
+  }
+  int status;
+  assert_int_equal(waitpid(pid, &status, 0), pid);
+  assert_true(WIFSIGNALED(status));
+  assert_int_equal(zp_queue_clear(queue, 0), 0); /* from here on */
+  assert_int_equal(zp_queue_own(queue, 1), 1);
+  assert_int_equal(zp_queue_clear(queue, GENEROUS), 0);
+  assert_int_equal(zp_queue_clear(queue, 0), 1);
+  assert_true(is_there(1));
+  assert_false(is_there(2));
+}
+
+/* How many records there are of certain kinds. */
+static size_t count_kinds(const char *kinds) {
+  char path[sizeof directory + 8];
+  zp_store *store;
+  zp_bytes key, value;
+  size_t count = 0;
+  snprintf(path, sizeof path, "%s/tasks", directory);
+  must(zp_store_open(path, "tasks", &store));
+  must(zp_store_read_begin(store));
+  int rc = zp_store_first(store, &key, &value);
+  for (; rc == 1; rc = zp_store_next(store, &key, &value))
+    if (strchr(kinds, *(const char *)key.data)) count++;
+  must(rc);
+  zp_store_read_end(store);
+  zp_store_close(&store);
+  return count;
+}
+
+/* How many there are that belong to tasks. */
+static size_t count_records(void) { return count_kinds("TSBRQI"); }
+
+static void pools_without_workers_leave_nothing(void **unused) {
+  (void)unused;
+  enum { POOLS = 1500 };
+  for (uint64_t pool = 1; pool <= POOLS; pool++) {
+    zp_task_options options = {.pool = pool, .total = 1, .workers = 1, .max_attempts = 1};
+    uint64_t task;
+    must(zp_queue_add(queue, &options, text("what to do"), &task));
+    must(zp_queue_drop(queue, task));
+  }
+  assert_int_equal(count_kinds("P"), POOLS);
+  must(zp_queue_enlist(queue, 7));
+  for (int i = 0; i < 2; i++) assert_int_equal(zp_queue_clear(queue, 0), 0); /* a portion at a time */
+  assert_int_equal(count_kinds("P"), 1);
+  must(zp_queue_resign(queue, false));
+  assert_int_equal(zp_queue_clear(queue, 0), 0);
+  assert_int_equal(count_kinds("P"), 0);
+}
+
+/* A task with many records is dropped in steps: whoever is killed between two of them leaves it to others. */
+static void who_is_killed_while_he_drops_a_task_leaves_nothing(void **unused) {
+  (void)unused;
+  enum { ROUNDS = 30, BLOCKS = 4000, APART = 150 /* microseconds */ };
+  for (int round = 0; round < ROUNDS; round++) {
+    uint64_t task = add(ZP_TASK_UNKNOWN, 1, 1);
+    for (int i = 0; i < BLOCKS; i++) must(zp_queue_put(queue, task, 1, text("item"), false));
+    pid_t pid = fork();
+    if (pid == 0) _exit(zp_queue_drop(queue, task) < 0);
+    double limit = zp_clock_now() + GENEROUS;
+    while (is_there(task) && zp_clock_now() < limit) continue;
+    usleep((useconds_t)(round * APART));
+    kill(pid, SIGKILL);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_in_range(zp_queue_clear(queue, GENEROUS), 0, 1);
+    assert_int_equal(count_records(), 0);
+  }
 }
 
 static void after_too_many_deaths_its_result_is_that(void **unused) {
@@ -596,6 +727,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       WITH_QUEUE(who_is_no_worker_notes_nothing),
       WITH_QUEUE(a_task_is_worked_on_in_chunks_and_taken_in_order),
+      WITH_QUEUE(what_is_larger_than_the_limit_is_left),
       WITH_QUEUE(items_come_in_blocks_which_go_when_they_are_taken),
       WITH_QUEUE(an_empty_sequence_ends_at_once),
       WITH_QUEUE(chunks_follow_the_cost_of_items_and_shrink_at_the_end),
@@ -605,7 +737,11 @@ int main(void) {
       WITH_QUEUE(what_was_given_back_is_claimed_although_too_much_is_pending),
       WITH_QUEUE(what_a_dead_worker_had_claimed_is_worked_on_again),
       WITH_QUEUE(the_items_at_which_it_died_are_told_apart),
-      WITH_QUEUE(what_a_dead_worker_wanted_for_itself_is_dropped),
+      WITH_QUEUE(what_the_dead_wanted_for_themselves_is_dropped),
+      WITH_QUEUE(an_owner_elsewhere_is_missed_for_a_while),
+      WITH_QUEUE(an_owner_elsewhere_is_missed_when_who_stood_for_him_is_dead),
+      WITH_QUEUE(pools_without_workers_leave_nothing),
+      WITH_QUEUE(who_is_killed_while_he_drops_a_task_leaves_nothing),
       WITH_QUEUE(after_too_many_deaths_its_result_is_that),
       WITH_QUEUE(a_result_wakes_who_waits_for_it),
       WITH_QUEUE(whoever_is_killed_nothing_is_lost),

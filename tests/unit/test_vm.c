@@ -160,6 +160,25 @@ static void the_view_reads_like_a_state(void **unused) {
   assert_int_equal(test("return function(s) return #s:keys() == 3 and #s:values() == 3 and #s:items() == 3 end", table), 1);
 }
 
+/* As in a State; but a State tells who assigns to such a key, and a predicate would hold at once, or never. */
+static void a_method_that_is_read_like_a_key_is_an_error(void **unused) {
+  (void)unused;
+  const char *table = "{get = 5, items = {1, 2}, set = 7}";
+  assert_int_equal(test("return function(s) return s.get == 5 end", table), ZP_EPREDICATE);
+  assert_detail("'get' is a method of the state");
+  assert_detail("state:get(\"get\") reads the key of that name");
+  assert_int_equal(test("return function(s) return s.items end", "{}"), ZP_EPREDICATE);
+  assert_detail("'items' is a method of the state");
+  assert_int_equal(test("return function(s) return #s.items > 1 end", table), ZP_EPREDICATE);
+  assert_int_equal(test("return function(s) return s:get 'get' == 5 and #s:get 'items' == 2 and s.set == 7 end", table), 1);
+  assert_int_equal(test("return function(s) local get = s.get return get(s, 'get') == 5 end", table), 1);
+  assert_int_equal(test("return function(s) return s:get(s.absent.key) end", table), 0);
+  assert_int_equal(test("return function(s) return s:get(error 'why') end", table), ZP_EPREDICATE);
+  assert_detail("why");
+  assert_int_equal(test("return function(s) return s.get 'get' end", table), ZP_EPREDICATE);
+  assert_detail("is it state:get(...), with a colon?");
+}
+
 static void every_read_is_reported(void **unused) {
   (void)unused;
   zp_predicate *predicate = NULL;
@@ -386,6 +405,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(it_holds_if_its_result_is_neither_nil_nor_false),
       cmocka_unit_test(the_view_reads_like_a_state),
+      cmocka_unit_test(a_method_that_is_read_like_a_key_is_an_error),
       cmocka_unit_test(every_read_is_reported),
       cmocka_unit_test(what_it_reads_is_a_copy),
       cmocka_unit_test(upvalues_and_library_functions_travel_with_it),
