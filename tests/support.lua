@@ -49,7 +49,8 @@ function support.run_script(source, ...)
   file:close()
   local words = { support.runner(), path }
   for _, word in ipairs { ... } do words[#words + 1] = support.quote(word) end
-  return assert(io.popen(table.concat(words, " ") .. " 2>&1; rm -f " .. path))
+  -- The shell says that it was killed, if it was, to somebody who may have closed the pipe already.
+  return assert(io.popen("trap '' PIPE; (trap - PIPE; exec " .. table.concat(words, " ") .. ") 2>&1; rm -f " .. path))
 end
 
 --- A text as one word of the shell.

@@ -70,8 +70,10 @@ end
 ---@return string directory
 function address.directory(call, server_address)
   local socket = core.real_path(address.path(call, server_address))
-  local directory = socket and socket:match "^(.+)/[^/]+$"
-  if not directory then
+  local directory = socket and socket:match("^(.+)" .. ENDPOINT .. "$")
+  if socket and not directory then
+    error(errors.new("ServerLost", ("%s: there is no server at %s: what is there is something else"):format(call, server_address)))
+  elseif not directory then
     error(errors.new("ServerLost", ("%s: there is no server at %s; zproc.start_server(%q) starts one, or zproc server --bind %s"):format(
       call, server_address, server_address, server_address)))
   elseif core.is_abandoned(directory) then

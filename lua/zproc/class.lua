@@ -61,4 +61,15 @@ function class.seal(meta, fields, getters, advice)
   })
 end
 
+--- Refuse what is no object of the class as the first argument of a method: it was called with a dot, most likely.
+---@param self any
+---@param meta table the class's metatable, with __name
+---@param call string the method as one calls it, "ctx:process", for messages
+function class.check_self(self, meta, call)
+  if getmetatable(self) ~= meta then
+    errors.usage("%s: a %s is expected as the first argument, not %s (is it %s(...), with a colon?)", call, meta.__name,
+      options.describe(self), call)
+  end
+end
+
 return class

@@ -24,16 +24,22 @@ local Context = {
 }
 
 class.seal(Context, {
-  process_list = true, worker_list = true, server_address = true, server_process = true, namespace = true, secret_key = true,
+  worker_list = true, server_process = true, secret_key = true,
 }, {
-  -- Kept where assigning to ctx.state does not reach: that would replace the State, and not what it holds.
+  -- Kept where assigning does not reach: ctx.state = {} would replace the State, and not what it holds.
   state = function(self) return self._state end,
+  namespace = function(self) return self._namespace end,
+  process_list = function(self) return self._process_list end,
+  server_address = function(self) return self._server_address end,
 }, function(name)
   if name == "state" then return ": it is the State; ctx.state:set{...} replaces what is in it, ctx.state:update{...} sets some keys" end
+  if name == "namespace" or name == "server_address" then return (": zproc.context { %s = ... } makes a Context of another one"):format(name) end
   return type(name) == "string" and ("; what is in the state is ctx.state.%s"):format(name) or ""
 end)
 
 local LOOK_EVERY <const> = 64 -- processes that were started, between looks at which of all have ended
+
+local SERVER_PATIENCE <const> = 5 -- seconds in which a server that has just been started is to be heard of
 
 local OPTIONS = {
   server_address = "string",
@@ -71,6 +77,10 @@ function context.new(server_address, opts)
   end
   opts = options.check("zproc.context", opts, OPTIONS)
   options.check("zproc.context: option 'process'", opts.process, process.OPTIONS)
+  if server_address ~= nil and opts.server_address ~= nil and server_address ~= opts.server_address then
+    errors.usage("zproc.context: the Context of which server? %s is given, and as the option server_address %s", options.describe(server_address),
+      options.describe(opts.server_address))
+  end
   server_address = server_address or opts.server_address
   local namespace = opts.namespace or "default"
   local own, way
@@ -81,11 +91,11 @@ function context.new(server_address, opts)
     server_address = own.server_address
   end
   local self = setmetatable({
-    process_list = {},
     worker_list = {},
-    server_address = server_address,
     server_process = own,
-    namespace = namespace,
+    _namespace = namespace,
+    _process_list = {},
+    _server_address = server_address,
     _closed = false,
     _options = opts,
     _pid = core.getpid(),
@@ -113,9 +123,7 @@ end
 
 ---@param call string the function's name, for messages
 function context.check_open(self, call)
-  if getmetatable(self) ~= Context then
-    errors.usage("%s: a Context is expected as the first argument, not %s (is it %s(...), with a colon?)", call, options.describe(self), call)
-  end
+  class.check_self(self, Context, call)
   if self._closed then errors.usage("%s: this Context is closed", call) end
   if self._pid ~= core.getpid() then
     errors.usage("%s: this Context belongs to process %d; start with pass_context = true, or make a new one with "
@@ -225,6 +233,13 @@ end
 ---@return zproc.ProcessRow[]
 function Context:processes()
   check_open(self, "ctx:processes")
+  local rows, own = self._link:list_processes(), self.server_process
+  if not own then return rows end
+  local pid = own.pid
+  for _, row in ipairs(rows) do
+    if row.pid == pid then return rows end
+  end
+  self._link:ping("ctx:processes", { timeout = SERVER_PATIENCE }) -- it has only just been started, and answers once it is listed
   return self._link:list_processes()
 end
 
@@ -241,14 +256,20 @@ end
 --- others may go on with the server.
 local function stop_workers(self)
   for result in pairs(self._results or {}) do result:_abandon() end
+  local is_lost = false -- that nothing is heard of the server takes its time, and is found out once
+  local function tell(method, ...)
+    if is_lost then return end
+    local ok, err = pcall(method, self._queue, ...)
+    is_lost = not ok and errors.is(err, "ServerLost")
+  end
   if self._link.connection then -- which that was left to
-    for _, task in ipairs(self._garbage or {}) do pcall(self._queue.drop, self._queue, task) end
+    for _, task in ipairs(self._garbage or {}) do tell(self._queue.drop, task) end
   end
   for _, one in ipairs(self.worker_list) do one:_terminate() end
   for _, one in ipairs(self.worker_list) do one:_await_stop() end
   self.worker_list = {}
   if self._queue then
-    pcall(self._queue.disband, self._queue, self._pool)
+    tell(self._queue.disband, self._pool)
     self._queue:close()
   end
 end
@@ -256,6 +277,7 @@ end
 --- Wait for the processes if the Context was made with `wait`, stop them unless with `cleanup = false`, and let go of the
 --- state. Afterwards the Context is not to be used. May be called twice.
 function Context:close()
+  class.check_self(self, Context, "ctx:close")
   if self._closed then return end
   if self._pid ~= core.getpid() then return end -- inherited by fork: its owner will
   local ok, err = true, nil

@@ -106,7 +106,7 @@ function errors.is_class(value) return getmetatable(value) == ErrorClass end
 ---@return fun(message: string|table): zproc.Error
 function errors.class(name)
   if type(name) ~= "string" or name == "" then
-    errors.usage("zproc.error_class takes a name, not a %s", type(name))
+    errors.usage("zproc.error_class takes a name, not %s", name == "" and "the empty string" or "a " .. type(name))
   end
   known[name] = true
   return setmetatable({ name = name }, ErrorClass)

@@ -1,8 +1,8 @@
 --- Link: how this process reaches a server: by shared memory, or by the network.
 ---
---- A server on this machine that is this user's is reached by its directory, whatever its address: the state is there. Others, and
---- those for which `transport = "network"` is asked, by a connection. Everything else in zproc goes through a Link, and does not know
---- which it is.
+--- A server on this machine that is this user's is reached by its directory, whatever its address: the state is there. Others, those
+--- whose processes are in another PID namespace (of a container, say), and those for which `transport = "network"` is asked, by a
+--- connection. Everything else in zproc goes through a Link, and does not know which it is.
 
 local core = require "zproc.core"
 local address = require "zproc.address"
@@ -81,8 +81,8 @@ end
 --- The same without asking the server anything.
 ---@param call string the function's name, for messages
 ---@param server_address string
----@param opts { secret_key: string?, transport: string? }
----@return zproc.Link
+---@param opts { secret_key: string?, transport: string?, timeout: number? } timeout: seconds
+---@return zproc.Link? nil if the time is up
 function link.reach(call, server_address, opts)
   local transport, place = address.parse(call, server_address)
   local self = attach {
@@ -93,11 +93,13 @@ function link.reach(call, server_address, opts)
   if transport == "ipc" then
     local directory = address.directory(call, server_address)
     name_call(call, core.check_keys, directory, self.secret_key)
-    if self.transport ~= "network" then
+    if self.transport ~= "network" and not core.is_elsewhere(directory) then
       self.directory = directory
       return self
     end
-    self.connection = connect(name_call(call, core.network_endpoint, place), self.secret_key)
+    local endpoint = name_call(call, core.network_endpoint, place, opts.timeout)
+    if not endpoint then return nil end
+    self.connection = connect(endpoint, self.secret_key)
   else
     self.connection = connect("tcp://" .. place, self.secret_key)
   end

@@ -342,10 +342,7 @@ local function result_of(fields)
 end
 
 local function check_usable(self, call)
-  if getmetatable(self) ~= MapResult then
-    errors.usage("%s: a MapResult is expected as the first argument, not %s (is it %s(...), with a colon?)", call,
-      options.describe(self), call)
-  end
+  class.check_self(self, MapResult, call)
   if self._pid ~= core.getpid() then errors.usage("%s: this MapResult belongs to process %d", call, self._pid) end
   if self._context._closed then errors.usage("%s: the Context of this MapResult is closed", call) end
   if self._closed then errors.usage("%s: this MapResult is closed", call) end
@@ -583,7 +580,7 @@ function Context:process_map(target, sequence, opts)
   local pool = opts.new and core.new_pool() or self._pool
   local total = spec.range and #sequence or nil
   local task = queue:add(pool, total, count, math.min(opts.max_attempts or MAX_ATTEMPTS, MOST),
-    math.min(opts.chunk_size or 0, MOST), bytes, worker.is_self() and not opts.return_task)
+    math.min(opts.chunk_size or 0, MOST), bytes, not opts.return_task, worker.is_self())
   local result = result_of {
     _context = self,
     _queue = queue,

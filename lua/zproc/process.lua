@@ -235,17 +235,10 @@ function process.run_job(job)
   return target(table.unpack(arguments, 1, arguments.n))
 end
 
-local function check_self(self, call)
-  if getmetatable(self) ~= Process then
-    errors.usage("process:%s: a Process is expected as the first argument, not %s (is it process:%s(...), with a colon?)", call,
-      options.describe(self), call)
-  end
-end
-
 --- Start the process; a second start is an error.
 ---@return integer pid
 function Process:start()
-  check_self(self, "start")
+  class.check_self(self, Process, "process:start")
   if self._child then errors.usage("process %s was started already (pid %d)", self.name, self.pid) end
   core.check_fork()
   if self._is_thread then start_thread(self) else start_process(self) end
@@ -254,9 +247,9 @@ function Process:start()
 end
 
 local function need_start(self, call)
-  check_self(self, call)
+  class.check_self(self, Process, call)
   if not self._child then
-    errors.usage("process:%s: process %s was never started: call start(), or leave out start = false", call, self.name)
+    errors.usage("%s: process %s was never started: call start(), or leave out start = false", call, self.name)
   end
 end
 
@@ -278,7 +271,7 @@ end
 --- Ask the process to end, wait a while, and kill it if it does not.
 ---@return integer exitcode
 function Process:stop()
-  need_start(self, "stop")
+  need_start(self, "process:stop")
   self:_terminate()
   return self:_await_stop()
 end
@@ -313,7 +306,7 @@ end
 ---@param timeout number?
 ---@return any ...
 function Process:wait(timeout)
-  need_start(self, "wait")
+  need_start(self, "process:wait")
   options.check_timeout("process:wait", timeout)
   local exitcode = await(self, timeout)
   if not exitcode then return errors.timeout("waiting for process " .. self.name, timeout) end

@@ -21,6 +21,10 @@ function Range.__index(self, i)
   return nil
 end
 
+function Range.__newindex(_, i)
+  errors.usage("a zproc.range cannot be changed: [%s] cannot be assigned to; a table can", tostring(i))
+end
+
 function Range.__tostring(self)
   return ("range of %d numbers from %s, step %s"):format(self.n, self.first, self.step)
 end

@@ -5,13 +5,27 @@ local core = require "zproc.core"
 
 local remote = {}
 
+--- The bytes of a value and a list of others, as one whole: what they share stays shared. Raises an EncodeError that says which of them
+--- it is that cannot travel.
+---@param value any
+---@param list table with .n
+---@param what string one of the list, with %d for its number
+---@return string
+function remote.encode(value, list, what)
+  local ok, bytes = pcall(core.encode, { value, list })
+  if ok then return bytes end
+  core.encode(value, "the atomic function")
+  for i = 1, list.n do core.encode(list[i], what:format(i)) end
+  error(bytes, 0)
+end
+
 --- Run fn(snapshot, ...) as one indivisible step, on the server. What the function captures goes as a copy; what it assigns to that stays
 --- there.
 ---@param state zproc.State
 ---@param fn function
 ---@return any ...
 local function atomic(state, fn, ...)
-  local call = core.encode({ fn, table.pack(...) }, "the call of an atomic function")
+  local call = remote.encode(fn, table.pack(...), "argument %d of the atomic function")
   local outcome = core.decode(core.send_atomic(state, call))
   if outcome[1] then return table.unpack(outcome[2], 1, outcome[2].n) end
   error(outcome[2], 0)

@@ -2,6 +2,7 @@
 
 local core = require "zproc.core"
 local errors = require "zproc.errors"
+local remote = require "zproc.remote"
 local runtime = require "zproc.runtime"
 local traceback = require "zproc.traceback"
 require "zproc" -- functions may name anything of it
@@ -48,7 +49,7 @@ function runner.run(directory)
       local bytes = core.atomic(state, function(snapshot)
         local results = table.pack(xpcall(fn, describe, snapshot, table.unpack(arguments, 1, arguments.n)))
         if not results[1] then error(results[2], 0) end
-        return core.encode({ true, table.pack(table.unpack(results, 2, results.n)) }, "result of an atomic function")
+        return remote.encode(true, table.pack(table.unpack(results, 2, results.n)), "result %d of the atomic function")
       end)
       position = core.cursor(state)
       return bytes

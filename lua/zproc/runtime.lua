@@ -61,6 +61,13 @@ end
 ---@return any failure the first error, if any
 function runtime.shutdown() return runtime.close_from(0) end
 
+--- Close everything in place of what called for the end of this process, which may be an atomic function.
+---@return any failure the first error, if any
+local function leave()
+  core.abandon_atomic()
+  return runtime.shutdown()
+end
+
 --- Report on stderr, which the script may have closed or replaced: reporting must not be a failure of its own.
 ---@param text string
 function runtime.say(text)
@@ -73,7 +80,7 @@ local say = runtime.say
 local function exit_status(status)
   if status == nil or status == true then return 0 end
   if status == false then return 1 end
-  return math.tointeger(status) or 1
+  return math.tointeger(tonumber(status)) or 1
 end
 
 --- End this process: zproc.exit, and os.exit too. In a process that zproc started, ProcessExit unwinds to its start.
@@ -84,7 +91,7 @@ function runtime.exit(status)
   end
   status = exit_status(status)
   if core.is_child() then error(errors.new("ProcessExit", ("exit with status %d"):format(status), { status = status })) end
-  local failure = runtime.shutdown()
+  local failure = leave()
   if failure ~= nil then
     say(to_words(failure))
     status = status == 0 and 1 or status
@@ -101,8 +108,11 @@ function runtime.unwind_on_exit() unwinds = true end
 --- os.exit as scripts see it: as before, but nothing of ours is left behind.
 ---@diagnostic disable-next-line: duplicate-set-field
 os.exit = function(status, close)
+  if status ~= nil and type(status) ~= "boolean" and not math.tointeger(tonumber(status)) then
+    errors.usage("os.exit takes an integer, true or false, not %s", options.describe(status))
+  end
   if unwinds then error(errors.new("ProcessExit", "os.exit", { status = exit_status(status) })) end
-  local failure = runtime.shutdown()
+  local failure = leave()
   if failure ~= nil then say(to_words(failure)) end
   if core.is_child() then core.child_exit(exit_status(status)) end
   exit_host(status, close)
@@ -161,7 +171,10 @@ end
 ---@return integer status the process's exit status
 local function leave_outcome(child, name, ended, thread, ...)
   local raised, where
-  if ended == "returned" then
+  local calm, interrupt = pcall(core.raise_signal) -- that came when no instruction of the target was left
+  if ended == "returned" and not calm then
+    raised = interrupt
+  elseif ended == "returned" then
     if select("#", ...) == 0 then return 0 end
     local sent, bytes = pcall(core.encode, table.pack(...), "result")
     if sent then

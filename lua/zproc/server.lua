@@ -32,13 +32,6 @@ function getters.is_alive(self) return self._handle:pid() ~= nil end
 
 class.seal(Server, { server_address = true, server_addresses = true, secret_key = true, exitcode = true, directory = true }, getters)
 
-local function check_self(self, call)
-  if getmetatable(self) ~= Server then
-    errors.usage("server:%s: a Server is expected as the first argument, not %s (is it server:%s(...), with a colon?)", call,
-      options.describe(self), call)
-  end
-end
-
 function Server.__tostring(self)
   local pid = self.pid
   return ("Server %s (%s)"):format(self.server_address,
@@ -113,7 +106,7 @@ end
 --- End the server. The state is gone with it, unless it has a data directory: whoever uses it, or waits at it, gets a ServerLost error.
 ---@return integer exitcode
 function Server:stop()
-  check_self(self, "stop")
+  class.check_self(self, Server, "server:stop")
   if self._pid ~= core.getpid() then
     errors.usage("server:stop: the server at %s was started by process %d; only that one can stop it", self.server_address,
       self._pid)
@@ -138,7 +131,7 @@ Server.__close = Server.stop
 ---@return integer? exitcode
 ---@return zproc.Error?
 function Server:wait(timeout)
-  check_self(self, "wait")
+  class.check_self(self, Server, "server:wait")
   options.check_timeout("server:wait", timeout)
   if not self.exitcode then
     core.sleep(timeout or math.huge)
@@ -182,7 +175,12 @@ end
 ---@return zproc.Error?
 function server.ping(call, server_address, opts)
   opts = options.check(call, opts, { timeout = "seconds", payload = "string", secret_key = "secret", transport = "transport" })
-  return link.reach(call, server_address, opts):ping(call, { timeout = opts.timeout, payload = opts.payload })
+  local begin = core.clock()
+  local way = link.reach(call, server_address, opts)
+  local left = opts.timeout and math.max(0, opts.timeout - (core.clock() - begin))
+  local pid = way and way:ping(call, { timeout = left, payload = opts.payload })
+  if pid then return pid end
+  return errors.timeout(call .. ": the server at " .. server_address, opts.timeout)
 end
 
 return server

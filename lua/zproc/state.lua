@@ -1,6 +1,7 @@
 --- The State's methods that are policy; the others are C (zproc.core).
 
 local core = require "zproc.core"
+local class = require "zproc.class"
 local errors = require "zproc.errors"
 local inspect = require "zproc.inspect"
 local link = require "zproc.link"
@@ -29,6 +30,14 @@ local state = {}
 
 local OPTIONS <const> = { namespace = "string", secret_key = "secret", transport = "transport" }
 
+local Public <const> = { __name = "State" } -- what getmetatable gives: what is in the real metatable must not be lost
+core.state_metamethods.__metatable = Public
+
+--- Refuse what is no State as the first argument of a method.
+---@param self any
+---@param call string the method as one calls it, "state:fork", for messages
+function state.check_self(self, call) class.check_self(self, Public, call) end
+
 --- zproc.state(server_address, [options])
 ---@param server_address string
 ---@param opts? { namespace: string?, secret_key: string?, transport: "auto"|"network"|nil }
@@ -44,6 +53,7 @@ end
 ---@param opts? { namespace: string?, server_address: string?, secret_key: string?, transport: "auto"|"network"|nil }
 ---@return zproc.State
 function core.state_methods.fork(self, opts)
+  state.check_self(self, "state:fork")
   opts = options.check("state:fork", opts,
     { namespace = "string", server_address = "string", secret_key = "secret", transport = "transport" })
   local own = core.link_of(self)
@@ -63,6 +73,7 @@ end
 ---@return integer? pid
 ---@return zproc.Error?
 function core.state_methods.ping(self, opts)
+  state.check_self(self, "state:ping")
   return core.link_of(self):ping("state:ping", opts)
 end
 
@@ -89,8 +100,6 @@ end
 function core.state_metamethods.__eq(a, b)
   return same(content(a), content(b), {})
 end
-
-core.state_metamethods.__metatable = { __name = "State" } -- what is in the real one must not be lost
 
 core.state_metamethods.__unsendable = "a State: a stateful target gets one as its first argument, and zproc.state(server_address) "
   .. "makes another"

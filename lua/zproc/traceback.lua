@@ -5,6 +5,7 @@ local errors = require "zproc.errors"
 local traceback = {}
 
 local HEADER <const> = "^stack traceback"
+local NAMED <const> = { ["local"] = true, upvalue = true, field = true } -- kinds of names that a caller has for what it calls
 
 --- Whether a line is of a function of zproc's own: the chunks of its modules are called zproc.x, and no file is.
 local function is_own(line)
@@ -19,7 +20,7 @@ local function without_own(lines)
   local kept = {}
   local is_dropped = false -- whether the line below is
   for i = #lines, 1, -1 do
-    local line = lines[i]
+    local line, was_dropped = lines[i], is_dropped
     if line:find "^\t%[C%]" then -- as the one that has called it; the one that has called all is not of interest either
       is_dropped = is_dropped or is_own(line) or line == "\t[C]: in function 'error'" or i == #lines and i > 1 and is_own(lines[i - 1])
     elseif line == "\t(...tail calls...)" then
@@ -27,7 +28,13 @@ local function without_own(lines)
     else
       is_dropped = is_own(line)
     end
-    if not is_dropped then table.insert(kept, 1, line) end
+    if not is_dropped then
+      -- The name that a worker has for the target says nothing to others.
+      if was_dropped and lines[i + 1]:find "^\tzproc%.worker:" then
+        line = line:gsub(": in (%l+) '[%w_]+'$", function(kind) return NAMED[kind] and ": in function" end)
+      end
+      table.insert(kept, 1, line)
+    end
   end
   return kept
 end

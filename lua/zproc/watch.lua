@@ -7,6 +7,7 @@ local context = require "zproc.context"
 local errors = require "zproc.errors"
 local options = require "zproc.options"
 local process = require "zproc.process"
+local state = require "zproc.state"
 
 local methods = core.state_methods
 
@@ -99,6 +100,7 @@ local function define_watcher(kind, shape)
   local method = "get_" .. shape.name
   local call = "state:" .. method
   methods[method] = function(self, ...)
+    state.check_self(self, call)
     local subject, value, opts = shape.read(call, ...)
     opts = options.check(call, opts, shape.spec)
     local snapshot = core.watch(self, kind, subject, value, opts)
@@ -113,6 +115,7 @@ local function define_iterator(kind, shape)
   local call = "state:" .. shape.name
   local spec = with(shape.spec, ITERATOR)
   methods[shape.name] = function(self, ...)
+    state.check_self(self, call)
     local subject, value, opts = shape.read(call, ...)
     opts = options.check(call, opts, spec)
     if opts.since then core.set_cursor(self, opts.since) end
@@ -142,6 +145,7 @@ methods.go_live = core.go_live
 ---@return table|zproc.Error after
 ---@return boolean? identical
 function methods.get_raw_update(self, opts)
+  state.check_self(self, "state:get_raw_update")
   opts = options.check("state:get_raw_update", opts, COMMON)
   local before, after, identical = core.watch(self, "update", nil, nil, opts)
   if before == nil then return time_is_up("state:get_raw_update", opts.timeout) end
@@ -189,6 +193,7 @@ end
 local function define_call(kind, shape)
   local call = "ctx:call_" .. shape.name
   context.Context["call_" .. shape.name] = function(self, ...)
+    context.check_open(self, call)
     local arguments, target, opts = split_call(call, kind, ...)
     local for_watch, for_process = split_options(call, opts, shape.spec)
     local subject, value, surplus = shape.read(call, table.unpack(arguments, 1, arguments.n))
@@ -201,11 +206,11 @@ local function define_call(kind, shape)
     local function start(fn)
       options.check_target(call, fn)
       for_process.name = for_process.name or process.name_of(fn)
-      return self:process(function(state, ...)
+      return self:process(function(own, ...)
         while true do
-          local snapshot = core.watch(state, kind, subject, value, for_watch)
+          local snapshot = core.watch(own, kind, subject, value, for_watch)
           if snapshot == nil then error(select(2, time_is_up(call, for_watch.timeout))) end
-          fn(snapshot, state, ...)
+          fn(snapshot, own, ...)
         end
       end, for_process)
     end

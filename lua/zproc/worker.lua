@@ -81,9 +81,20 @@ local function block_of(self, task, known, item)
   return known.block
 end
 
+--- What a target has raised, and where, without the places and the names that this module has for it. A function in C that is the target
+--- itself takes these for its own.
+local function as_called_by_others(thread, raised)
+  local words = traceback.without_place(raised)
+  local place, name = debug.traceback(thread):match "^stack traceback:\n(\t%[C%]: in function '([^'\n]+)')\n\tzproc%."
+  if words == raised or not name then return words, traceback.of(thread, raised) end
+  words = words:gsub("^(bad argument #%d+ to )'[%w_]+'", function(begin) return ("%s'%s'"):format(begin, name) end)
+  return words, "stack traceback:\n" .. place
+end
+
 --- The error object for how the thread of a target has ended, with where.
 local function describe(thread, raised)
-  local where = traceback.of(thread, raised)
+  local where
+  raised, where = as_called_by_others(thread, raised)
   if coroutine.status(thread) == "suspended" then
     raised = "the target yielded, but it is not run by a scheduler"
   elseif errors.is(raised, "ProcessExit") then
@@ -93,6 +104,11 @@ local function describe(thread, raised)
   local closed, failure = coroutine.close(thread)
   if not closed and not rawequal(failure, raised) and errors.is(failure, "SignalError") then return failure end
   return runtime.describe(raised, where)
+end
+
+--- A worker that is to end has no result for what it has claimed: that goes to others.
+local function check_stop(err)
+  if errors.is(err, "SignalError") and core.is_to_stop() then error(err, 0) end
 end
 
 --- Run the target over a chunk: its results, and its errors, both by their places in the chunk.
@@ -136,7 +152,7 @@ local function run(self, task, known, from, to, is_suspect)
     local ok, raised = coroutine.resume(thread)
     if ok and coroutine.status(thread) == "dead" then break end
     local err = describe(thread, raised)
-    if errors.is(err, "SignalError") and core.is_to_stop() then error(err, 0) end
+    check_stop(err)
     failures = failures or {}
     results[place - from + 1] = nil
     failures[place - from + 1] = err
@@ -226,6 +242,7 @@ function worker.main(packed, pool, only, notepad)
       local results, failures = {}, nil
       local ok, known = pcall(learn, self, task)
       if not ok then
+        check_stop(known)
         failures = {}
         for i = 1, count do failures[i] = known end
       elseif known then

@@ -8,7 +8,9 @@
 #include "bind/embedded.h"
 #include "bind/lbuf.h"
 #include "bind/lerror.h"
+#include "bind/lio.h"
 #include "bind/lsignal.h"
+#include "codec/key.h"
 #include "codec/names.h"
 #include "codec/value.h"
 
@@ -32,6 +34,14 @@ static int core_decode(lua_State *L) {
   return rc ? zp_lua_raise(L, rc) : 1;
 }
 
+/* core.check_key(key): raises if it cannot be a key of a state. */
+static int core_check_key(lua_State *L) {
+  lua_settop(L, 1);
+  zp_buf *bytes = zp_lbuf_push(L);
+  int rc = zp_key_encode(L, 1, bytes);
+  return rc ? zp_lua_raise(L, rc) : 0;
+}
+
 /* core.register(name, value): let a library's value travel by name. */
 static int core_register(lua_State *L) {
   const char *name = luaL_checkstring(L, 1);
@@ -51,6 +61,7 @@ static int core_set_error_metatable(lua_State *L) {
 static const luaL_Reg functions[] = {
     {"encode", core_encode},
     {"decode", core_decode},
+    {"check_key", core_check_key},
     {"register", core_register},
     {"set_error_metatable", core_set_error_metatable},
     {NULL, NULL},
@@ -102,6 +113,7 @@ static void prepare_buffers(lua_State *L) {
 static void install(lua_State *L, void (*open_codec)(lua_State *)) {
   prepare_buffers(L);
   zp_lsignal_install(L);
+  zp_lio_install(L);
   open_codec(L);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
   lua_pushcfunction(L, open_core);

@@ -5,6 +5,7 @@
 #define ZP_BIND_CORE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include <lua.h>
 
@@ -48,5 +49,8 @@ void zp_lchild_announce(void);
 
 /* True while an atomic function runs in this thread. */
 bool zp_lstate_in_atomic(void);
+
+/* The same, on the state of that identity (store.h): whoever asked its server for a change would wait for itself. */
+bool zp_lstate_in_atomic_of(uint64_t identity);
 
 #endif

@@ -190,6 +190,8 @@ static void push_snapshot(lua_State *L, zp_lstate *state, int handle) {
     luaL_setfuncs(L, snapshot_metamethods, 1);
     lua_pushliteral(L, "snapshot");
     lua_setfield(L, -2, "__name");
+    lua_pushliteral(L, "the snapshot of an atomic function, which ends with that: copy what is needed into a table");
+    lua_setfield(L, -2, "__unsendable");
     lua_pushvalue(L, -1);
     lua_setiuservalue(L, handle, ZP_UV_SNAPSHOT_META);
   }

@@ -108,7 +108,7 @@ static _Noreturn void run_child(lua_State *L, lua_State *thread, int arguments, 
   zp_interrupt_release_once();
   ending end = {.thread = thread};
   end.status = zp_lsignal_resume(L, thread, arguments, &end.results);
-  if (end.status == LUA_OK && end.results == 0 && !has_closables) end_child(0);
+  if (end.status == LUA_OK && end.results == 0 && !has_closables && !zp_interrupt_has_signal()) end_child(0);
 
   if (end.status != LUA_OK && end.status != LUA_YIELD) end.results = 1; /* the error */
   int child = lua_gettop(L), exit_status = EXIT_FAILURE;

@@ -1,7 +1,5 @@
 #include "bind/lnet.h"
 
-#include <unistd.h>
-
 #include <lauxlib.h>
 
 #include "base/clock.h"
@@ -53,8 +51,8 @@ void zp_lnet_prepare(lua_State *L) {
   luaL_setmetatable(L, ANSWER);
 }
 
-int zp_lnet_try(lua_State *L, zp_remote *remote, uint64_t state, int type, const zp_parcel *request, double deadline,
-                const zp_parcel **answer) {
+static int try(lua_State *L, zp_remote *remote, uint64_t state, int type, const zp_parcel *request, double deadline, double late,
+               const zp_parcel **answer) {
   lnet_answer *self = lua_touserdata(L, -1);
   bool is_under_way = false;
   int rc;
@@ -62,10 +60,11 @@ int zp_lnet_try(lua_State *L, zp_remote *remote, uint64_t state, int type, const
     /* What comes next may raise: then nobody waits for the answer any more. */
     if (is_under_way && zp_interrupt_has_signal()) zp_remote_abandon(remote);
     zp_lsignal_begin_wait(L);
-    rc = is_under_way ? 0 : zp_remote_begin(remote, state, type, request, deadline);
+    rc = is_under_way ? 0 : zp_remote_begin(remote, state, type, request, deadline + late);
     if (rc) continue;
     is_under_way = true;
     rc = zp_remote_await(remote, deadline, &self->parcel);
+    if (rc == ZP_ETIMEOUT && late > 0 && !zp_remote_is_silent(remote)) rc = zp_remote_await(remote, deadline + late, &self->parcel);
   } while (rc == ZP_EINTR);
   zp_lsignal_end_wait();
   if (rc == ZP_ETIMEOUT && is_under_way) zp_remote_abandon(remote);
@@ -75,9 +74,19 @@ int zp_lnet_try(lua_State *L, zp_remote *remote, uint64_t state, int type, const
   return 0;
 }
 
+int zp_lnet_try(lua_State *L, zp_remote *remote, uint64_t state, int type, const zp_parcel *request, double deadline,
+                const zp_parcel **answer) {
+  return try(L, remote, state, type, request, deadline, 0, answer);
+}
+
 const zp_parcel *zp_lnet_call(lua_State *L, zp_remote *remote, uint64_t state, int type, const zp_parcel *request, double deadline) {
+  return zp_lnet_call_late(L, remote, state, type, request, deadline, 0);
+}
+
+const zp_parcel *zp_lnet_call_late(lua_State *L, zp_remote *remote, uint64_t state, int type, const zp_parcel *request, double deadline,
+                                   double late) {
   const zp_parcel *answer = NULL;
-  int rc = zp_lnet_try(L, remote, state, type, request, deadline, &answer);
+  int rc = try(L, remote, state, type, request, deadline, late, &answer);
   if (rc && rc != ZP_ETIMEOUT) {
     const char *traceback = zp_remote_traceback(remote);
     zp_lua_raise_from(L, rc, traceback[0] ? traceback : NULL);
@@ -105,6 +114,8 @@ static int core_connect(lua_State *L) {
 static int connection_ping(lua_State *L) {
   zp_remote *remote = zp_lnet_check(L, 1);
   zp_bytes payload = zp_lnet_bytes(L, 2);
+  int rc = zp_client_check_payload(payload);
+  if (rc) return zp_lua_raise(L, rc);
   double deadline = lua_isnoneornil(L, 3) ? ZP_FOREVER : zp_clock_now() + luaL_checknumber(L, 3);
   zp_lnet_prepare(L);
   const zp_parcel *answer = zp_lnet_call(L, remote, 0, ZP_REQUEST_PING, &(zp_parcel){ZP_STRINGS(payload)}, deadline);
@@ -187,12 +198,14 @@ static int connection_gc(lua_State *L) {
 
 /* ---- listening, keys, and what an address leads to ---- */
 
-int zp_lnet_listener(lua_State *L, int idx) { return *(int *)luaL_checkudata(L, idx, LISTENER); }
+zp_listener *zp_lnet_listener(lua_State *L, int idx) {
+  zp_listener *listener = *(zp_listener **)luaL_checkudata(L, idx, LISTENER);
+  if (!listener) zp_lua_usage(L, "the listener is closed");
+  return listener;
+}
 
 static int listener_close(lua_State *L) {
-  int *fd = luaL_checkudata(L, 1, LISTENER);
-  if (*fd >= 0) close(*fd);
-  *fd = -1;
+  zp_listener_close((zp_listener **)luaL_checkudata(L, 1, LISTENER));
   return 0;
 }
 
@@ -201,11 +214,10 @@ static int core_listen(lua_State *L) {
   const char *address = luaL_checkstring(L, 1);
   char bound[ZP_INET_NAME_SIZE];
   bool is_loopback;
-  int *fd = lua_newuserdatauv(L, sizeof *fd, 0);
-  *fd = -1;
+  zp_listener **listener = lua_newuserdatauv(L, sizeof *listener, 0);
+  *listener = NULL;
   luaL_setmetatable(L, LISTENER);
-  int rc = zp_inet_listen(address, fd, bound, &is_loopback);
-  if (rc) *fd = -1;
+  int rc = zp_listener_open(address, listener, bound, &is_loopback);
   if (rc) return zp_lua_raise(L, rc);
   lua_pushstring(L, bound);
   lua_pushboolean(L, is_loopback);
@@ -234,16 +246,22 @@ static int core_check_keys(lua_State *L) {
   return rc ? zp_lua_raise(L, rc) : 0;
 }
 
-/* core.network_endpoint(path) -> the endpoint at which the server that listens at the path serves the network protocol. */
+/* core.network_endpoint(path, timeout or nil) -> the endpoint at which the server that listens at the path serves the network protocol;
+   nothing if it does not say within so many seconds. Without a timeout it raises ServerLost after ZP_REMOTE_PATIENCE. */
 static int core_network_endpoint(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
+  bool has_timeout = !lua_isnoneornil(L, 2);
+  double deadline = zp_clock_now() + (has_timeout ? luaL_checknumber(L, 2) : ZP_REMOTE_PATIENCE);
   zp_buf *endpoint = zp_lbuf_push(L);
   int rc;
   do {
     zp_lsignal_begin_wait(L);
-    rc = zp_client_network(path, ZP_FOREVER, endpoint);
+    rc = zp_client_network(path, deadline, endpoint);
   } while (rc == ZP_EINTR);
   zp_lsignal_end_wait();
+  if (rc == ZP_ETIMEOUT && has_timeout) return 0;
+  if (rc == ZP_ETIMEOUT)
+    rc = zp_fail(ZP_ENOSTORE, "nothing has been heard of the server at ipc://%s for %d seconds", path, ZP_REMOTE_PATIENCE);
   if (rc) return zp_lua_raise(L, rc);
   lua_pushlstring(L, (const char *)endpoint->data, endpoint->size);
   return 1;

@@ -55,7 +55,8 @@ static int core_new_pool(lua_State *L) {
   return 1;
 }
 
-/* queue:add(pool, total or nil, workers, max_attempts, chunk, specification, is_private) -> task */
+/* queue:add(pool, total or nil, workers, max_attempts, chunk, specification, is_private, is_inner) -> task. is_inner: it is a worker's, for the
+   chunk that it works on; it is for queues elsewhere, as a process of this machine is either there or not. */
 static int queue_add(lua_State *L) {
   zp_queue *queue = check_queue(L);
   zp_task_options options = {.pool = check_number(L, 2),

@@ -80,7 +80,13 @@ void zp_lremote_push_link(lua_State *L, int idx) {
 
 static zp_bytes name_of(const zp_lremote *state) { return zp_buf_bytes(&state->name); }
 
+/* An atomic function of this thread may hold the very state: then its server would wait for that, and that for the server. */
+static void check_free(lua_State *L, const zp_lremote *state) {
+  if (zp_lstate_in_atomic_of(state->identity)) zp_lstate_raise(L, ZP_EATOMIC);
+}
+
 static const zp_parcel *call(lua_State *L, zp_lremote *state, int type, const zp_parcel *request) {
+  check_free(L, state);
   return zp_lnet_call(L, state->remote, state->identity, type, request, ZP_FOREVER);
 }
 
@@ -170,6 +176,7 @@ static int remote_index(lua_State *L) {
           lua_getiuservalue(L, lua_upvalueindex(1), UV_LINK);
           lua_getfield(L, -1, "server_address");
         } else {
+          check_open(L, state);
           lua_pushlstring(L, (const char *)state->name.data, state->name.size);
         }
         return 1;
@@ -357,6 +364,7 @@ int zp_lremote_go_live(lua_State *L, bool anew) {
 
 int zp_lremote_await(lua_State *L, zp_lremote *state, const zp_lremote_watch *watch) {
   static const double LATE = 1; /* seconds that the answer may come after its time */
+  check_free(L, state);
   double seconds = watch->deadline - zp_clock_now();
   zp_parcel request = {
       .number_count = 5,
@@ -365,7 +373,8 @@ int zp_lremote_await(lua_State *L, zp_lremote *state, const zp_lremote_watch *wa
       .pairs = watch->pairs,
       .pair_count = watch->pair_count,
   };
-  const zp_parcel *answer = zp_lnet_call(L, state->remote, state->identity, ZP_REQUEST_WATCH, &request, watch->deadline + LATE);
+  const zp_parcel *answer =
+      zp_lnet_call_late(L, state->remote, state->identity, ZP_REQUEST_WATCH, &request, watch->deadline, LATE);
   if (!answer) return 0; /* out of reach; the cursor stays where it is */
   if (answer->strings[0].size == sizeof state->cursor) memcpy(&state->cursor, answer->strings[0].data, sizeof state->cursor);
   if (answer->numbers[0] == 0) return 0;

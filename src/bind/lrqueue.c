@@ -98,7 +98,8 @@ static int core_remote_queue(lua_State *L) {
 static int queue_add(lua_State *L) {
   remote_queue *self = check_queue(L);
   uint64_t total = lua_isnil(L, 3) ? ZP_TASK_UNKNOWN : check_number(L, 3);
-  zp_parcel request = {ZP_NUMBERS(check_number(L, 2), total, check_number(L, 4), check_number(L, 5), lua_toboolean(L, 8), check_number(L, 6)),
+  uint64_t whose = !lua_toboolean(L, 8) ? ZP_TASK_SHARED : lua_toboolean(L, 9) ? ZP_TASK_INNER : ZP_TASK_PRIVATE;
+  zp_parcel request = {ZP_NUMBERS(check_number(L, 2), total, check_number(L, 4), check_number(L, 5), whose, check_number(L, 6)),
                        ZP_STRINGS(zp_lnet_bytes(L, 7))};
   const zp_parcel *answer;
   int rc;

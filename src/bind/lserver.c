@@ -28,15 +28,15 @@
    or the end of this process. */
 static int core_start_server(lua_State *L) {
   const char *directory = luaL_checkstring(L, 1);
-  int sockets[ZP_SERVER_SOCKETS_MAX];
+  zp_listener *listeners[ZP_SERVER_SOCKETS_MAX];
   zp_server_options options = {.alias = luaL_optstring(L, 2, NULL),
                                .kind = lua_toboolean(L, 3) ? ZP_SERVER_THREAD : ZP_SERVER_PROCESS,
-                               .sockets = sockets};
+                               .listeners = listeners};
   luaL_checktype(L, 4, LUA_TTABLE);
-  for (; lua_rawgeti(L, 4, (lua_Integer)options.socket_count + 1) != LUA_TNIL; lua_pop(L, 1)) {
-    if (options.socket_count == ZP_SERVER_SOCKETS_MAX)
+  for (; lua_rawgeti(L, 4, (lua_Integer)options.listener_count + 1) != LUA_TNIL; lua_pop(L, 1)) {
+    if (options.listener_count == ZP_SERVER_SOCKETS_MAX)
       return zp_lua_usage(L, "a server listens at %d TCP addresses at most", (int)ZP_SERVER_SOCKETS_MAX);
-    sockets[options.socket_count++] = zp_lnet_listener(L, -1);
+    listeners[options.listener_count++] = zp_lnet_listener(L, -1);
   }
   lua_pop(L, 1);
   zp_server **server = lua_newuserdatauv(L, sizeof *server, 0);
@@ -104,6 +104,13 @@ static int core_is_abandoned(lua_State *L) {
   return 1;
 }
 
+/* core.is_elsewhere(directory): whether the state there is not for this process to use directly, since its processes are in another PID
+   namespace. */
+static int core_is_elsewhere(lua_State *L) {
+  lua_pushboolean(L, zp_store_is_elsewhere(luaL_checkstring(L, 1)));
+  return 1;
+}
+
 /* core.retire_store(directory): whoever uses the store learns that it has ended. */
 static int core_retire_store(lua_State *L) {
   zp_store_retire(luaL_checkstring(L, 1));
@@ -131,6 +138,7 @@ static const luaL_Reg functions[] = {
     {"ping", core_ping},
     {"real_path", core_real_path},
     {"is_abandoned", core_is_abandoned},
+    {"is_elsewhere", core_is_elsewhere},
     {"retire_store", core_retire_store},
     {"await_termination", core_await_termination},
     {NULL, NULL},

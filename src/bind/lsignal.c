@@ -58,13 +58,17 @@ static void on_hook(lua_State *L, lua_Debug *ar) {
 
 /* ---- waits ---- */
 
-void zp_lsignal_begin_wait(lua_State *L) {
-  zp_output_flush_errors();
-  zp_interrupt_arm();
+void zp_lsignal_raise(lua_State *L) {
   int signal = take();
   if (!signal) return;
   zp_interrupt_disarm();
   zp_lua_raise_signal(L, signal);
+}
+
+void zp_lsignal_begin_wait(lua_State *L) {
+  zp_output_flush_errors();
+  zp_interrupt_arm();
+  zp_lsignal_raise(L);
 }
 
 void zp_lsignal_end_wait(void) { zp_interrupt_disarm(); }
@@ -151,6 +155,12 @@ static int core_catch_signal(lua_State *L) {
   return rc ? zp_lua_raise(L, rc) : 0;
 }
 
+/* core.raise_signal(): raise a signal that has come, if there is one. For the end of a script, after which no instruction follows. */
+static int core_raise_signal(lua_State *L) {
+  zp_lsignal_raise(L);
+  return 0;
+}
+
 /* core.die_of(number): end this process by the signal, as if it had not been caught. */
 static int core_die_of(lua_State *L) {
   int number = (int)luaL_checkinteger(L, 1);
@@ -166,6 +176,7 @@ static int core_die_of(lua_State *L) {
 
 static const luaL_Reg functions[] = {
     {"catch_signal", core_catch_signal},
+    {"raise_signal", core_raise_signal},
     {"set_signals", zp_lua_set_signals},
     {"die_of", core_die_of},
     {NULL, NULL},

@@ -31,6 +31,9 @@ void zp_lsignal_leave(void);
 void zp_lsignal_begin_wait(lua_State *L);
 void zp_lsignal_end_wait(void);
 
+/* Raise a signal that has come, if there is one. */
+void zp_lsignal_raise(lua_State *L);
+
 /* As lua_resume from L, but noting that the coroutine runs. */
 int zp_lsignal_resume(lua_State *L, lua_State *coroutine, int arguments, int *results);
 

@@ -15,8 +15,13 @@ static const char methods_key;     /* in the registry: name -> method, or the nu
 static const char metamethods_key; /* in the registry: what every State's metatable holds */
 static const char handle_meta_key; /* in the registry: the metatable of handles */
 
-/* How many States of this thread hold a lock: nothing may fork meanwhile, the child would wait for itself. */
-static _Thread_local int locks_held;
+/* The States of this thread that hold a lock, the last first: nothing may fork meanwhile, the child would wait for itself. */
+typedef struct lock_held {
+  zp_lstate *state;
+  const struct lock_held *outer;
+} lock_held;
+
+static _Thread_local const lock_held *locks_held;
 
 /* ---- the handle ---- */
 
@@ -34,8 +39,12 @@ void zp_lstate_push_handle(lua_State *L, int idx) {
   lua_remove(L, -2);
 }
 
-void zp_lstate_ready(lua_State *L, zp_lstate *state) {
+static void check_open(lua_State *L, const zp_lstate *state) {
   if (!state->store) zp_lua_usage(L, "this State is closed");
+}
+
+void zp_lstate_ready(lua_State *L, zp_lstate *state) {
+  check_open(L, state);
   if (state->busy)
     zp_lua_usage(L, "the State is in use by an atomic function: within it, use the table that it was given");
   if (state->reading) zp_lstate_end(state);
@@ -78,7 +87,15 @@ static int handle_gc(lua_State *L) {
   return 0;
 }
 
-bool zp_lstate_in_atomic(void) { return locks_held > 0; }
+bool zp_lstate_in_atomic(void) { return locks_held != NULL; }
+
+bool zp_lstate_in_atomic_of(uint64_t identity) {
+  for (const lock_held *held = locks_held; held; held = held->outer) {
+    uint64_t own;
+    if (zp_store_identity(held->state->store, &own) == 0 && own == identity) return true;
+  }
+  return false;
+}
 
 /* ---- values in and out ---- */
 
@@ -131,22 +148,36 @@ void zp_lstate_commit(lua_State *L, zp_lstate *state, zp_batch *batch) {
   if (revision == state->cursor.revision + 1) state->cursor.revision = revision;
 }
 
+static void release_last(void) {
+  zp_lstate *state = locks_held->state;
+  locks_held = locks_held->outer;
+  zp_lstate_end(state);
+  zp_store_unlock(state->store);
+  state->busy = false;
+  state->snapshot = NULL;
+}
+
+/* core.abandon_atomic(): whatever atomic functions run in this thread, they change nothing, and their States can be used and closed. For who
+   ends the process from within one: it must not return to them. */
+static int core_abandon_atomic(lua_State *L) {
+  (void)L;
+  while (locks_held) release_last();
+  return 0;
+}
+
 int zp_lstate_locked(lua_State *L, zp_lstate *state, lua_CFunction body) {
   luaL_checkstack(L, 2, NULL);
   lua_pushcfunction(L, body);
   lua_insert(L, 1);
   int rc = zp_store_lock(state->store);
   if (rc) return zp_lstate_raise(L, rc);
-  locks_held++;
+  const lock_held held = {state, locks_held};
+  locks_held = &held;
   rc = zp_store_read_begin(state->store);
   state->reading = !rc;
   state->busy = true;
   int status = rc ? LUA_OK : lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
-  zp_lstate_end(state);
-  zp_store_unlock(state->store);
-  locks_held--;
-  state->busy = false;
-  state->snapshot = NULL;
+  release_last();
   if (rc) zp_lstate_raise(L, rc);
   if (status != LUA_OK) lua_error(L);
   return lua_gettop(L);
@@ -214,7 +245,8 @@ static int state_pairs(lua_State *L) {
 
 static int state_close(lua_State *L) {
   zp_lstate *state = to_state(L, 1);
-  if (!state) return zp_lua_usage(L, "a State is expected, not a %s", luaL_typename(L, 1));
+  if (!state)
+    return zp_lua_usage(L, "a State is expected as the first argument, not a %s (is it state:close(), with a colon?)", luaL_typename(L, 1));
   if (state->busy) zp_lstate_ready(L, state);
   if (state->store) zp_store_close(&state->store);
   state->reading = false;
@@ -493,15 +525,18 @@ static int core_act_as(lua_State *L) {
   return 0;
 }
 
-/* core.link_of(state) -> the Link that it was made with. */
+/* core.link_of(state) -> the Link that it was made with. Raises if it is closed. */
 static int core_link_of(lua_State *L) {
-  bool is_remote = zp_lremote_is(L, 1);
-  if (is_remote) zp_lremote_push_link(L, 1);
-  else if (!to_state(L, 1)) return zp_lua_usage(L, "a State is expected, not a %s", luaL_typename(L, 1));
-  else {
-    zp_lstate_push_handle(L, 1);
-    lua_getiuservalue(L, -1, ZP_UV_LINK);
+  if (zp_lremote_is(L, 1)) {
+    zp_lremote_check(L, 1);
+    zp_lremote_push_link(L, 1);
+    return 1;
   }
+  const zp_lstate *state = to_state(L, 1);
+  if (!state) return zp_lua_usage(L, "a State is expected, not a %s", luaL_typename(L, 1));
+  check_open(L, state);
+  zp_lstate_push_handle(L, 1);
+  lua_getiuservalue(L, -1, ZP_UV_LINK);
   return 1;
 }
 
@@ -531,6 +566,7 @@ static const luaL_Reg functions[] = {
     {"cursor", core_cursor},
     {"link_of", core_link_of},
     {"atomic", zp_lstate_atomic},
+    {"abandon_atomic", core_abandon_atomic},
     {NULL, NULL},
 };
 

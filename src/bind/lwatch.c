@@ -263,7 +263,8 @@ static int core_watch(lua_State *L) {
 
   lua_getfield(L, 5, "timeout");
   double deadline = lua_isnil(L, -1) ? ZP_FOREVER : began + lua_tonumber(L, -1);
-  int rc = option(L, 5, "live") ? zp_watch_go_live(state->store, &state->cursor) : 0;
+  zp_watch_cursor from = state->cursor; /* the State's own stays where it is if this raises, as it does for a server elsewhere */
+  int rc = option(L, 5, "live") ? zp_watch_go_live(state->store, &from) : 0;
   zp_watch_options options = {
       .test = condition ? zp_condition_test : NULL,
       .context = &self->condition,
@@ -272,7 +273,7 @@ static int core_watch(lua_State *L) {
       .duplicates = option(L, 5, "duplicate_okay"),
       .own_known = option(L, 5, "own_known"),
   };
-  if (!rc) rc = zp_watch_open(state->store, &state->cursor, &options, &self->watch);
+  if (!rc) rc = zp_watch_open(state->store, &from, &options, &self->watch);
   if (rc) return zp_lua_raise(L, rc);
   if (kind == KIND_CHANGE) add_keys(L, state, self, 3);
 

@@ -12,6 +12,7 @@
 #include <lualib.h>
 
 #include "bind/core.h"
+#include "server/copier.h"
 #include "server/loop.h"
 #include "sys/output.h"
 
@@ -48,10 +49,16 @@ static int run(lua_State *L) {
   return 1;
 }
 
-/* zproc --serve DIRECTORY ALIAS SOCKETS [again]: how a server is executed by its keeper. It needs no Lua. */
-static int serve(int argc, char **argv) {
-  if (argc == 5 || argc == 6) return zp_serve(argv[2], argv[3][0] ? argv[3] : NULL, strtoul(argv[4], NULL, 10), argc == 6);
-  fputs("zproc: --serve is for zproc itself; see zproc server\n", stderr);
+/* What needs no Lua, and is for zproc itself:
+     zproc --serve DIRECTORY ALIAS SOCKETS [again]   how a server is executed by its keeper
+     zproc --snapshot DIRECTORY                      how the process that takes a snapshot is executed by a server */
+static bool is_inner(int argc, char **argv) { return argc > 1 && (strcmp(argv[1], "--serve") == 0 || strcmp(argv[1], "--snapshot") == 0); }
+
+static int run_inner(int argc, char **argv) {
+  bool is_server = strcmp(argv[1], "--serve") == 0;
+  if (!is_server && argc == 3) return zp_copier_main(argv[2]);
+  if (is_server && (argc == 5 || argc == 6)) return zp_serve(argv[2], argv[3][0] ? argv[3] : NULL, strtoul(argv[4], NULL, 10), argc == 6);
+  fprintf(stderr, "zproc: %s is for zproc itself; see zproc server\n", argv[1]);
   return EXIT_FAILURE;
 }
 
@@ -59,7 +66,7 @@ int main(int argc, char **argv) {
   /* An ignored SIGCHLD is inherited over exec, and would have the kernel reap our children behind our back. */
   signal(SIGCHLD, SIG_DFL);
   zp_output_reserve();
-  if (argc > 1 && strcmp(argv[1], "--serve") == 0) return serve(argc, argv);
+  if (is_inner(argc, argv)) return run_inner(argc, argv);
   zp_output_open();
   lua_State *L = luaL_newstate();
   if (!L) {

@@ -173,11 +173,13 @@ int zp_crew_start(zp_crew *crew, zp_job *job) {
   return 0;
 }
 
-void zp_crew_wake(zp_crew *crew) {
+void zp_crew_hold(zp_crew *crew, void (*function)(void *context), void *context) {
   pthread_mutex_lock(&crew->lock);
-  crew->wake(crew->context);
+  function(context);
   pthread_mutex_unlock(&crew->lock);
 }
+
+void zp_crew_wake(zp_crew *crew) { zp_crew_hold(crew, crew->wake, crew->context); }
 
 zp_job *zp_crew_take(zp_crew *crew) {
   if (!atomic_load(&crew->has_finished)) return NULL;

@@ -36,6 +36,9 @@ int zp_crew_start(zp_crew *crew, zp_job *job);
 /* Call `wake`: for others who have to tell the same thread something. */
 void zp_crew_wake(zp_crew *crew);
 
+/* Call a function while nobody calls `wake`. */
+void zp_crew_hold(zp_crew *crew, void (*function)(void *context), void *context);
+
 /* Take back a job that is finished; NULL if there is none. */
 zp_job *zp_crew_take(zp_crew *crew);
 

@@ -1,6 +1,5 @@
 #include "net/execute.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +8,8 @@
 
 #include "base/err.h"
 #include "net/observe.h"
+#include "sys/alive.h"
+#include "sys/procfile.h"
 #include "sys/table.h"
 
 enum { STORES = 16, NAME_SIZE = 256 };
@@ -68,22 +69,21 @@ static int done(zp_answer *answer, zp_parcel parcel) { return zp_answer_done(ans
 /* ---- about the server ---- */
 
 static int hello(zp_executor *self, zp_answer *answer) {
-  char boot[64] = "";
-  struct stat directory = {.st_ino = 0}, pids = {.st_ino = 0};
-  int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-  ssize_t n = fd < 0 ? 0 : read(fd, boot, sizeof boot);
-  if (fd >= 0) close(fd);
+  char boot[64];
+  struct stat directory;
+  zp_alive_space pids;
+  size_t n = zp_procfile_read(ZP_PROCFILE_BOOT, boot, sizeof boot);
   if (stat(self->directory, &directory) < 0) return zp_fail(ZP_ENOSTORE, "the state of the server is gone");
-  (void)stat("/proc/self/ns/pid", &pids); /* without it nobody is on this machine */
   zp_store *store;
   uint64_t identity;
-  int rc = find_store(self, (zp_bytes){"default", strlen("default")}, &store);
+  int rc = zp_alive_read_space(&pids);
+  if (!rc) rc = find_store(self, (zp_bytes){"default", strlen("default")}, &store);
   if (!rc) rc = zp_store_identity(store, &identity);
   if (rc) return rc;
-  zp_parcel parcel = {ZP_NUMBERS((uint64_t)getpid(), geteuid(), directory.st_dev, directory.st_ino, pids.st_dev, pids.st_ino, identity),
+  zp_parcel parcel = {ZP_NUMBERS((uint64_t)getpid(), geteuid(), directory.st_dev, directory.st_ino, pids.device, pids.inode, identity),
                       .string_count = 2};
   parcel.strings[0] = (zp_bytes){self->directory, strlen(self->directory)};
-  parcel.strings[1] = (zp_bytes){boot, n > 0 ? (size_t)n : 0};
+  parcel.strings[1] = (zp_bytes){boot, n};
   return zp_answer_done(answer, &parcel);
 }
 
@@ -277,7 +277,8 @@ static int execute(zp_executor *self, zp_seat *seat, int type, const zp_parcel *
     return done(answer, (zp_parcel){ZP_NUMBERS((uint64_t)getpid()), .string_count = 1, .strings = {request->strings[0]}});
   if (type == ZP_REQUEST_PROCESSES) return processes(self, answer);
   if (type == ZP_REQUEST_SUMMARY) return summary(self, answer);
-  if (type >= ZP_REQUEST_TASK_ADD) return zp_seat_execute(seat, self->directory, type, request, answer);
+  if (type >= ZP_REQUEST_TASK_ADD)
+    return zp_seat_execute(seat, self->directory, type, request, may_wait, ZP_EXECUTE_LARGE, answer);
   int rc = find_store(self, request->strings[0], &store);
   if (rc) return rc;
   switch (type) {

@@ -24,7 +24,8 @@ typedef struct zp_keys {
   unsigned char client_public[ZP_KEY_BYTES], client_secret[ZP_KEY_BYTES];
 } zp_keys;
 
-/* Derive the keys. A secret that was used before in this process, or before it was forked, costs nothing. ZP_EUSAGE if it is empty; ZP_ENOMEM, ZP_ESYS. */
+/* Derive the keys. A secret that was used before in this process, or before it was forked, costs nothing.
+   ZP_EUSAGE if it is empty; ZP_ENOMEM, ZP_ESYS. */
 int zp_keys_derive(zp_bytes secret, zp_keys *keys);
 
 /* Leave the keys in a server's directory; read them there: 1, or 0 if the server has none. */

@@ -1,7 +1,6 @@
 #include "net/remote.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/tcp.h> /* the system's own, which knows of the bytes */
 #include <netinet/in.h>
 #include <poll.h>
@@ -19,8 +18,10 @@
 #include "base/err.h"
 #include "net/frames.h"
 #include "net/lib.h"
+#include "sys/alive.h"
 #include "sys/inet.h"
 #include "sys/interrupt.h"
+#include "sys/procfile.h"
 #include "sys/sock.h"
 
 static const double PROBE_FIRST = 0.25, PROBE_LAST = 5; /* seconds between questions after a request */
@@ -28,6 +29,7 @@ static const double CONNECT_SECONDS = 10;               /* for the first look wh
 static const double REFUSED_SECONDS = 3;                /* for which nobody listens before the server counts as lost */
 static const double GLANCE_SECONDS = 0.2;               /* for a look while an answer is awaited */
 enum {
+  ATTEMPTS_MAX = 20, /* to get a request to a server that then does not know of it: because it dies of it, or has no memory for it */
   REFUSALS_MAX = 3, /* handshakes that the other end breaks off without a word */
   PATIENT_MILLISECONDS = 5,
   PROGRESS = 1 << 14, /* bytes between two looks, at least, of a message under way: far more than heartbeats have */
@@ -54,12 +56,13 @@ struct zp_remote {
   uint64_t state;    /* that the request is for; 0: any */
   uint64_t sent_to;  /* the incarnation that the request was sent to first */
   unsigned sendings; /* of the request */
+  unsigned attempts; /* sendings since the server was last heard to work on it */
   zp_buf request;    /* head and parcel of the request */
   zp_buf greeting;   /* the same of a HELLO */
   zp_buf message;    /* what was received last */
   zp_buf pairs;
   zp_buf traceback;
-  double heard, probe_at, probe_wait;
+  double heard, asked, probe_at, probe_wait;
   int refusals;
   bool has_handshakes; /* there is something to be heard about them */
   bool is_retrying;    /* connecting has failed since something was heard */
@@ -236,6 +239,9 @@ static void set_probe(zp_remote *self, double wait) {
 }
 
 static int send_request(zp_remote *self) {
+  if (++self->attempts > ATTEMPTS_MAX)
+    return zp_fail(ZP_ENOSTORE, "the server at %s was lost %d times on this request before it had taken it; nothing has happened",
+                   self->endpoint, ATTEMPTS_MAX);
   /* Incarnation and number are known only now if the server was greeted after the request was composed. */
   zp_wire_head head;
   memcpy(&head, self->request.data, sizeof head);
@@ -294,7 +300,7 @@ int zp_remote_begin(zp_remote *self, uint64_t state, int type, const zp_parcel *
   if (self->is_greeted && is_other(self)) return fail_other(self);
   self->sequence++;
   self->type = type;
-  self->sendings = 0;
+  self->sendings = self->attempts = 0;
   self->is_under_way = true;
   self->traceback.size = 0;
   self->heard = zp_clock_now();
@@ -352,15 +358,14 @@ static int fail_stale(const zp_remote *self) {
 
 /* Whether a server that said this is on this machine and lets us use what it uses. */
 static bool is_here(const zp_parcel *hello, const char *directory) {
-  char boot[64] = "";
-  struct stat there, pids;
-  int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-  ssize_t n = fd < 0 ? 0 : read(fd, boot, sizeof boot);
-  if (fd >= 0) close(fd);
-  if (n <= 0 || hello->strings[1].size != (size_t)n || memcmp(hello->strings[1].data, boot, (size_t)n) != 0) return false;
-  if (hello->numbers[1] != geteuid() || stat(directory, &there) < 0 || stat("/proc/self/ns/pid", &pids) < 0) return false;
-  return there.st_dev == hello->numbers[2] && there.st_ino == hello->numbers[3] && pids.st_dev == hello->numbers[4] &&
-         pids.st_ino == hello->numbers[5] && access(directory, W_OK) == 0;
+  char boot[64];
+  struct stat there;
+  zp_alive_space pids;
+  size_t n = zp_procfile_read(ZP_PROCFILE_BOOT, boot, sizeof boot);
+  if (n == 0 || hello->strings[1].size != n || memcmp(hello->strings[1].data, boot, n) != 0) return false;
+  if (hello->numbers[1] != geteuid() || stat(directory, &there) < 0 || zp_alive_read_space(&pids)) return false;
+  return there.st_dev == hello->numbers[2] && there.st_ino == hello->numbers[3] && pids.device == hello->numbers[4] &&
+         pids.inode == hello->numbers[5] && access(directory, W_OK) == 0;
 }
 
 static int take_greeting(zp_remote *self, const zp_parcel *hello) {
@@ -430,7 +435,10 @@ static int take_message(zp_remote *self, zp_parcel *answer) {
   bool is_greeting = !self->is_greeted;
   uint64_t expected = is_greeting ? self->greeting_sequence : self->sequence;
   if (head.type == ZP_ANSWER_NOTICE || head.sequence != expected) return WAIT_ON;
-  if (head.type == ZP_ANSWER_RUNNING) return WAIT_ON;
+  if (head.type == ZP_ANSWER_RUNNING) {
+    self->attempts = 0;
+    return WAIT_ON;
+  }
   /* What was sent once, and got there, was not done by anybody. */
   if (head.type == ZP_ANSWER_STRANGER) return begin_anew(self, zp_request_changes(self->type) && self->sendings > 1);
   if (head.type == ZP_ANSWER_KEPT) {
@@ -462,7 +470,8 @@ static int take_messages(zp_remote *self, int flag, zp_parcel *answer) {
 
 static int fail_auth(const zp_remote *self) {
   return zp_fail(ZP_EAUTH, "the server at %s refused the connection: %s", self->endpoint,
-                 self->has_keys ? "the secret key is not its own, or it has none" : "it has a secret key, and none was given, or it is no server of zproc");
+                 self->has_keys ? "the secret key is not its own, or it has none"
+                                : "it has a secret key, and none was given, or it is no server of zproc");
 }
 
 static int take_handshakes(zp_remote *self) {
@@ -545,6 +554,7 @@ static void ask_after(zp_remote *self) {
   zp_buf bytes = ZP_BUF_INIT;
   if (compose(self, sequence, ZP_REQUEST_PROBE, &parcel, &bytes) == 0) (void)send_bytes(self, &bytes);
   zp_buf_free(&bytes);
+  self->asked = zp_clock_now();
   set_probe(self, self->probe_wait * 2 < PROBE_LAST ? self->probe_wait * 2 : PROBE_LAST);
 }
 
@@ -571,6 +581,8 @@ int zp_remote_await(zp_remote *self, double deadline, zp_parcel *answer) {
     if (rc) return rc;
   }
 }
+
+bool zp_remote_is_silent(const zp_remote *self) { return self->asked > self->heard; }
 
 static void swap(zp_buf *a, zp_buf *b) {
   zp_buf other = *a;

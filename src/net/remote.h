@@ -37,9 +37,12 @@ int zp_remote_begin(zp_remote *remote, uint64_t state, int type, const zp_parcel
 
 /* Await its answer, until the deadline (zp_clock_now seconds, ZP_FOREVER): 0, borrowed until the next request; what the server
    has failed with, see zp_remote_traceback; ZP_ETIMEOUT and ZP_EINTR (if an interrupt is due), after which it may be awaited again; ZP_EAUTH if
-   the keys do not fit; ZP_ENOSTORE if nothing is heard of the server, or its state is another one; ZP_ESTALE if it was started again meanwhile, so that it may have
-   happened or not; ZP_ESYS if the server is of another version. */
+   the keys do not fit; ZP_ENOSTORE if nothing is heard of the server, its state is another one, or it is lost each time that it is sent this;
+   ZP_ESTALE if it was started again meanwhile, so that it may have happened or not; ZP_ESYS if the server is of another version. */
 int zp_remote_await(zp_remote *remote, double deadline, zp_parcel *answer);
+
+/* Whether what was asked last about the request that is under way was not answered by now: the server is not there, or far. */
+bool zp_remote_is_silent(const zp_remote *remote);
 
 /* Give up the request that is under way, if there is one: the server stops waiting for what it waits for. */
 void zp_remote_abandon(zp_remote *remote);

@@ -4,9 +4,10 @@
  * A client has at most one request at a time under way, and numbers them. So the server can tell a request that comes again from a new
  * one, and each is applied once:
  *   - The server remembers, for each client, the number of the last request, and the answer to it (of requests that change nothing only
- *     if it is small). Whoever gets no answer asks what has become of its request (PROBE), and hears that it is being worked on; or was never seen, in
- *     which case it sends it again; or that the answer is there. What a server says on one connection arrives in order, so an answer that has
- *     not come before that was lost with a connection, and is asked for (FETCH). Large ones are not sent again while they are on their way.
+ *     if it is small). Whoever gets no answer asks what has become of its request (PROBE), and hears that it is being worked on; or was never
+ *     seen, in which case it sends it again, some twenty times; or that the answer is there. What a server says on one connection arrives in
+ *     order, so an answer that has not come before that was lost with a connection, and is asked for (FETCH). Large ones are not sent again
+ *     while they are on their way.
  *   - A client says HELLO to each server before anything else, and hears whose state it has: at the same address there may be another one's
  *     by now. Who has not, because the server is another than the last, say, is a stranger.
  *   - What a server knows about its clients ends with it, or when they have been unreachable for long. A request that changes
@@ -23,7 +24,8 @@
 typedef enum zp_request_type {
   /*                            asks                                                answers */
   ZP_REQUEST_HELLO = 1,      /*                                                     N pid uid device inode(of the directory) device inode(of the
-                                                                                    namespace of pids) identity(of the state), S directory, boot */
+                                                                                    namespace of pids) identity(of the state), S directory,
+                                                                                    boot(what is in ZP_PROCFILE_BOOT) */
   ZP_REQUEST_PING,           /* S payload                                           N pid, S payload */
   ZP_REQUEST_PROBE,          /* N sequence                                          see below */
   ZP_REQUEST_CANCEL,         /* N sequence                                          nothing at all */
@@ -41,7 +43,7 @@ typedef enum zp_request_type {
   ZP_REQUEST_WATCH,          /* N author kind condition flags seconds,
                                 S namespace cursor subject, P key, or value         N matched(0: the time is up) revision identical
                                                                                     before, S cursor, P key value: first those before */
-  ZP_REQUEST_TASK_ADD,       /* N pool total workers attempts is-private chunk,
+  ZP_REQUEST_TASK_ADD,       /* N pool total workers attempts whose chunk,
                                 S specification                                     N task */
   ZP_REQUEST_TASK_PUT,       /* N task items is-last, S items                       */
   ZP_REQUEST_TASK_ADOPT,     /* N task pool                                         N found */
@@ -76,6 +78,10 @@ typedef enum zp_answer_type {
 
 /* Each end looks so often whether the other one is alive, and takes it for dead after so long. */
 enum { ZP_HEARTBEAT_MILLISECONDS = 1000, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS = 5000 };
+
+/* Whose results those of a task that is added are: whoever's who pulls them; those of the client; those of the client, for the chunk that it
+   works on. */
+enum { ZP_TASK_SHARED, ZP_TASK_PRIVATE, ZP_TASK_INNER };
 
 /* Flags of WATCH. */
 enum {

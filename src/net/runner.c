@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "sys/program.h"
 #include "sys/thread.h"
@@ -104,11 +104,10 @@ static int receive_parcel(peer other, zp_buf *bytes, zp_parcel *parcel) {
 static int open_lock(zp_runner *self) {
   char path[PATH_MAX];
   snprintf(path, sizeof path, "%s/atomics", self->directory);
-  int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  self->lock = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, ZP_RUNNER_LOCK + 1); /* see start */
-  int rc = self->lock < 0 ? zp_fail_errno("cannot make %.200s", path) : 0;
-  if (fd >= 0) close(fd);
-  return rc;
+  self->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (self->lock >= 0) return 0;
+  if (errno == ENOENT) return zp_fail(ZP_ENOSTORE, "the state that was in %.200s has ended", self->directory);
+  return zp_fail_errno("cannot make %.200s", path);
 }
 
 int zp_runner_open(const char *directory, zp_runner **out) {
@@ -120,7 +119,7 @@ int zp_runner_open(const char *directory, zp_runner **out) {
     *out = NULL;
     return zp_fail(ZP_ENOMEM, "out of memory: cannot serve");
   }
-  self->fd = -1;
+  self->fd = self->lock = -1;
   pthread_mutex_init(&self->turn, NULL);
   int rc = open_lock(self);
   if (rc) zp_runner_close(out);
@@ -131,47 +130,14 @@ bool zp_runner_is_settled(zp_runner *self) {
   return flock(self->lock, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
 }
 
-/* Execute the runner, with the socket and the lock as its descriptors. */
-static int spawn(zp_runner *self, int theirs) {
-  posix_spawn_file_actions_t actions;
-  posix_spawnattr_t attributes;
-  sigset_t none, defaults;
-  sigemptyset(&none);
-  sigfillset(&defaults);
-  char *const arguments[] = {"zproc", "--run-atomics", self->directory, NULL};
-  const char *program;
-  int rc = zp_program_find(&program);
-  if (rc) return rc;
-  int number = posix_spawn_file_actions_init(&actions);
-  if (number) goto out;
-  number = posix_spawnattr_init(&attributes);
-  if (!number) {
-    posix_spawnattr_setsigmask(&attributes, &none);
-    posix_spawnattr_setsigdefault(&attributes, &defaults);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
-    number = posix_spawn_file_actions_adddup2(&actions, theirs, ZP_RUNNER_SOCKET);
-    if (!number) number = posix_spawn_file_actions_adddup2(&actions, self->lock, ZP_RUNNER_LOCK);
-    if (!number) number = posix_spawn_file_actions_addclosefrom_np(&actions, ZP_RUNNER_LOCK + 1);
-    if (!number) number = posix_spawn(&self->pid, program, &actions, &attributes, arguments, environ);
-    posix_spawnattr_destroy(&attributes);
-  }
-  posix_spawn_file_actions_destroy(&actions);
-out:
-  if (!number) return 0;
-  self->pid = 0;
-  errno = number;
-  return zp_fail_errno("cannot start the process that runs atomic functions");
-}
-
 static int start(zp_runner *self) {
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
     return zp_fail_errno("cannot start the process that runs atomic functions");
-  /* dup2 to the number that it has already would leave it to be closed by exec, and one may not take the place of the other. */
-  int theirs = fcntl(pair[1], F_DUPFD_CLOEXEC, ZP_RUNNER_LOCK + 1);
+  const char *arguments[] = {"--run-atomics", self->directory, NULL};
+  const int descriptors[] = {[ZP_RUNNER_SOCKET - ZP_PROGRAM_DESCRIPTOR] = pair[1], [ZP_RUNNER_LOCK - ZP_PROGRAM_DESCRIPTOR] = self->lock};
+  int rc = zp_program_start(arguments, descriptors, sizeof descriptors / sizeof *descriptors, &self->pid);
   close(pair[1]);
-  int rc = theirs < 0 ? zp_fail_errno("cannot start the process that runs atomic functions") : spawn(self, theirs);
-  if (theirs >= 0) close(theirs);
   if (rc) close(pair[0]);
   else self->fd = pair[0];
   return rc;
@@ -204,14 +170,7 @@ void zp_runner_close(zp_runner **handle) {
 
 static int await_turn(zp_runner *self) {
   for (;;) {
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += LOOK_MILLISECONDS * 1000000L;
-    if (until.tv_nsec >= 1000000000) {
-      until.tv_nsec -= 1000000000;
-      until.tv_sec++;
-    }
-    if (pthread_mutex_timedlock(&self->turn, &until) == 0) return 0;
+    if (zp_clock_lock(&self->turn, LOOK_MILLISECONDS / 1e3) == 0) return 0;
     if (zp_thread_is_to_stop()) return ZP_EINTR;
   }
 }
@@ -279,12 +238,13 @@ int zp_runner_run(zp_runner *self, zp_store *store, const zp_parcel *request, zp
   if (self->pid && (poll(&gone, 1, 0) > 0 || has_ended(self->pid))) end(self); /* killed while it had nothing to do */
   if (!self->pid) rc = start(self);
   if (!rc) rc = newest_of(store, &before);
+  if (!rc && zp_thread_is_to_stop()) rc = ZP_EINTR; /* given up while it waited */
   bool is_asked = rc == 0;
   peer other = {self->fd, self->pid};
   if (!rc) rc = send_parcel(other, request);
   if (!rc) rc = receive_parcel(other, &bytes, &reply);
   if (!rc) rc = zp_answer_done(answer, &reply);
-  if (rc == ZP_EINTR) end(self);
+  if (rc == ZP_EINTR && is_asked) end(self);
   else if (rc && is_asked) rc = fail_died(self, store, request->numbers[0], before);
   pthread_mutex_unlock(&self->turn);
   zp_buf_free(&bytes);

@@ -20,6 +20,7 @@
 
 typedef struct zp_runner zp_runner;
 
+/* ZP_ENOSTORE if the directory of the server is gone, as its state has ended. */
 int zp_runner_open(const char *directory, zp_runner **runner);
 
 /* Whether the processes of servers before this one are gone; if not, ask again. */
@@ -28,7 +29,7 @@ bool zp_runner_is_settled(zp_runner *runner);
 void zp_runner_close(zp_runner **runner); /* ends the process; nulls, may be called twice */
 
 /* Carry out an ATOMIC (request.h) on the namespace of the store, when it is its turn. ZP_EINTR if this thread is to stop: a function that
-   runs is killed. ZP_ESTALE if the state was, or may have been changed, but the result is lost. */
+   runs is killed, one that does not run yet never will. ZP_ESTALE if the state was, or may have been changed, but the result is lost. */
 int zp_runner_run(zp_runner *runner, zp_store *store, const zp_parcel *request, zp_answer *answer);
 
 /* ---- the other end ---- */

@@ -19,6 +19,12 @@ static uint64_t task_at(const zp_buf *list, size_t i) {
   return task;
 }
 
+static bool has(const zp_buf *list, uint64_t task) {
+  for (size_t i = 0; i < count_of(list); i++)
+    if (task_at(list, i) == task) return true;
+  return false;
+}
+
 static void forget(zp_buf *list, uint64_t task) {
   for (size_t i = 0; i < count_of(list); i++) {
     if (task_at(list, i) != task) continue;
@@ -37,12 +43,12 @@ static int done(zp_answer *answer, zp_parcel parcel) { return zp_answer_done(ans
 static int add(zp_seat *seat, const zp_parcel *request, zp_answer *answer) {
   const uint64_t *numbers = request->numbers;
   zp_task_options options = {.pool = numbers[0], .total = numbers[1], .workers = cut(numbers[2]), .max_attempts = cut(numbers[3]),
-                             .chunk = cut(numbers[5])};
+                             .is_private = numbers[4] != ZP_TASK_SHARED, .is_elsewhere = true, .chunk = cut(numbers[5])};
   uint64_t task;
   int rc = zp_queue_add(seat->queue, &options, request->strings[0], &task);
   if (rc) return rc;
   /* Without these lists a task would only stay longer than it is needed. */
-  if (numbers[4]) (void)remember(&seat->owned, task);
+  if (numbers[4] != ZP_TASK_SHARED) (void)remember(numbers[4] == ZP_TASK_INNER ? &seat->inner : &seat->owned, task);
   if (options.total == ZP_TASK_UNKNOWN) (void)remember(&seat->produced, task);
   return done(answer, (zp_parcel){ZP_NUMBERS(task)});
 }
@@ -84,10 +90,25 @@ static int describe(zp_seat *seat, const zp_parcel *request, zp_answer *answer) 
                                              info.block_bytes, info.active, info.is_produced)});
 }
 
-static int take(zp_seat *seat, const zp_parcel *request, zp_answer *answer) {
+/* Whoever takes the results of a private task is its owner. */
+static int own(zp_seat *seat, uint64_t task, bool may_wait) {
+  zp_task_info info;
+  if (has(&seat->owned, task) || has(&seat->inner, task)) return 0;
+  int rc = zp_queue_describe(seat->queue, task, &info);
+  if (rc != 1 || !info.is_elsewhere) return rc < 0 ? rc : 0;
+  if (!may_wait) return ZP_EBUSY;
+  rc = remember(&seat->owned, task);
+  if (rc) return rc;
+  rc = zp_queue_own(seat->queue, task);
+  if (rc != 1) forget(&seat->owned, task);
+  return rc < 0 ? rc : 0;
+}
+
+static int take(zp_seat *seat, const zp_parcel *request, bool may_wait, zp_answer *answer) {
   zp_buf bytes = ZP_BUF_INIT;
   zp_result result = {.to = 0};
-  int rc = zp_queue_arm_result(seat->queue, request->numbers[0], request->numbers[1]);
+  int rc = own(seat, request->numbers[0], may_wait);
+  if (!rc) rc = zp_queue_arm_result(seat->queue, request->numbers[0], request->numbers[1]);
   if (!rc) seat->is_armed = true;
   if (!rc) rc = zp_queue_take(seat->queue, request->numbers[0], request->numbers[1], &result, &bytes);
   if (rc >= 0) {
@@ -97,6 +118,27 @@ static int take(zp_seat *seat, const zp_parcel *request, zp_answer *answer) {
   }
   zp_buf_free(&bytes);
   return rc;
+}
+
+/* The task is there no more. */
+static void forget_task(zp_seat *seat, uint64_t task) {
+  forget(&seat->produced, task);
+  forget(&seat->owned, task);
+  forget(&seat->inner, task);
+}
+
+static int drop(zp_seat *seat, const zp_parcel *request, zp_answer *answer) {
+  int rc = zp_queue_drop(seat->queue, request->numbers[0]);
+  if (rc < 0) return rc;
+  forget_task(seat, request->numbers[0]);
+  return done(answer, (zp_parcel){ZP_NUMBERS((uint64_t)rc)});
+}
+
+static int acknowledge(zp_seat *seat, const zp_parcel *request, zp_answer *answer) {
+  int rc = zp_queue_acknowledge(seat->queue, request->numbers[0], request->numbers[1]);
+  if (rc < 0) return rc;
+  if (rc == 1) forget_task(seat, request->numbers[0]);
+  return done(answer, (zp_parcel){ZP_NUMBERS((uint64_t)rc)});
 }
 
 static int claim(zp_seat *seat, const zp_parcel *request, zp_answer *answer) {
@@ -137,11 +179,12 @@ bool zp_seat_only_reads(int type) {
          type == ZP_REQUEST_TASK_TAKE;
 }
 
-int zp_seat_execute(zp_seat *seat, const char *directory, int type, const zp_parcel *request, zp_answer *answer) {
+int zp_seat_execute(zp_seat *seat, const char *directory, int type, const zp_parcel *request, bool may_wait, size_t limit, zp_answer *answer) {
   int rc = seat->queue ? 0 : zp_queue_open(directory, &seat->queue);
   if (rc) return rc;
   zp_queue *queue = seat->queue;
   const uint64_t *numbers = request->numbers;
+  zp_queue_limit(queue, may_wait ? SIZE_MAX : limit);
   switch (type) {
     case ZP_REQUEST_TASK_ADD: return add(seat, request, answer);
     case ZP_REQUEST_TASK_PUT: return put(seat, request, answer);
@@ -149,10 +192,10 @@ int zp_seat_execute(zp_seat *seat, const char *directory, int type, const zp_par
     case ZP_REQUEST_TASK_SPECIFICATION: return specification(seat, request, answer);
     case ZP_REQUEST_TASK_BLOCK: return block(seat, request, answer);
     case ZP_REQUEST_TASK_DESCRIBE: return describe(seat, request, answer);
-    case ZP_REQUEST_TASK_DROP: rc = zp_queue_drop(queue, numbers[0]); break;
+    case ZP_REQUEST_TASK_DROP: return drop(seat, request, answer);
     case ZP_REQUEST_TASK_DISBAND: rc = zp_queue_disband(queue, numbers[0]); break;
-    case ZP_REQUEST_TASK_TAKE: return take(seat, request, answer);
-    case ZP_REQUEST_TASK_ACKNOWLEDGE: rc = zp_queue_acknowledge(queue, numbers[0], numbers[1]); break;
+    case ZP_REQUEST_TASK_TAKE: return take(seat, request, may_wait, answer);
+    case ZP_REQUEST_TASK_ACKNOWLEDGE: return acknowledge(seat, request, answer);
     case ZP_REQUEST_WORKER_ENLIST: return enlist(seat, request, answer);
     case ZP_REQUEST_WORKER_CLAIM: return claim(seat, request, answer);
     case ZP_REQUEST_TASK_RECOVER: rc = zp_queue_recover(queue); break;
@@ -169,11 +212,13 @@ void zp_seat_note(zp_seat *seat, uint64_t item, uint64_t span) {
 int zp_seat_leave(zp_seat *seat, bool is_dead) {
   int rc = seat->queue ? zp_queue_resign(seat->queue, is_dead) : 0;
   for (size_t i = 0; i < count_of(&seat->produced) && rc >= 0; i++) rc = zp_queue_give_up(seat->queue, task_at(&seat->produced, i));
-  for (size_t i = 0; i < count_of(&seat->owned) && rc >= 0; i++) rc = zp_queue_drop(seat->queue, task_at(&seat->owned, i));
+  for (size_t i = 0; i < count_of(&seat->inner) && rc >= 0; i++) rc = zp_queue_drop(seat->queue, task_at(&seat->inner, i));
+  for (size_t i = 0; i < count_of(&seat->owned) && rc >= 0; i++) rc = zp_queue_miss(seat->queue, task_at(&seat->owned, i));
   if (rc < 0 && rc != ZP_ENOSTORE) return rc;
   zp_queue_close(&seat->queue);
   zp_buf_free(&seat->produced);
   zp_buf_free(&seat->owned);
+  zp_buf_free(&seat->inner);
   seat->is_worker = seat->is_armed = false;
   return 0;
 }

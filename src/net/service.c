@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +21,7 @@
 #include "net/lib.h"
 #include "net/sessions.h"
 #include "sys/inet.h"
+#include "sys/memory.h"
 #include "sys/thread.h"
 
 enum {
@@ -33,6 +33,9 @@ enum {
   KEEP = 1 << 16            /* bytes of buffers */
 };
 static const double NOTICE_SECONDS = 1, RARE_NOTICE_SECONDS = 5, IDLE_NOTICE_SECONDS = 30, GRACE_SECONDS = 5, SETTLE_SECONDS = 5;
+static const double FREEING_SECONDS = 2; /* that ZeroMQ may take to free what closed connections had */
+static const char BELL[] = "inproc://bell";
+static const struct timespec MOMENT = {.tv_nsec = 1000000};
 
 typedef struct door {
   int fd; /* the caller's */
@@ -62,6 +65,8 @@ struct zp_service {
   zp_answer answer;
   zp_answer lost, too_large; /* that there was no memory for an answer: to something that may have changed, to anything else */
   double tick_at;
+  size_t memory;        /* bytes that clients may take up */
+  size_t memory_before; /* bytes that the process has without what they take up, as far as is known */
 };
 
 /* ---- sending ---- */
@@ -94,7 +99,8 @@ static int send_plain(zp_service *self, zp_session *session, uint64_t sequence, 
 /* ---- requests ---- */
 
 static void send_kept(zp_service *self, zp_session *session) {
-  if (send_answer(self, session, session->last, &session->answer) == ENOMEM) send_failure(self, session);
+  bool is_lost = session->answer.body.size == 0 || send_answer(self, session, session->last, &session->answer) == ENOMEM;
+  if (is_lost) send_failure(self, session);
 }
 
 /* The answer to the last request of the session, which keeps it if the request must not be repeated. */
@@ -164,10 +170,17 @@ static void begin(zp_service *self, zp_session *session, const zp_wire_head *hea
   finish(self, session, &self->answer);
 }
 
+/* The number of the request that waits for the end of another one; 0: none does. */
+static uint64_t parked_sequence(const zp_session *session) {
+  zp_wire_head head;
+  zp_bytes body;
+  return session->parked.size > 0 && zp_wire_read_head(zp_buf_bytes(&session->parked), &head, &body) == 0 ? head.sequence : 0;
+}
+
 /* A new request, or one that came before. */
 static void take_request(zp_service *self, zp_session *session, const zp_wire_head *head, zp_bytes body) {
   if (head->type == ZP_REQUEST_HELLO) session->is_greeted = true;
-  if (head->sequence < session->last || head->sequence == 0) return; /* overtaken */
+  if (head->sequence < session->last || head->sequence == 0 || head->sequence < parked_sequence(session)) return; /* overtaken */
   if (!session->is_greeted) {
     send_plain(self, session, head->sequence, ZP_ANSWER_STRANGER);
     return;
@@ -188,27 +201,26 @@ static void take_request(zp_service *self, zp_session *session, const zp_wire_he
   if (zp_buf_append(&session->parked, head, sizeof *head) || zp_buf_append(&session->parked, body.data, body.size)) session->parked.size = 0;
 }
 
+static bool is_kept(const zp_session *session, uint64_t sequence) { return session->has_answer && sequence == session->last; }
+
 /* Until a session has seen a request it cannot tell what was never seen from what one before it has done. */
 static void take_probe(zp_service *self, zp_session *session, uint64_t sequence) {
   bool is_parked = session->parked.size > 0;
   if (session->last == 0) send_plain(self, session, sequence, ZP_ANSWER_FORGOTTEN);
   else if (is_parked || (sequence == session->last && !session->is_done)) send_plain(self, session, sequence, ZP_ANSWER_RUNNING);
-  else if (sequence == session->last && session->has_answer) send_plain(self, session, sequence, ZP_ANSWER_KEPT);
+  else if (is_kept(session, sequence)) send_plain(self, session, sequence, ZP_ANSWER_KEPT);
   else if (sequence >= session->last) send_plain(self, session, sequence, ZP_ANSWER_NOT_SEEN);
 }
 
 static void take_fetch(zp_service *self, zp_session *session, uint64_t sequence) {
-  if (session->last > 0 && sequence == session->last && session->has_answer) send_kept(self, session);
+  if (is_kept(session, sequence)) send_kept(self, session);
   else take_probe(self, session, sequence);
 }
 
 /* The client has given up a request: the one that runs, or the one that waits for its end. */
 static void take_cancel(zp_service *self, zp_session *session, uint64_t sequence) {
-  zp_wire_head parked;
-  zp_bytes body;
   if (session->is_running && session->last == sequence) zp_crew_cancel(self->crew, &session->job);
-  if (session->parked.size == 0 || zp_wire_read_head(zp_buf_bytes(&session->parked), &parked, &body)) return;
-  if (parked.sequence == sequence) zp_buf_free(&session->parked);
+  if (parked_sequence(session) == sequence) zp_buf_free(&session->parked);
 }
 
 /* Requests about requests, and such as have no answer. False: it is none of them. */
@@ -221,6 +233,35 @@ static bool take_special(zp_service *self, zp_session *session, const zp_wire_he
   else if (head->type == ZP_REQUEST_FETCH) take_fetch(self, session, number);
   else take_cancel(self, session, number);
   return true;
+}
+
+/* Forget a client that runs nothing any more. Settling what it leaves may have to wait for others, so it is a job, too; if it cannot be
+   done now, it is tried again. */
+static void bury(zp_service *self, zp_session *session) {
+  zp_job *job = &session->job;
+  if (!session->seat.queue) {
+    zp_sessions_remove(&self->sessions, session);
+    return;
+  }
+  job->is_farewell = true;
+  job->has_died = session->has_died;
+  job->died_of = session->died_of;
+  job->died_of_span = session->died_of_span;
+  job->seat = &session->seat;
+  job->context = session;
+  session->is_running = zp_crew_start(self->crew, job) == 0;
+}
+
+/* A session for a client that has none. Where there are many already the one that nobody would miss gives way. NULL if there is none such, or
+   no memory. */
+static zp_session *admit(zp_service *self, const unsigned char *client) {
+  if (self->sessions.count >= ZP_SESSIONS_MAX && self->sessions.count < ZP_SESSIONS_MAX + ZP_SESSIONS_LEAVING) {
+    zp_session *idle = zp_sessions_idlest(&self->sessions);
+    if (!idle) return NULL;
+    zp_sessions_dismiss(idle);
+    bury(self, idle);
+  }
+  return zp_sessions_add(&self->sessions, client);
 }
 
 static void refuse(zp_service *self, const unsigned char *route, size_t route_size, const zp_wire_head *head, const char *words) {
@@ -243,7 +284,7 @@ static void take_message(zp_service *self, const unsigned char *route, size_t ro
     return;
   }
   zp_session *session = zp_sessions_find(&self->sessions, head.client);
-  if (!session) session = zp_sessions_add(&self->sessions, head.client);
+  if (!session) session = admit(self, head.client);
   if (!session) {
     refuse(self, route, route_size, &head, "it has too many clients");
     return;
@@ -258,6 +299,10 @@ static void take_message(zp_service *self, const unsigned char *route, size_t ro
 
 /* The next message, which is waited for: its frames come together. */
 static void receive(zp_service *self) {
+  if (!self->router) {
+    nanosleep(&MOMENT, NULL);
+    return;
+  }
   zmq_msg_t frame;
   unsigned char route[ZP_ROUTE_MAX];
   size_t route_size = 0;
@@ -290,24 +335,7 @@ static void receive(zp_service *self) {
   zp_buf_clear(&self->message, KEEP);
 }
 
-/* ---- clients that leave ---- */
-
-/* Forget a client that runs nothing any more. Settling what it leaves may have to wait for others, so it is a job, too; if it cannot be
-   done now, it is tried again. */
-static void bury(zp_service *self, zp_session *session) {
-  zp_job *job = &session->job;
-  if (!session->seat.queue) {
-    zp_sessions_remove(&self->sessions, session);
-    return;
-  }
-  job->is_farewell = true;
-  job->has_died = session->has_died;
-  job->died_of = session->died_of;
-  job->died_of_span = session->died_of_span;
-  job->seat = &session->seat;
-  job->context = session;
-  session->is_running = zp_crew_start(self->crew, job) == 0;
-}
+/* ---- what is finished, and clients that leave ---- */
 
 static void take_finished(zp_service *self) {
   zp_job *job;
@@ -367,6 +395,57 @@ static void look_after_sessions(zp_service *self, double now) {
   }
 }
 
+/* ---- the router ---- */
+
+static int set_int(void *socket, int option, int value) { return zp_zmq->setsockopt(socket, option, &value, sizeof value); }
+
+static int require_keys(zp_service *self) {
+  int failed = set_int(self->router, ZMQ_CURVE_SERVER, 1) |
+               zp_zmq->setsockopt(self->router, ZMQ_CURVE_SECRETKEY, self->keys.server_secret, ZP_KEY_BYTES) |
+               zp_zmq->setsockopt(self->router, ZMQ_ZAP_DOMAIN, ZP_DOORMAN_DOMAIN, strlen(ZP_DOORMAN_DOMAIN));
+  return failed ? zp_lib_fail("cannot check the keys of clients") : 0;
+}
+
+/* Before there are keys to be had: messages within this process go without. */
+static int hang_bell(zp_service *self) {
+  self->bell = zp_zmq->socket(self->context, ZMQ_DEALER);
+  if (!self->bell || set_int(self->bell, ZMQ_LINGER, 0) < 0 || zp_zmq->bind(self->router, BELL) < 0 ||
+      zp_zmq->connect(self->bell, BELL) < 0)
+    return zp_lib_fail("cannot serve the network");
+  return 0;
+}
+
+/* Without doors yet. */
+static int make_router(zp_service *self) {
+  self->router = zp_zmq->socket(self->context, ZMQ_ROUTER);
+  if (!self->router) return zp_lib_fail("cannot serve the network");
+  int64_t frame_max = ZP_WIRE_FRAME_MAX;
+  int failed = set_int(self->router, ZMQ_LINGER, 0) | set_int(self->router, ZMQ_ROUTER_MANDATORY, 1) |
+               set_int(self->router, ZMQ_ROUTER_HANDOVER, 1) | set_int(self->router, ZMQ_IPV6, 1) |
+               set_int(self->router, ZMQ_HEARTBEAT_IVL, ZP_HEARTBEAT_MILLISECONDS) |
+               set_int(self->router, ZMQ_HEARTBEAT_TIMEOUT, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
+               set_int(self->router, ZMQ_HEARTBEAT_TTL, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
+               set_int(self->router, ZMQ_RCVHWM, RECEIVED_MAX) |
+               set_int(self->router, ZMQ_RCVTIMEO, TICK_MILLISECONDS) |
+               set_int(self->router, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MILLISECONDS) | set_int(self->router, ZMQ_BACKLOG, 1024) |
+               zp_zmq->setsockopt(self->router, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max);
+  if (failed) return zp_lib_fail("cannot serve the network");
+  int rc = hang_bell(self);
+  return !rc && self->has_keys ? require_keys(self) : rc;
+}
+
+/* The doors and all connections go with it. The doors of the next are opened like those that were shut. */
+static void close_router(zp_service *self) {
+  if (self->bell) zp_zmq->close(self->bell);
+  if (self->router) {
+    zp_zmq->unbind(self->router, BELL); /* at once: a name is taken until its socket is wound up */
+    zp_zmq->close(self->router);
+  }
+  self->bell = self->router = NULL;
+  for (size_t i = 0; i < self->door_count; i++) self->doors[i].is_open = false;
+  self->is_shut = true;
+}
+
 /* ---- doors ---- */
 
 static int open_door(zp_service *self, door *one) {
@@ -405,11 +484,55 @@ static void mind_doors(zp_service *self) {
   }
 }
 
+/* ---- memory ---- */
+
+/* Kept answers stay when connections are closed: those who have lost theirs come back for them. But they are what clients take up, too; of
+   what goes beyond a share of that, the owners are told that it is lost. Gives how many bytes are kept. */
+static size_t limit_answers(zp_service *self) {
+  size_t kept = 0, most = self->memory / 4;
+  zp_session *session;
+  TAILQ_FOREACH_REVERSE(session, &self->sessions.order, zp_session_order, in_order) {
+    if (session->answer.body.size > most - kept) zp_buf_free(&session->answer.body);
+    kept += session->answer.body.size;
+  }
+  return kept;
+}
+
+static void replace_router(void *context) {
+  zp_service *self = context;
+  close_router(self);
+  limit_answers(self);
+  double latest = zp_clock_now() + FREEING_SECONDS;
+  size_t enough = self->memory_before + self->memory / 2;
+  while (zp_memory_private() > enough && zp_clock_now() < latest && !atomic_load(&self->is_to_stop)) {
+    nanosleep(&MOMENT, NULL);
+    zp_memory_trim();
+  }
+  if (make_router(self)) close_router(self); /* the next tick tries again */
+}
+
+static bool has_grown(zp_service *self) {
+  size_t now = zp_memory_private();
+  if (now < self->memory_before) self->memory_before = now;
+  if (now - self->memory_before <= self->memory) return false;
+  zp_memory_trim();
+  return zp_memory_private() > self->memory_before + self->memory;
+}
+
+/* Close all connections if what they hold may be too much. What the process has then, but for kept answers, is not theirs. */
+static void mind_memory(zp_service *self) {
+  if (self->router && !has_grown(self)) return;
+  zp_crew_hold(self->crew, replace_router, self); /* nobody rings the bell meanwhile */
+  size_t now = zp_memory_private(), kept = limit_answers(self);
+  self->memory_before = now > kept ? now - kept : 0;
+}
+
 static void tick(zp_service *self) {
   double now = zp_clock_now();
   if (now < self->tick_at) return;
   self->tick_at = now + TICK_MILLISECONDS / 1e3;
   look_after_sessions(self, now);
+  mind_memory(self);
   mind_doors(self);
 }
 
@@ -417,10 +540,10 @@ static void tick(zp_service *self) {
 
 static int run(void *context, zp_buf *message) {
   (void)message;
-  static const struct timespec moment = {.tv_nsec = 1000000};
   zp_service *self = context;
   double latest = zp_clock_now() + SETTLE_SECONDS;
-  while (!atomic_load(&self->is_to_stop) && !zp_runner_is_settled(self->runner) && zp_clock_now() < latest) nanosleep(&moment, NULL);
+  while (!atomic_load(&self->is_to_stop) && !zp_runner_is_settled(self->runner) && zp_clock_now() < latest) nanosleep(&MOMENT, NULL);
+  self->memory_before = zp_memory_private();
   while (!atomic_load(&self->is_to_stop)) {
     receive(self); /* or, after TICK_MILLISECONDS, there is none; one that is empty is the bell */
     take_finished(self);
@@ -432,51 +555,10 @@ static int run(void *context, zp_buf *message) {
 /* Let the thread look for what is finished, or whether it is to stop. */
 static void ring(void *context) {
   zp_service *self = context;
-  zp_zmq->send(self->bell, "", 0, ZMQ_DONTWAIT); /* if there are too many already, one of these will do */
+  if (self->bell) zp_zmq->send(self->bell, "", 0, ZMQ_DONTWAIT); /* if there are too many already, one of these will do */
 }
 
 /* ---- starting and stopping ---- */
-
-static int set_int(void *socket, int option, int value) { return zp_zmq->setsockopt(socket, option, &value, sizeof value); }
-
-static int require_keys(zp_service *self) {
-  int rc = zp_doorman_start(self->context, &self->keys, &self->doorman);
-  if (rc) return rc;
-  int failed = set_int(self->router, ZMQ_CURVE_SERVER, 1) |
-               zp_zmq->setsockopt(self->router, ZMQ_CURVE_SECRETKEY, self->keys.server_secret, ZP_KEY_BYTES) |
-               zp_zmq->setsockopt(self->router, ZMQ_ZAP_DOMAIN, ZP_DOORMAN_DOMAIN, strlen(ZP_DOORMAN_DOMAIN));
-  return failed ? zp_lib_fail("cannot check the keys of clients") : 0;
-}
-
-/* Before there are keys to be had: messages within this process go without. */
-static int hang_bell(zp_service *self) {
-  static const char address[] = "inproc://bell";
-  self->bell = zp_zmq->socket(self->context, ZMQ_DEALER);
-  if (!self->bell || set_int(self->bell, ZMQ_LINGER, 0) < 0 || zp_zmq->bind(self->router, address) < 0 ||
-      zp_zmq->connect(self->bell, address) < 0)
-    return zp_lib_fail("cannot serve the network");
-  return 0;
-}
-
-static int make_router(zp_service *self) {
-  int rc = zp_lib_context(&self->context);
-  if (rc) return rc;
-  self->router = zp_zmq->socket(self->context, ZMQ_ROUTER);
-  if (!self->router) return zp_lib_fail("cannot serve the network");
-  int64_t frame_max = ZP_WIRE_FRAME_MAX;
-  int failed = set_int(self->router, ZMQ_LINGER, 0) | set_int(self->router, ZMQ_ROUTER_MANDATORY, 1) |
-               set_int(self->router, ZMQ_ROUTER_HANDOVER, 1) | set_int(self->router, ZMQ_IPV6, 1) |
-               set_int(self->router, ZMQ_HEARTBEAT_IVL, ZP_HEARTBEAT_MILLISECONDS) |
-               set_int(self->router, ZMQ_HEARTBEAT_TIMEOUT, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
-               set_int(self->router, ZMQ_HEARTBEAT_TTL, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
-               set_int(self->router, ZMQ_RCVHWM, RECEIVED_MAX) |
-               set_int(self->router, ZMQ_RCVTIMEO, TICK_MILLISECONDS) |
-               set_int(self->router, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MILLISECONDS) | set_int(self->router, ZMQ_BACKLOG, 1024) |
-               zp_zmq->setsockopt(self->router, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max);
-  if (failed) return zp_lib_fail("cannot serve the network");
-  rc = hang_bell(self);
-  return !rc && self->has_keys ? require_keys(self) : rc;
-}
 
 /* Where the path is too long for a socket address of ZeroMQ's, there is only TCP. */
 static int name_local_door(const zp_service *self, door *one) {
@@ -521,8 +603,7 @@ static void tear_down(zp_service *self) {
   zp_crew_close(&self->crew);
   zp_runner_close(&self->runner);
   zp_executor_close(&self->executor);
-  if (self->bell) zp_zmq->close(self->bell);
-  if (self->router) zp_zmq->close(self->router);
+  close_router(self);
   if (self->context) zp_zmq->ctx_shutdown(self->context);
   zp_doorman_stop(&self->doorman);
   if (self->context) zp_zmq->ctx_term(self->context);
@@ -556,12 +637,14 @@ static int set_up(zp_service *self, int local, const int *listeners, size_t coun
   if (!rc) rc = zp_runner_open(self->directory, &self->runner);
   if (!rc) rc = zp_crew_open(self->directory, self->runner, ring, self, &self->crew);
   if (!rc) rc = zp_executor_open(self->directory, self->runner, &self->executor);
+  if (!rc) rc = zp_lib_context(&self->context);
+  if (!rc && self->has_keys) rc = zp_doorman_start(self->context, &self->keys, &self->doorman);
   if (!rc) rc = make_router(self);
   if (!rc) rc = open_doors(self, local, listeners, count);
   return rc ? rc : zp_thread_start(run, self, &self->thread);
 }
 
-int zp_service_start(const char *directory, int local, const int *listeners, size_t count, zp_service **out) {
+int zp_service_start(const char *directory, int local, const int *listeners, size_t count, size_t memory, zp_service **out) {
   *out = NULL;
   zp_service *self = calloc(1, sizeof *self);
   if (self) self->directory = strdup(directory);
@@ -569,6 +652,7 @@ int zp_service_start(const char *directory, int local, const int *listeners, siz
     free(self);
     return zp_fail(ZP_ENOMEM, "out of memory: cannot serve the network");
   }
+  self->memory = memory ? memory : zp_memory_limit() / 2;
   zp_sessions_init(&self->sessions);
   int rc = set_up(self, local, listeners, count);
   if (rc) tear_down(self);

@@ -26,22 +26,18 @@ zp_session *zp_sessions_find(const zp_sessions *self, const unsigned char *clien
 }
 
 bool zp_session_matters(const zp_session *session) {
-  return session->is_running || session->seat.is_worker || session->seat.produced.size > 0 || session->seat.owned.size > 0;
+  return session->is_running || session->seat.is_worker || session->seat.produced.size > 0 || session->seat.inner.size > 0;
 }
 
-/* Forget the one that has been silent longest, of those that nobody would miss. */
-static bool evict(zp_sessions *self) {
+zp_session *zp_sessions_idlest(const zp_sessions *self) {
   zp_session *session;
-  TAILQ_FOREACH(session, &self->order, in_order) {
-    if (session->is_leaving || zp_session_matters(session) || zp_seat_leave(&session->seat, false)) continue;
-    zp_sessions_remove(self, session);
-    return true;
-  }
-  return false;
+  TAILQ_FOREACH(session, &self->order, in_order)
+    if (!session->is_leaving && !zp_session_matters(session)) return session;
+  return NULL;
 }
 
 zp_session *zp_sessions_add(zp_sessions *self, const unsigned char *client) {
-  if (self->count >= ZP_SESSIONS_MAX && !evict(self)) return NULL;
+  if (self->count >= ZP_SESSIONS_MAX + ZP_SESSIONS_LEAVING) return NULL;
   zp_session *session = calloc(1, sizeof *session);
   if (!session) return NULL;
   memcpy(session->client, client, ZP_CLIENT_SIZE);

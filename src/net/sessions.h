@@ -23,7 +23,7 @@ typedef struct zp_session {
   int last_type;
   bool is_greeted; /* it has said HELLO */
   bool is_done;    /* it was answered */
-  bool has_answer; /* and the answer is kept */
+  bool has_answer; /* and the answer is kept; empty: it was, and there is no memory for it any more */
   zp_answer answer;
   zp_job job; /* of a request that takes time */
   bool is_running;
@@ -38,7 +38,11 @@ typedef struct zp_session {
   TAILQ_ENTRY(zp_session) in_order;
 } zp_session;
 
-enum { ZP_SESSION_BUCKETS = 4096, ZP_SESSIONS_MAX = 50000 };
+enum {
+  ZP_SESSION_BUCKETS = 4096,
+  ZP_SESSIONS_MAX = 50000,
+  ZP_SESSIONS_LEAVING = 64 /* more that there may be while others leave */
+};
 
 LIST_HEAD(zp_session_bucket, zp_session);
 TAILQ_HEAD(zp_session_order, zp_session);
@@ -54,8 +58,11 @@ void zp_sessions_init(zp_sessions *sessions);
 /* The session of a client; NULL if there is none. */
 zp_session *zp_sessions_find(const zp_sessions *sessions, const unsigned char *client);
 
-/* A new one. NULL for want of memory, or if there are too many whose clients may come back. */
+/* A new one. NULL for want of memory, or if there are ZP_SESSIONS_MAX and as many more as may be there while others leave. */
 zp_session *zp_sessions_add(zp_sessions *sessions, const unsigned char *client);
+
+/* The one that has been silent longest, of those that nobody would miss; NULL if there is none. */
+zp_session *zp_sessions_idlest(const zp_sessions *sessions);
 
 /* The client is gone: it is not found any more, and whoever comes with its number is somebody new. */
 void zp_sessions_dismiss(zp_session *session);

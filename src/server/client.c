@@ -108,10 +108,14 @@ int zp_client_network(const char *path, double deadline, zp_buf *endpoint) {
   return ask(path, ZP_MESSAGE_NETWORK, (zp_bytes){NULL, 0}, ZP_MESSAGE_ENDPOINT, deadline, endpoint);
 }
 
+int zp_client_check_payload(zp_bytes payload) {
+  if (payload.size <= ZP_PING_MAX) return 0;
+  return zp_fail(ZP_EVALUE, "the payload of a ping has at most %d bytes, not %zu", ZP_PING_MAX, payload.size);
+}
+
 int zp_client_ping(const char *path, zp_bytes payload, double deadline, pid_t *pid, zp_buf *echo) {
-  if (payload.size > ZP_PING_MAX)
-    return zp_fail(ZP_EVALUE, "the payload of a ping has at most %d bytes, not %zu", ZP_PING_MAX, payload.size);
-  int rc = ask(path, ZP_MESSAGE_PING, payload, ZP_MESSAGE_PONG, deadline, echo);
+  int rc = zp_client_check_payload(payload);
+  if (!rc) rc = ask(path, ZP_MESSAGE_PING, payload, ZP_MESSAGE_PONG, deadline, echo);
   if (rc) return rc;
   int64_t number;
   if (echo->size < sizeof number) return zp_fail(ZP_ESYS, "the server gave an answer that is too short");

@@ -16,6 +16,9 @@
    signal handler ran; ZP_ESYS, also if what listens there speaks another language. */
 int zp_client_ping(const char *path, zp_bytes payload, double deadline, pid_t *pid, zp_buf *echo);
 
+/* ZP_EVALUE if that is too large for the payload of a ping. */
+int zp_client_check_payload(zp_bytes payload);
+
 /* Let the server that listens at path serve the network protocol, too, and say at which endpoint of this machine: appended to *endpoint.
    Errors as above. */
 int zp_client_network(const char *path, double deadline, zp_buf *endpoint);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -24,6 +26,7 @@
 #include "server/protocol.h"
 #include "sys/alias.h"
 #include "sys/child.h"
+#include "sys/inet.h"
 #include "sys/interrupt.h"
 #include "sys/program.h"
 #include "sys/sock.h"
@@ -35,7 +38,8 @@ enum { QUICK_STARTS = 5, STOP_MILLISECONDS = 2000 };
 
 struct zp_server {
   pid_t owner;
-  zp_thread *thread;    /* NULL: a process */
+  zp_server_kind kind;
+  zp_thread *thread;
   int stop_fd;          /* of a thread: readable when it is to end */
   _Atomic pid_t pid;    /* 0: dead, and to be started again at `due` */
   int listener;
@@ -45,6 +49,7 @@ struct zp_server {
   int null_fd;
   int sockets[ZP_SERVER_SOCKETS_MAX]; /* that listen for other machines */
   size_t socket_count;
+  bool is_ending; /* it is not to be started again; under `busy` */
   int young_deaths;
   double started, due;
   const char *program; /* that is executed */
@@ -55,10 +60,21 @@ struct zp_server {
   zp_server *next;
 };
 
-/* Invariant: the list of the servers of this process, and what hangs on it, is used only by whoever holds `busy`: a thread, or the
-   handler of SIGIO, in whichever thread it runs. The handler cannot wait for it; it leaves word in `missed`, and whoever gives `busy`
-   back looks there afterwards. In a forked child the list is empty. */
+struct zp_listener {
+  pid_t owner;
+  int fd;
+  zp_listener *next;
+};
+
+/* Invariant: the lists of the servers and listeners of this process, and what hangs on them, are used only by whoever holds `busy`: a thread,
+   or the handler of SIGIO, in whichever thread it runs. The handler cannot wait for it; it leaves word in `missed`, and whoever gives `busy`
+   back looks there afterwards.
+
+   Every fork holds `busy` as well. Whoever makes descriptors holds it until they are on a list, and they stay there until they are closed; so
+   a forked child finds all that there are, and closes them, and its own lists are empty. It is held for moments only, never across a fork
+   that runs handlers (_Fork and posix_spawn do not), a look for a name, or the wait for another process or thread. */
 static zp_server *servers;
+static zp_listener *listeners;
 static atomic_flag busy = ATOMIC_FLAG_INIT;
 static _Atomic bool missed;
 
@@ -173,7 +189,7 @@ static int bury(zp_server *server) {
 }
 
 static void look_after(zp_server *server) {
-  if (server->thread) return;
+  if (server->kind == ZP_SERVER_THREAD || server->is_ending) return;
   double now = zp_clock_now();
   if (server->pid > 0 && has_died(server)) {
     bury(server);
@@ -213,24 +229,104 @@ static void give(void) {
   settle();
 }
 
-/* A child must not keep a socket open at which nobody answers any more. The list is whole at every instant, even if another thread is
-   busy with it. */
-static void after_fork_in_child(void) {
-  atomic_flag_clear(&busy);
-  atomic_store(&missed, false);
-  for (zp_server *server = servers; server; server = server->next) {
-    close(server->listener);
-    close(server->network);
-    if (server->owner_fd >= 0) close(server->owner_fd);
-    if (server->lifeline >= 0) close(server->lifeline);
-    if (server->stop_fd >= 0) close(server->stop_fd);
-    for (size_t i = 0; i < server->socket_count; i++) close(server->sockets[i]);
-  }
-  servers = NULL;
-  prepared = false; /* timers are not inherited */
+/* ---- descriptors, which are the owner's alone ---- */
+
+static void close_one(int *fd) {
+  if (*fd >= 0) close(*fd);
+  *fd = -1;
 }
 
-static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork_in_child); }
+/* While busy. */
+static void close_descriptors(zp_server *server) {
+  close_one(&server->listener);
+  close_one(&server->network);
+  close_one(&server->owner_fd);
+  close_one(&server->null_fd);
+  close_one(&server->stop_fd);
+  close_one(&server->lifeline);
+  while (server->socket_count > 0) close(server->sockets[--server->socket_count]);
+}
+
+/* A child must not keep a socket open at which nobody answers any more, nor look like a server that lives. */
+static void after_fork_in_child(void) {
+  for (zp_server *server = servers; server; server = server->next) close_descriptors(server);
+  for (zp_listener *listener = listeners; listener; listener = listener->next) close_one(&listener->fd);
+  servers = NULL;
+  listeners = NULL;
+  prepared = false; /* timers are not inherited */
+  atomic_store(&missed, false);
+  atomic_flag_clear(&busy);
+}
+
+static void watch_forks(void) { pthread_atfork(take, give, after_fork_in_child); }
+
+/* Before there is any descriptor. */
+static void prepare_forks(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, watch_forks);
+}
+
+int zp_listener_open(const char *address, zp_listener **out, char bound[ZP_INET_NAME_SIZE], bool *is_loopback) {
+  *out = NULL;
+  prepare_forks();
+  zp_listener *listener = calloc(1, sizeof *listener);
+  if (!listener) return zp_fail(ZP_ENOMEM, "out of memory: cannot listen at %s", address);
+  struct addrinfo *place;
+  int rc = zp_inet_find_own(address, &place);
+  if (!rc) {
+    take();
+    rc = zp_inet_listen_at(place, address, &listener->fd, bound, is_loopback);
+    if (!rc) {
+      listener->next = listeners;
+      listeners = listener;
+    }
+    give();
+    freeaddrinfo(place);
+  }
+  if (rc) {
+    free(listener);
+    return rc;
+  }
+  listener->owner = getpid();
+  *out = listener;
+  return 0;
+}
+
+void zp_listener_close(zp_listener **handle) {
+  zp_listener *listener = *handle;
+  if (!listener) return;
+  *handle = NULL;
+  if (listener->owner == getpid()) {
+    take();
+    zp_listener **link = &listeners;
+    while (*link != listener) link = &(*link)->next;
+    *link = listener->next;
+    close_one(&listener->fd);
+    give();
+  }
+  free(listener);
+}
+
+/* While busy. On an error what there is by then is still to be closed. */
+static int open_descriptors(zp_server *server, zp_listener *const *given, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    int fd = fcntl(given[i]->fd, F_DUPFD_CLOEXEC, 0);
+    if (fd < 0) return zp_fail_errno("cannot start a server");
+    server->sockets[server->socket_count++] = fd;
+  }
+  int rc = zp_sock_make(&server->listener);
+  if (!rc) rc = zp_sock_make(&server->network);
+  if (rc) return rc;
+  if (server->kind == ZP_SERVER_THREAD) {
+    server->stop_fd = eventfd(0, EFD_CLOEXEC);
+    return server->stop_fd < 0 ? zp_fail_errno("cannot start a server: eventfd") : 0;
+  }
+  server->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+  server->owner_fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+  return server->null_fd < 0 || server->owner_fd < 0 ? zp_fail_errno("cannot start a server") : 0;
+}
+
+/* ---- starting ---- */
 
 /* The handler and the timer. While busy. */
 static int prepare(void) {
@@ -240,17 +336,16 @@ static int prepare(void) {
   struct sigaction action = {.sa_handler = on_sigio, .sa_flags = SA_RESTART};
   sigfillset(&action.sa_mask);
   if (sigaction(SIGIO, &action, NULL) < 0) return zp_fail_errno("cannot start a server: sigaction");
+  sigset_t sigio; /* whoever has started this program may have blocked it */
+  sigemptyset(&sigio);
+  sigaddset(&sigio, SIGIO);
+  pthread_sigmask(SIG_UNBLOCK, &sigio, NULL);
   prepared = true;
   return 0;
 }
 
+/* What has no descriptors any more. */
 static void free_server(zp_server *server) {
-  if (server->listener >= 0) close(server->listener);
-  if (server->network >= 0) close(server->network);
-  if (server->owner_fd >= 0) close(server->owner_fd);
-  if (server->null_fd >= 0) close(server->null_fd);
-  if (server->stop_fd >= 0) close(server->stop_fd);
-  for (size_t i = 0; i < server->socket_count; i++) close(server->sockets[i]);
   for (int i = 0; i < server->argument_count; i++) free(server->arguments[i]);
   free(server->socket);
   free(server->alias);
@@ -258,9 +353,9 @@ static void free_server(zp_server *server) {
 }
 
 /* What the program will be called with; a server without an alias gets an empty one. */
-static int set_arguments(zp_server *server, const char *directory, const char *alias) {
+static int set_arguments(zp_server *server, const char *directory, const char *alias, size_t socket_count) {
   char sockets[16];
-  snprintf(sockets, sizeof sockets, "%zu", server->socket_count);
+  snprintf(sockets, sizeof sockets, "%zu", socket_count);
   const char *const words[] = {"zproc", "--serve", directory, alias ? alias : "", sockets, "again"};
   for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
     char *copy = strdup(words[i]);
@@ -276,24 +371,42 @@ static int set_arguments(zp_server *server, const char *directory, const char *a
   return 0;
 }
 
+/* libevent ends the process when it does not get the descriptors that its loop needs, so see to it before that there are enough. */
+static int check_descriptors(void) {
+  enum { NEEDED = 8 };
+  int taken[NEEDED], count = 0, rc = 0;
+  while (count < NEEDED && (taken[count] = eventfd(0, EFD_CLOEXEC)) >= 0) count++;
+  if (count < NEEDED) rc = zp_fail_errno("cannot start a server");
+  while (count > 0) close(taken[--count]);
+  return rc;
+}
+
 /* While busy. */
 static void enlist(zp_server *server) {
-  static pthread_once_t once = PTHREAD_ONCE_INIT;
-  pthread_once(&once, watch_forks);
   server->next = servers;
   servers = server;
 }
 
-static int start_process(zp_server *server) {
-  int rc = zp_program_find(&server->program);
-  if (rc) return rc;
-  server->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-  server->owner_fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
-  if (server->null_fd < 0 || server->owner_fd < 0) return zp_fail_errno("cannot start a server");
+/* Let go of everything that it has. The sockets are shut down first: then nobody listens, whoever else has one of them: a thread's ZeroMQ has
+   descriptors of its own for them, of which a child that was forked meanwhile has inherited copies. While busy. */
+static void strike(zp_server *server) {
+  zp_server **link = &servers;
+  while (*link != server) link = &(*link)->next;
+  *link = server->next;
+  shutdown(server->listener, SHUT_RDWR);
+  shutdown(server->network, SHUT_RDWR);
+  for (size_t i = 0; i < server->socket_count; i++) shutdown(server->sockets[i], SHUT_RDWR);
+  close_descriptors(server);
+}
+
+/* Make what the server needs, and put it on the list; a process is started then. */
+static int begin(zp_server *server, const zp_server_options *options) {
   take();
-  rc = prepare();
-  if (!rc && spawn(server, false) < 0) rc = zp_child_fail_fork("a server");
-  if (!rc) enlist(server);
+  int rc = server->kind == ZP_SERVER_THREAD ? check_descriptors() : prepare();
+  if (!rc) rc = open_descriptors(server, options->listeners, options->listener_count);
+  if (!rc && server->kind == ZP_SERVER_PROCESS && spawn(server, false) < 0) rc = zp_child_fail_fork("a server");
+  if (rc) close_descriptors(server);
+  else enlist(server);
   give();
   return rc;
 }
@@ -319,27 +432,12 @@ static int thread_main(void *context, zp_buf *message) {
   return zp_serve_in_thread(server->directory, &sockets, server->stop_fd, tell, shake);
 }
 
-/* libevent ends the process when it does not get the descriptors that its loop needs, so see to it before that there are enough. */
-static int check_descriptors(void) {
-  enum { NEEDED = 8 };
-  int taken[NEEDED], count = 0, rc = 0;
-  while (count < NEEDED && (taken[count] = eventfd(0, EFD_CLOEXEC)) >= 0) count++;
-  if (count < NEEDED) rc = zp_fail_errno("cannot start a server");
-  while (count > 0) close(taken[--count]);
-  return rc;
-}
-
-static int start_thread(zp_server *server) {
-  int rc = check_descriptors();
-  if (rc) return rc;
-  server->stop_fd = eventfd(0, EFD_CLOEXEC);
-  if (server->stop_fd < 0) return zp_fail_errno("cannot start a server: eventfd");
-  server->pid = getpid();
+/* Of a server that is on the list, so that whatever this process opens next, and whatever it forks, the thread has what it needs. */
+static int run_thread(zp_server *server) {
   handshake shake = {.server = server};
   sem_init(&shake.told, 0, 0);
-  rc = zp_thread_start(thread_main, &shake, &server->thread);
+  int rc = zp_thread_start(thread_main, &shake, &server->thread);
   if (!rc) {
-    /* Whatever this process opens next, the thread has what it needs. */
     while (sem_wait(&shake.told) < 0 && errno == EINTR) continue;
     if (!shake.is_ready) {
       zp_thread_wait(server->thread, ZP_FOREVER);
@@ -348,41 +446,33 @@ static int start_thread(zp_server *server) {
     }
   }
   sem_destroy(&shake.told);
-  if (rc) return rc;
-  take();
-  enlist(server);
-  give();
-  return 0;
+  return rc;
 }
 
 int zp_server_start(const char *directory, const zp_server_options *options, zp_server **out) {
   *out = NULL;
-  const char *alias = options->alias;
-  if (options->socket_count > ZP_SERVER_SOCKETS_MAX)
+  if (options->listener_count > ZP_SERVER_SOCKETS_MAX)
     return zp_fail(ZP_EUSAGE, "a server listens at %d addresses at most", (int)ZP_SERVER_SOCKETS_MAX);
+  prepare_forks();
   zp_server *server = calloc(1, sizeof *server);
   if (!server) return zp_fail(ZP_ENOMEM, "out of memory: cannot start a server");
   server->owner = getpid();
+  server->kind = options->kind;
   server->listener = server->network = server->owner_fd = server->null_fd = server->lifeline = server->stop_fd = -1;
-  int rc = 0;
-  for (size_t i = 0; i < options->socket_count && !rc; i++) {
-    int fd = fcntl(options->sockets[i], F_DUPFD_CLOEXEC, 0);
-    if (fd < 0) rc = zp_fail_errno("cannot start a server");
-    else server->sockets[server->socket_count++] = fd;
+  int rc = set_arguments(server, directory, options->alias, options->listener_count);
+  if (!rc && server->kind == ZP_SERVER_PROCESS) rc = zp_program_find(&server->program);
+  if (!rc) rc = begin(server, options);
+  if (!rc && server->kind == ZP_SERVER_THREAD) {
+    server->pid = getpid();
+    rc = run_thread(server);
+    if (rc) {
+      take();
+      strike(server);
+      give();
+    }
   }
-  if (!rc) rc = set_arguments(server, directory, alias);
-  if (!rc) rc = zp_sock_make(&server->listener);
-  if (!rc) rc = zp_sock_make(&server->network);
-  if (rc) {
-    free_server(server);
-    return rc;
-  }
-  rc = options->kind == ZP_SERVER_THREAD ? start_thread(server) : start_process(server);
-  if (!rc) {
-    *out = server;
-    return 0;
-  }
-  free_server(server);
+  if (rc) free_server(server);
+  else *out = server;
   return rc;
 }
 
@@ -395,9 +485,10 @@ int zp_server_listen(zp_server *server) {
   return rc || !server->alias ? rc : zp_alias_create(server->alias, server->socket);
 }
 
-/* End the server's process, while busy. */
-static int end(zp_server *server) {
-  if (server->pid == 0) return 0;
+/* ---- the end ---- */
+
+/* Of a process that is not started again: it has nothing left to do but to end when its lifeline is closed. */
+static void end_process(const zp_server *server) {
   kill(server->pid, SIGTERM);
   struct pollfd gone = {.fd = server->lifeline, .events = POLLIN};
   double deadline = zp_clock_now() + STOP_MILLISECONDS / 1e3;
@@ -405,10 +496,9 @@ static int end(zp_server *server) {
   do n = poll(&gone, 1, STOP_MILLISECONDS);
   while (n < 0 && errno == EINTR && zp_clock_now() < deadline);
   if (n <= 0) kill(server->pid, SIGKILL); /* stopped, say */
-  return bury(server);
 }
 
-static int stop_thread(zp_server *server) {
+static int end_thread(zp_server *server) {
   static const uint64_t one = 1;
   int status = EXIT_FAILURE;
   (void)!write(server->stop_fd, &one, sizeof one); /* of an eventfd that counts to 1, so it cannot fail */
@@ -424,10 +514,14 @@ int zp_server_stop(zp_server **handle) {
   if (!server || server->owner != getpid()) return 0; /* an inherited one is part of the parent's image */
   if (server->alias) zp_alias_remove(server->alias, server->socket); /* as long as there is somebody to do it in our place */
   take();
-  zp_server **link = &servers;
-  while (*link != server) link = &(*link)->next;
-  *link = server->next;
-  int status = server->thread ? stop_thread(server) : end(server);
+  server->is_ending = true; /* so from here on the handler leaves it alone, and its process stays what it is */
+  give();
+  int status = 0;
+  if (server->kind == ZP_SERVER_THREAD) status = end_thread(server);
+  else if (server->pid > 0) end_process(server);
+  take();
+  if (server->kind == ZP_SERVER_PROCESS && server->pid > 0) status = bury(server);
+  strike(server);
   give();
   free_server(server);
   return status;

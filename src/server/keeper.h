@@ -16,7 +16,9 @@
  * Or a server is a thread of its owner: it cannot die alone, and cannot clean up if the owner is killed; what is left then is removed by
  * the next one who makes a directory (zp_dir_sweep).
  *
- * Fork: a child inherits none of it; the servers are its parent's. Threads: a server is used by one thread at a time; several
+ * Fork: a child inherits none of it, whichever thread forks it and whatever the others are doing: neither sockets, at which it would keep clients
+ * waiting, nor the pipe, by which it would look like a server that lives. The servers are its parent's. (Children that are made without the
+ * handlers of fork are to execute something: all descriptors are close-on-exec.) Threads: a server is used by one thread at a time; several
  * threads may have theirs. Errors: 0 or ZP_E* with detail. Never raises.
  */
 #ifndef ZP_SERVER_KEEPER_H
@@ -26,7 +28,18 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#include "sys/inet.h"
+
 typedef struct zp_server zp_server;
+
+/* A TCP socket that listens, for servers that are to be started. */
+typedef struct zp_listener zp_listener;
+
+/* As zp_inet_listen. */
+int zp_listener_open(const char *address, zp_listener **listener, char bound[ZP_INET_NAME_SIZE], bool *is_loopback);
+
+/* Close it, and null the handle; a server that was started with it has its own. In a forked child it is closed already. May be called twice. */
+void zp_listener_close(zp_listener **listener);
 
 typedef enum zp_server_kind { ZP_SERVER_PROCESS, ZP_SERVER_THREAD } zp_server_kind;
 
@@ -35,8 +48,8 @@ enum { ZP_SERVER_SOCKETS_MAX = 16 };
 typedef struct zp_server_options {
   const char *alias; /* a further name for the server's socket, see alias.h; NULL: none */
   zp_server_kind kind;
-  const int *sockets; /* TCP sockets that listen, for clients on other machines; borrowed, they are duplicated */
-  size_t socket_count;
+  zp_listener *const *listeners; /* for clients on other machines; borrowed for the call. When the server is stopped nobody listens there */
+  size_t listener_count;
 } zp_server_options;
 
 /* Start a server for the store that will be in the directory. The directory (dir.h) is planned but not yet made: so there is no

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +20,8 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "net/service.h"
+#include "server/copier.h"
+#include "server/janitor.h"
 #include "server/protocol.h"
 #include "store/keep.h"
 #include "store/store.h"
@@ -28,7 +29,6 @@
 #include "sys/dir.h"
 #include "sys/sock.h"
 #include "sys/table.h"
-#include "sys/thread.h"
 
 enum {
   CONNECTIONS_MAX = 4096,
@@ -39,7 +39,8 @@ enum {
   SNAPSHOT_INTERVAL = 1,       /* seconds, at least */
   SNAPSHOT_REST = 10,          /* times as long as a snapshot took, before the next one */
   LISTEN_PROBE = 1,            /* milliseconds; between looks whether the owner has made the socket listen */
-  NETWORK_PAUSE = 1            /* seconds, after the network could not be served */
+  NETWORK_PAUSE = 1,           /* seconds, after the network could not be served */
+  QUEUE_INTERVAL = 2           /* seconds; between looks whether there is a queue of tasks */
 };
 
 typedef struct connection {
@@ -57,10 +58,13 @@ typedef struct loop {
   size_t tcp_count;
   zp_service *service; /* NULL: not yet needed */
   struct event *is_wanted, *try_again; /* the network: somebody has connected; it could not be served, and is wanted all the same */
-  struct event *snapshot_due;
-  zp_thread *copier;          /* takes a snapshot; NULL: nobody does */
-  uint64_t snapshot_revision; /* of the last one; the copier's while there is one */
-  _Atomic double copy_seconds;
+  struct event *snapshot_due, *snapshot_ended;
+  zp_copier *copier;          /* takes a snapshot; NULL: nobody does */
+  uint64_t snapshot_revision; /* of the last one, at least */
+  uint64_t copy_revision;     /* of the one that is taken, at least */
+  double copy_begun, copy_seconds;
+  struct event *queue_due;
+  zp_janitor janitor;
   struct event_base *base;
   struct evconnlistener *listener;
   struct event *terminate, *owner_died, *probe, *listens;
@@ -93,7 +97,7 @@ static void refuse(connection *self, const char *format, unsigned number) {
 
 static int serve_network(loop *self) {
   if (self->service) return 0;
-  int rc = zp_service_start(self->directory, self->network, self->tcp, self->tcp_count, &self->service);
+  int rc = zp_service_start(self->directory, self->network, self->tcp, self->tcp_count, 0, &self->service);
   if (!rc) event_del(self->is_wanted); /* from here on ZeroMQ takes who connects */
   return rc;
 }
@@ -197,17 +201,7 @@ static void enlist(loop *self) {
   if (!self->table && zp_table_open(self->directory, &self->table) == 0) zp_table_enlist(self->table, "server");
 }
 
-/* ---- snapshots, of a state that is kept on a disk by them; they are taken by a thread, since that takes its time ---- */
-
-static int take_snapshot(void *context, zp_buf *message) {
-  (void)message;
-  loop *self = context;
-  double begun = zp_clock_now();
-  int rc = zp_keep_snapshot(self->directory, &self->snapshot_revision);
-  self->copy_seconds = zp_clock_now() - begun;
-  if (rc && rc != ZP_ENOSTORE) fprintf(stderr, "zproc: cannot take a snapshot of the state: %s\n", zp_error_detail());
-  return rc ? EXIT_FAILURE : EXIT_SUCCESS;
-}
+/* ---- snapshots, of a state that is kept on a disk by them ---- */
 
 static void set_snapshot(loop *self) {
   double seconds = self->copy_seconds * SNAPSHOT_REST;
@@ -216,28 +210,68 @@ static void set_snapshot(loop *self) {
   evtimer_add(self->snapshot_due, &wait);
 }
 
+static void on_snapshot_ended(evutil_socket_t fd, short events, void *context) {
+  (void)fd;
+  (void)events;
+  loop *self = context;
+  event_free(self->snapshot_ended);
+  self->snapshot_ended = NULL;
+  if (zp_copier_end(&self->copier)) self->snapshot_revision = self->copy_revision;
+  self->copy_seconds = zp_clock_now() - self->copy_begun;
+  set_snapshot(self);
+}
+
+/* There is one at the beginning, whatever the revision (keep.c). */
+static int start_snapshot(loop *self) {
+  int rc = zp_keep_revision(self->directory, &self->copy_revision);
+  if (rc || self->copy_revision == self->snapshot_revision) return rc;
+  self->copy_begun = zp_clock_now();
+  rc = zp_copier_start(self->directory, &self->copier);
+  if (rc) return rc;
+  self->snapshot_ended = event_new(self->base, zp_copier_descriptor(self->copier), EV_READ, on_snapshot_ended, self);
+  if (self->snapshot_ended && event_add(self->snapshot_ended, NULL) == 0) return 0;
+  zp_copier_end(&self->copier);
+  return zp_fail(ZP_ENOMEM, "out of memory");
+}
+
 static void on_snapshot_due(evutil_socket_t fd, short events, void *context) {
   (void)fd;
   (void)events;
   loop *self = context;
-  if (!self->copier || zp_thread_ended(self->copier, NULL)) {
-    if (self->copier) zp_thread_wait(self->copier, ZP_FOREVER);
-    zp_thread_close(&self->copier);
-    zp_thread_start(take_snapshot, self, &self->copier);
-  }
-  set_snapshot(self);
+  int rc = start_snapshot(self);
+  if (rc && rc != ZP_ENOSTORE) fprintf(stderr, "zproc: cannot take a snapshot of the state: %s\n", zp_error_detail());
+  if (!self->copier) set_snapshot(self);
 }
 
 static void begin_snapshots(loop *self) {
   if (self->snapshot_due || !zp_keep_wants_snapshots(self->directory)) return;
-  self->snapshot_revision = UINT64_MAX;
+  self->snapshot_revision = UINT64_MAX; /* none is known */
   self->snapshot_due = evtimer_new(self->base, on_snapshot_due, self);
   if (self->snapshot_due) on_snapshot_due(-1, 0, self);
 }
 
+static void end_snapshots(loop *self) {
+  if (self->snapshot_ended) event_free(self->snapshot_ended);
+  if (self->snapshot_due) event_free(self->snapshot_due);
+  zp_copier_end(&self->copier);
+}
+
+/* ---- the queue of tasks, which others make when they need it ---- */
+
+static void on_queue_due(evutil_socket_t fd, short events, void *context) {
+  (void)fd;
+  (void)events;
+  static const struct timeval interval = {.tv_sec = QUEUE_INTERVAL};
+  loop *self = context;
+  if (!zp_janitor_begin(&self->janitor)) evtimer_add(self->queue_due, &interval);
+}
+
+/* ---- the network, and the beginning ---- */
+
 static void serve_network_or_tell(loop *self) {
   static const struct timeval pause = {.tv_sec = NETWORK_PAUSE};
-  if (!serve_network(self)) return;
+  int rc = serve_network(self);
+  if (!rc || rc == ZP_ENOSTORE) return; /* who has ended the state ends the server next */
   fprintf(stderr, "zproc: the state server (pid %d) cannot be reached by the network: %s\n", (int)getpid(), zp_error_detail());
   evtimer_add(self->try_again, &pause);
 }
@@ -268,6 +302,7 @@ static void await_listening(evutil_socket_t fd, short events, void *context) {
     evconnlistener_enable(self->listener);
     if (self->is_process) enlist(self);
     begin_snapshots(self);
+    on_queue_due(-1, 0, self);
     event_add(self->is_wanted, NULL);
     if (self->tcp_count > 0) serve_network_or_tell(self);
   } else {
@@ -347,9 +382,11 @@ static bool set_up(loop *self, const zp_serve_sockets *sockets) {
   self->probe = evtimer_new(self->base, on_probe, self);
   self->listener = evconnlistener_new(self->base, on_connect, self, LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_DISABLED, 0, sockets->listener);
   self->listens = evtimer_new(self->base, await_listening, self);
+  self->queue_due = evtimer_new(self->base, on_queue_due, self);
+  self->janitor.directory = self->directory;
   self->is_wanted = event_new(self->base, self->network, EV_READ, on_wanted, self);
   self->try_again = evtimer_new(self->base, on_try_again, self);
-  if (!self->probe || !self->listener || !self->listens || !self->is_wanted || !self->try_again) return false;
+  if (!self->probe || !self->listener || !self->listens || !self->queue_due || !self->is_wanted || !self->try_again) return false;
   evconnlistener_set_error_cb(self->listener, on_accept_error);
   await_listening(sockets->listener, 0, self);
   return true;
@@ -369,14 +406,14 @@ static bool watch_stop(loop *self, int stop) {
 
 static void tear_down(loop *self) {
   zp_service_stop(&self->service);
+  zp_janitor_end(&self->janitor);
   while (!TAILQ_EMPTY(&self->connections)) close_connection(TAILQ_FIRST(&self->connections));
   if (self->listener) evconnlistener_free(self->listener);
   if (self->listens) event_free(self->listens);
   if (self->is_wanted) event_free(self->is_wanted);
   if (self->try_again) event_free(self->try_again);
-  if (self->snapshot_due) event_free(self->snapshot_due);
-  if (self->copier) zp_thread_wait(self->copier, ZP_FOREVER);
-  zp_thread_close(&self->copier);
+  end_snapshots(self);
+  if (self->queue_due) event_free(self->queue_due);
   if (self->probe) event_free(self->probe);
   if (self->owner_died) event_free(self->owner_died);
   if (self->terminate) event_free(self->terminate);

@@ -1,8 +1,9 @@
 /*
  * loop -- what a server does: it answers its clients and, in a process of its own, cleans up after its owner.
  *
- * One libevent loop, one thread; another one for clients on other machines (net/service.h), if there are TCP sockets, or as soon as somebody
- * on this machine connects to the socket for that. Clients are strangers until they have said something sensible: what they send is bounded
+ * One libevent loop, one thread; another one for what the dead leave in the queue of tasks (janitor.h), if there is one; and another one for
+ * clients on other machines (net/service.h), if there are TCP sockets, or as soon as somebody on this machine connects to the socket for that.
+ * Snapshots of the state are taken by a process (copier.h). Clients are strangers until they have said something sensible: what they send is bounded
  * (protocol.h), so is what is kept for one that does not read its answers, and of too many connections the one that has been silent
  * longest is closed.
  *

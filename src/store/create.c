@@ -9,31 +9,37 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "store/handle.h"
+#include "sys/dirlock.h"
 
 enum { DEFAULT_REVISIONS = 200000, DEFAULT_BYTES = 64 << 20 };
 
+static const char DATA[] = "data.mdb"; /* which may be a link to where the data are */
+
 static int fail_code(const char *directory, int code, const char *what) {
-  if (code == ENOSPC || code == EDQUOT || code == MDB_MAP_FULL)
-    return zp_fail(ZP_EFULL, "cannot make a store: no space left in %s", directory);
+  if (code == ENOSPC || code == EDQUOT || code == MDB_MAP_FULL) {
+    char place[PATH_MAX];
+    const char *where = strcmp(what, DATA) == 0 ? zp_env_data_directory(directory, place) : directory;
+    return zp_fail(ZP_EFULL, "cannot make a store: no space left in %s", where);
+  }
   if (code < 0) return zp_fail(ZP_ESTORE, "cannot make a store in %s: %s: %s", directory, what, mdb_strerror(code));
   errno = code;
   return zp_fail_errno("cannot make a store in %s: %s", directory, what);
 }
 
 /* The number by which a state is known, whichever server it has: that of the data, or a new one. 0 or a code. */
-static int know_identity(MDB_txn *txn, uint64_t *identity) {
+static int know_identity(MDB_txn *txn, bool is_new, uint64_t *identity) {
   MDB_dbi about;
   MDB_val key = {sizeof "identity" - 1, "identity"}, value;
   int rc = mdb_dbi_open(txn, "about", MDB_CREATE, &about);
-  if (!rc) rc = mdb_get(txn, about, &key, &value);
+  if (!rc) rc = is_new ? MDB_NOTFOUND : mdb_get(txn, about, &key, &value);
   if (!rc && value.mv_size == sizeof *identity) memcpy(identity, value.mv_data, sizeof *identity);
   if (rc != MDB_NOTFOUND) return rc;
   while (*identity == 0)
@@ -43,8 +49,8 @@ static int know_identity(MDB_txn *txn, uint64_t *identity) {
 }
 
 /* Without WRITEMAP, so that LMDB writes by system calls, which fail properly where there is no space. In data that are there already
-   nothing changes. *oldest: the oldest revision that is kept. */
-static int make_trees(const char *directory, off_t size, uint64_t *oldest, uint64_t *identity) {
+   nothing changes but, if it is a new state, its identity. *oldest: the oldest revision that is kept. */
+static int make_trees(const char *directory, off_t size, bool is_new, uint64_t *oldest, uint64_t *identity) {
   MDB_env *mdb;
   MDB_txn *txn = NULL;
   MDB_cursor *cursor;
@@ -66,14 +72,14 @@ static int make_trees(const char *directory, off_t size, uint64_t *oldest, uint6
     *oldest = span.oldest;
     mdb_cursor_close(cursor);
   }
-  if (!rc) rc = know_identity(txn, identity);
+  if (!rc) rc = know_identity(txn, is_new, identity);
   if (!rc) {
     rc = mdb_txn_commit(txn);
     txn = NULL;
   }
   if (txn) mdb_txn_abort(txn);
   mdb_env_close(mdb);
-  return rc ? fail_code(directory, rc, "data.mdb") : 0;
+  return rc ? fail_code(directory, rc, DATA) : 0;
 }
 
 /* Put a link to the data in the directory. *size: how long they are; 0: new. */
@@ -85,7 +91,7 @@ static int place_data(int directory_fd, const char *directory, const char *data_
   *size = status.st_size;
   close(fd);
   if (code) return fail_code(directory, code, data_file);
-  if (symlinkat(data_file, directory_fd, "data.mdb") < 0) return zp_fail_errno("cannot make a store in %s", directory);
+  if (symlinkat(data_file, directory_fd, DATA) < 0) return zp_fail_errno("cannot make a store in %s", directory);
   return 0;
 }
 
@@ -101,6 +107,8 @@ static int allocate(int directory_fd, const char *directory, const char *file, o
 static int make_control(int directory_fd, const char *directory, const zp_store_limits *limits, bool is_synced, uint64_t oldest,
                         uint64_t identity) {
   int fd;
+  struct stat data;
+  if (fstatat(directory_fd, DATA, &data, 0) < 0) return fail_code(directory, errno, DATA);
   int rc = allocate(directory_fd, directory, "control.new", sizeof(zp_control), O_NOFOLLOW, &fd);
   if (rc) return rc;
   zp_control *control = mmap(NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -114,12 +122,15 @@ static int make_control(int directory_fd, const char *directory, const zp_store_
   control->limits.keep_bytes = limits && limits->keep_bytes ? limits->keep_bytes : DEFAULT_BYTES;
   control->is_synced = is_synced;
   control->identity = identity;
+  control->data_device = data.st_dev;
+  control->data_inode = data.st_ino;
   /* What was given up before is not known in detail. */
   for (int place = 0; place < ZP_STORE_PLACES; place++) {
     atomic_store(&control->trimmed[place], oldest);
     atomic_store(&control->forgotten[place], oldest);
   }
-  rc = zp_env_init_writer_lock(control);
+  rc = zp_alive_read_space(&control->space);
+  if (!rc) rc = zp_env_init_writer_lock(control);
   munmap(control, sizeof *control);
   if (!rc && renameat(directory_fd, "control.new", directory_fd, "control") < 0)
     rc = fail_code(directory, errno, "control");
@@ -128,7 +139,7 @@ static int make_control(int directory_fd, const char *directory, const zp_store_
 
 static void remove_parts(int directory_fd) {
   unlinkat(directory_fd, "control.new", 0);
-  unlinkat(directory_fd, "data.mdb", 0);
+  unlinkat(directory_fd, DATA, 0);
   unlinkat(directory_fd, "lock.mdb", 0);
   unlinkat(directory_fd, "bell", 0);
 }
@@ -136,31 +147,24 @@ static void remove_parts(int directory_fd) {
 int zp_store_create(const char *directory, const zp_store_limits *limits) { return zp_store_create_at(directory, limits, NULL); }
 
 int zp_store_create_at(const char *directory, const zp_store_limits *limits, const zp_store_place *place) {
-  int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return zp_fail_errno("cannot make a store in %s", directory);
+  int fd;
+  if (zp_dirlock_take(directory, ZP_FOREVER, &fd)) return zp_fail_errno("cannot make a store in %s", directory);
   int rc = 0;
-  while (flock(fd, LOCK_EX) < 0)
-    if (errno != EINTR) {
-      rc = fail_code(directory, errno, "flock");
-      goto out;
-    }
   if (faccessat(fd, "control", F_OK, 0) == 0) {
     rc = zp_fail(ZP_ESTORE, "there is a store in %s already", directory);
-    goto unlock;
+    goto out;
   }
   remove_parts(fd);
   off_t size = 0;
   uint64_t oldest = 0, identity = 0;
   rc = zp_env_allocate_lock_file(directory);
   if (!rc && place) rc = place_data(fd, directory, place->data_file, &size);
-  if (!rc) rc = make_trees(directory, size, &oldest, &identity);
-  if (!rc && size < ZP_STORE_INITIAL_SIZE) rc = allocate(fd, directory, "data.mdb", ZP_STORE_INITIAL_SIZE, place ? 0 : O_NOFOLLOW, NULL);
+  if (!rc) rc = make_trees(directory, size, place && place->is_rolled_back, &oldest, &identity);
+  if (!rc && size < ZP_STORE_INITIAL_SIZE) rc = allocate(fd, directory, DATA, ZP_STORE_INITIAL_SIZE, place ? 0 : O_NOFOLLOW, NULL);
   if (!rc) rc = zp_bell_create(directory);
   if (!rc) rc = make_control(fd, directory, limits, place && place->is_synced, oldest, identity);
   if (rc) remove_parts(fd);
-unlock:
-  flock(fd, LOCK_UN); /* at once, even if a child that was forked meanwhile has the descriptor too */
 out:
-  close(fd);
+  zp_dirlock_release(fd);
   return rc;
 }

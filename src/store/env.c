@@ -8,9 +8,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/err.h"
+#include "sys/interrupt.h"
+#include "sys/procfile.h"
 
 unsigned zp_env_generation = 1;
 
@@ -26,12 +29,11 @@ const void *zp_env_thread(void) { return &sections; }
 
 /* ---- errors ---- */
 
-/* The directory that the data are in: that of the store, or the one to which its data.mdb leads. */
-static const char *data_directory(const zp_env *env, char place[PATH_MAX]) {
+const char *zp_env_data_directory(const char *directory, char place[PATH_MAX]) {
   char link[PATH_MAX];
-  int length = snprintf(link, sizeof link, "%s/data.mdb", env->directory);
+  int length = snprintf(link, sizeof link, "%s/data.mdb", directory);
   ssize_t size = length < PATH_MAX ? readlink(link, place, PATH_MAX - 1) : -1;
-  if (size <= 0) return env->directory;
+  if (size <= 0) return directory;
   place[size] = 0;
   char *slash = strrchr(place, '/');
   if (slash) *slash = 0;
@@ -45,7 +47,7 @@ int zp_env_fail_full(const zp_env *env) {
   unsigned long long used = 0;
   if (env->mdb && mdb_env_get_fd(env->mdb, &fd) == 0 && fstat(fd, &data) == 0) used = (unsigned long long)data.st_size;
   return zp_fail(ZP_EFULL, "the state is full: no space left in %s (the state uses %.1f MB)",
-                 data_directory(env, place), (double)used / 1e6);
+                 zp_env_data_directory(env->directory, place), (double)used / 1e6);
 }
 
 int zp_env_fail(const zp_env *env, int code, const char *what) {
@@ -114,18 +116,41 @@ int zp_env_allocate_lock_file(const char *directory) {
   return rc;
 }
 
+/* ---- the size lock ---- */
+
+/* F_WRLCK or F_UNLCK. 0, ZP_EBUSY if another process has it, ZP_ESYS. */
 static int set_size_lock(int fd, short type) {
   struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
-  while (fcntl(fd, F_SETLKW, &lock) < 0)
+  while (fcntl(fd, F_SETLK, &lock) < 0) {
+    if (errno == EACCES || errno == EAGAIN) return ZP_EBUSY;
     if (errno != EINTR) return zp_fail_errno("cannot lock the file `control` of the store");
+  }
   return 0;
 }
 
+/* Wait until the size lock can be had: this process has it then, but not the mutex, so it is to be taken again with that. Whoever has it
+   needs it for a moment only, but may have been stopped in the middle: so nobody waits with the mutex in hand, and a signal ends it. 0,
+   ZP_EINTR, ZP_ESYS. */
+static int await_size_lock(int fd) {
+  struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
+  while (!zp_interrupt_has_signal()) {
+    if (fcntl(fd, F_SETLKW, &lock) == 0) return 0;
+    /* Another thread of this process has the lock of another store, and the system thinks that this one would have to give it up. */
+    if (errno == EDEADLK) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    else if (errno != EINTR) return zp_fail_errno("cannot lock the file `control` of the store");
+  }
+  return ZP_EINTR;
+}
+
 int zp_env_lock_size(zp_env *env) {
-  pthread_mutex_lock(&registry.mutex);
-  int rc = set_size_lock(env->control_fd, F_WRLCK);
-  if (rc) pthread_mutex_unlock(&registry.mutex);
-  return rc;
+  for (;;) {
+    pthread_mutex_lock(&registry.mutex);
+    int rc = set_size_lock(env->control_fd, F_WRLCK);
+    if (rc == 0) return 0;
+    pthread_mutex_unlock(&registry.mutex);
+    if (rc == ZP_EBUSY) rc = await_size_lock(env->control_fd);
+    if (rc) return rc;
+  }
 }
 
 void zp_env_unlock_size(zp_env *env) {
@@ -136,12 +161,8 @@ void zp_env_unlock_size(zp_env *env) {
 /* ---- control ---- */
 
 void zp_env_read_boot(char boot[ZP_BOOT_SIZE]) {
-  FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
-  memset(boot, 0, ZP_BOOT_SIZE);
-  if (!file) return;
-  size_t got = fread(boot, 1, ZP_BOOT_SIZE - 1, file);
-  fclose(file);
-  boot[got] = 0;
+  memset(boot, 0, ZP_BOOT_SIZE); /* all of it is kept */
+  zp_procfile_read(ZP_PROCFILE_BOOT, boot, ZP_BOOT_SIZE);
   boot[strcspn(boot, "\n")] = 0;
 }
 
@@ -186,7 +207,8 @@ static int map_control(zp_env *env) {
   void *map = mmap(NULL, sizeof(zp_control), PROT_READ | PROT_WRITE, MAP_SHARED, env->control_fd, 0);
   if (map == MAP_FAILED) return zp_fail_errno("cannot map the store %s", env->directory);
   env->control = map;
-  return renew_writer_lock(env->control);
+  int rc = zp_alive_check_space(&env->control->space, env->directory);
+  return rc ? rc : renew_writer_lock(env->control);
 }
 
 /* ---- the registry ---- */
@@ -241,6 +263,8 @@ static int open_mdb(zp_env *env) {
   int rc = stat(path, &data);
   free(path);
   if (rc < 0) return zp_fail_errno("cannot read the store %s: data.mdb", env->directory);
+  if (!zp_env_has_data(env->control, &data))
+    return zp_fail(ZP_ENOSTORE, "the data of the state in %s were moved or replaced", env->directory);
   rc = zp_env_allocate_lock_file(env->directory);
   if (rc) return rc;
   rc = mdb_env_create(&env->mdb);
@@ -257,7 +281,7 @@ static int open_mdb(zp_env *env) {
   return 0;
 }
 
-/* Takes the descriptor, in any case. Under the mutex of the registry. */
+/* Takes the descriptor and the size lock, in any case. Under the mutex of the registry. */
 static int open_env(const char *directory, int control_fd, const struct stat *control, zp_env **out) {
   zp_env *env = calloc(1, sizeof *env);
   if (!env || !(env->directory = strdup(directory))) {
@@ -277,8 +301,7 @@ static int open_env(const char *directory, int control_fd, const struct stat *co
   pthread_rwlock_init(&env->map_lock, &attributes);
   pthread_rwlockattr_destroy(&attributes);
 
-  int rc = set_size_lock(control_fd, F_WRLCK);
-  if (!rc) rc = map_control(env);
+  int rc = map_control(env);
   if (!rc) rc = zp_bell_open(env->directory, &env->bell);
   if (!rc) rc = open_mdb(env);
   if (rc) {
@@ -294,34 +317,72 @@ static int open_env(const char *directory, int control_fd, const struct stat *co
   return 0;
 }
 
+/* The environment of this process with that control file, NULL: none. Under the mutex of the registry. */
+static zp_env *find_env(const struct stat *control) {
+  zp_env *env = registry.envs;
+  while (env && !(env->generation == zp_env_generation && env->dev == control->st_dev && env->ino == control->st_ino))
+    env = env->next;
+  return env;
+}
+
+/* Takes the descriptor, in any case. 0, ZP_EINTR, ... */
+static int find_or_open(const char *directory, int fd, const struct stat *control, zp_env **out) {
+  for (;;) {
+    pthread_mutex_lock(&registry.mutex);
+    zp_env *env = find_env(control);
+    int rc = env ? 0 : set_size_lock(fd, F_WRLCK);
+    if (env) {
+      env->references++;
+      *out = env;
+      close(fd); /* drops this process's fcntl locks on control: nobody relies on one, for that takes the mutex */
+    } else if (rc == 0) {
+      rc = open_env(directory, fd, control, out);
+    } else if (rc != ZP_EBUSY) {
+      close(fd);
+    }
+    pthread_mutex_unlock(&registry.mutex);
+    if (rc != ZP_EBUSY) return rc;
+    rc = await_size_lock(fd);
+    if (!rc) continue;
+    pthread_mutex_lock(&registry.mutex);
+    close(fd);
+    pthread_mutex_unlock(&registry.mutex);
+    return rc;
+  }
+}
+
 int zp_env_acquire(const char *directory, zp_env **out) {
   pthread_once(&registry.once, watch_forks);
   char *path = zp_env_path(directory, "control");
   if (!path) return ZP_ENOMEM;
-  pthread_mutex_lock(&registry.mutex);
-  int rc = 0;
   struct stat control;
-  int fd = open(path, O_RDWR | O_CLOEXEC);
-  if (fd < 0 && (errno == ENOENT || errno == ENOTDIR)) {
-    rc = zp_fail(ZP_ENOSTORE, "there is no store in %s", directory);
-  } else if (fd < 0 || fstat(fd, &control) < 0) {
-    rc = zp_fail_errno("cannot open the store %s", directory);
-    if (fd >= 0) close(fd);
-  } else {
-    zp_env *env = registry.envs;
-    while (env && !(env->generation == zp_env_generation && env->dev == control.st_dev && env->ino == control.st_ino))
-      env = env->next;
-    if (env) {
-      close(fd); /* drops this process's fcntl locks on control: none is held, for that takes the mutex */
-      env->references++;
-      *out = env;
-    } else {
-      rc = open_env(directory, fd, &control, out);
-    }
-  }
+  int fd = open(path, O_RDWR | O_CLOEXEC), number = errno;
+  free(path);
+  if (fd < 0 && (number == ENOENT || number == ENOTDIR)) return zp_fail(ZP_ENOSTORE, "there is no store in %s", directory);
+  errno = number;
+  if (fd < 0 || fstat(fd, &control) < 0) return zp_fail_errno("cannot open the store %s", directory); /* what is open has a status */
+  return find_or_open(directory, fd, &control, out);
+}
+
+zp_control *zp_env_map_control(const char *directory) {
+  char *path = zp_env_path(directory, "control");
+  if (!path) return NULL;
+  pthread_mutex_lock(&registry.mutex); /* or closing it would drop the size lock of another thread */
+  int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+  struct stat status;
+  void *map = MAP_FAILED;
+  if (fd >= 0 && fstat(fd, &status) == 0 && status.st_size >= (off_t)sizeof(zp_control))
+    map = mmap(NULL, sizeof(zp_control), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (fd >= 0) close(fd);
   pthread_mutex_unlock(&registry.mutex);
   free(path);
-  return rc;
+  if (map == MAP_FAILED) return NULL;
+  zp_control *control = map;
+  if (memcmp(control->magic, ZP_STORE_MAGIC, sizeof control->magic) == 0 && control->format == ZP_STORE_FORMAT &&
+      control->size == sizeof *control)
+    return control;
+  munmap(map, sizeof *control);
+  return NULL;
 }
 
 void zp_env_release(zp_env *env) {

@@ -12,7 +12,8 @@
  * holder of the writer lock makes the file longer. mdb_env_open and mdb_env_set_mapsize truncate the file to the size
  * that they are told; so opening, remapping and growing hold the size lock, an fcntl lock on `control`, and under it
  * use the size that the file has. An fcntl lock dies with its process and is not inherited by fork. It excludes processes,
- * not threads: those are kept apart by the mutex of the registry, which is held with it.
+ * not threads: those are kept apart by the mutex of the registry, which is held with it. It is gone as soon as the process closes any
+ * descriptor of the file: so that is done under the mutex, too.
  *
  * Threads. Remapping pulls the map away from under every transaction of the process. A thread is inside a section while it
  * has a transaction; remapping waits until nobody is. Sections of one thread on one environment nest (they may end in any
@@ -26,12 +27,15 @@
 #ifndef ZP_STORE_ENV_H
 #define ZP_STORE_ENV_H
 
+#include <limits.h>
 #include <lmdb.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "store/store.h"
+#include "sys/alive.h"
 #include "sys/bell.h"
 
 typedef struct zp_env zp_env;
@@ -62,6 +66,8 @@ typedef struct zp_control {
   uint32_t is_synced;        /* commits are on the disk before they count as done */
   _Atomic uint32_t deleting; /* not 0: keys were deleted since waiters were last told to look */
   uint64_t identity;       /* of the state; drawn at random, and kept with the data */
+  uint64_t data_device, data_inode; /* of data.mdb: another file in its place is not this store's */
+  zp_alive_space space;    /* of its maker: a mutex's owner, and who has claimed a task, are known by numbers of it */
   char boot[ZP_BOOT_SIZE]; /* the boot of the machine that `writer` is of: a mutex does not survive one */
   _Alignas(64) pthread_mutex_t writer;
   /* What giving up history has cost each namespace, several of which may share a place: the newest update whose record is gone, or the
@@ -70,6 +76,11 @@ typedef struct zp_control {
   _Alignas(64) _Atomic uint64_t trimmed[ZP_STORE_PLACES];
   _Atomic uint64_t forgotten[ZP_STORE_PLACES];
 } zp_control;
+
+/* Whether a file is the data.mdb of the store. */
+static inline bool zp_env_has_data(const zp_control *control, const struct stat *data) {
+  return control->data_device == data->st_dev && control->data_inode == data->st_ino;
+}
 
 struct zp_section {
   zp_env *env;
@@ -113,7 +124,8 @@ struct zp_env {
 /* Counted up in each forked child. Changes only while a process has one thread. */
 extern unsigned zp_env_generation;
 
-/* The environment of a store, opened if this process has not done so. 0, ZP_ENOSTORE, ... */
+/* The environment of a store, opened if this process has not done so. 0, ZP_ENOSTORE, ZP_EELSEWHERE if its processes are in another PID
+   namespace, ... */
 int zp_env_acquire(const char *directory, zp_env **env);
 void zp_env_release(zp_env *env);
 
@@ -131,7 +143,11 @@ bool zp_env_inside(const zp_env *env);
 /* An address that stands for the calling thread. */
 const void *zp_env_thread(void);
 
-/* The size lock, with the registry's mutex. Not while the latter is held. 0 or ZP_ESYS. */
+/* The control file of a store of this program's kind, mapped for a look, or to mark it; to be unmapped. NULL if there is none. */
+zp_control *zp_env_map_control(const char *directory);
+
+/* The size lock, with the registry's mutex. Not while the latter is held. 0, ZP_ESYS, or ZP_EINTR if a signal has come that is to be taken
+   (interrupt.h) and somebody else has it. */
 int zp_env_lock_size(zp_env *env);
 void zp_env_unlock_size(zp_env *env);
 
@@ -147,6 +163,9 @@ void zp_env_read_boot(char boot[ZP_BOOT_SIZE]);
 
 /* Initialise the writer lock in a control file that nobody else uses. 0 or ZP_ESYS. */
 int zp_env_init_writer_lock(zp_control *control);
+
+/* The directory that the data are in: that of the store, or the one to which its data.mdb leads. The result is `directory` or `place`. */
+const char *zp_env_data_directory(const char *directory, char place[PATH_MAX]);
 
 /* <directory>/<file> in a fresh string, or NULL with ZP_ENOMEM recorded. */
 char *zp_env_path(const char *directory, const char *file);

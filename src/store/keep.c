@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "store/handle.h"
+#include "sys/dirlock.h"
 
 enum { WRITER_SECONDS = 10 };
 
@@ -20,6 +21,8 @@ struct zp_keep {
   pid_t owner;
   zp_sync sync;
   int lock_fd;
+  bool is_rolled_back; /* the data are those of a snapshot, and were not used since */
+  bool is_in_use;      /* the store was made */
   char runtime[PATH_MAX];
   char path[PATH_MAX];
 };
@@ -27,10 +30,13 @@ struct zp_keep {
 /* The link in a runtime directory that leads to where snapshots go. */
 static const char SNAPSHOTS[] = "snapshots";
 
+/* A snapshot that is being taken, or what is left of one whose process was killed. */
+static const char FRESH[] = "snapshot.new";
+
 /* What is known of the last use. */
 typedef struct status {
   int format;
-  char state[8]; /* "making" the first store, "open", "closed" */
+  char state[8]; /* "making" the first store, "open", "closed", "rolled" back to a snapshot */
   char boot[ZP_BOOT_SIZE];
   char sync[16];
   char runtime[PATH_MAX];
@@ -68,6 +74,9 @@ static int replace(const char *directory, const char *from, const char *name) {
   return rc ? rc : sync_directory(directory);
 }
 
+/* Hold the directory: what becomes of snapshot.new is not a matter of two servers at the same time. */
+static int lock_snapshots(const char *directory, int *lock) { return zp_dirlock_take(directory, ZP_FOREVER, lock); }
+
 static int copy_file(const char *from, const char *to) {
   int in = open(from, O_RDONLY | O_CLOEXEC), out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), rc = 0;
   if (in < 0 || out < 0) rc = zp_fail_errno("cannot copy %s to %s", from, to);
@@ -91,6 +100,12 @@ static int copy_file(const char *from, const char *to) {
   return rc;
 }
 
+/* While nobody takes a snapshot: what is left of one takes no room. */
+static void remove_fresh(const zp_keep *keep) {
+  char path[PATH_MAX];
+  if (path_in(keep->path, FRESH, path) == 0) unlink(path);
+}
+
 /* ---- the status: one word a line, a path on the last ---- */
 
 /* 1, 0 if there is none, or an error. */
@@ -110,14 +125,14 @@ static int read_status(const char *directory, status *out) {
   return 1;
 }
 
-static int write_status(const zp_keep *keep, const char *state) {
+static int write_status(const zp_keep *keep, const char *state, zp_sync sync) {
   char path[PATH_MAX], boot[ZP_BOOT_SIZE];
   int rc = path_in(keep->path, "status.new", path);
   if (rc) return rc;
   zp_env_read_boot(boot);
   FILE *file = fopen(path, "we");
   if (!file) return zp_fail_errno("cannot write %s", path);
-  fprintf(file, "zproc %d %s %s %s\n%s\n", ZP_STORE_FORMAT, state, boot[0] ? boot : "-", zp_sync_names[keep->sync], keep->runtime);
+  fprintf(file, "zproc %d %s %s %s\n%s\n", ZP_STORE_FORMAT, state, boot[0] ? boot : "-", zp_sync_names[sync], keep->runtime);
   bool failed = ferror(file);
   if ((fclose(file) != 0) | failed) return zp_fail_errno("cannot write %s", path);
   return replace(keep->path, path, "status");
@@ -136,16 +151,26 @@ static int take_lock(zp_keep *keep) {
   return zp_fail(ZP_ESYS, "the data directory %s is in use by another server, or by processes that it has left running", keep->path);
 }
 
-/* Whoever is still about from the last use must not touch the data any more. */
-static int end_last_use(const zp_keep *keep, const status *last) {
-  if (!last->runtime[0] || strcmp(last->state, "closed") == 0) return 0;
+/* At once, whichever children have it too: nobody uses the data, or nobody does any more. */
+static void give_lock(zp_keep *keep) {
+  if (keep->lock_fd >= 0) zp_dirlock_release(keep->lock_fd);
+  keep->lock_fd = -1;
+}
+
+/* Whoever is still about from the last use must not touch the data any more: unless this is a copy of what he uses. */
+static int end_last_use(const zp_keep *keep, const status *last, const char *data) {
+  if (!last->runtime[0] || strcmp(last->state, "closed") == 0 || !zp_store_uses(last->runtime, data)) return 0;
+  int lock;
+  int rc = lock_snapshots(keep->path, &lock);
+  if (rc) return rc;
   zp_store_retire(last->runtime);
+  zp_dirlock_release(lock);
   if (zp_store_await_writers(last->runtime, zp_clock_now() + WRITER_SECONDS)) return 0;
   return zp_fail(ZP_ESYS, "a process is in the middle of a write to the state in %s and does not end (is it stopped?)", keep->path);
 }
 
 /* The machine went down while the data were in use. */
-static int recover(const zp_keep *keep, const status *last) {
+static int recover(zp_keep *keep, const status *last) {
   char data[PATH_MAX], snapshot[PATH_MAX], fresh[PATH_MAX];
   int rc = path_in(keep->path, "data.mdb", data);
   if (!rc) rc = path_in(keep->path, "snapshot.mdb", snapshot);
@@ -153,7 +178,9 @@ static int recover(const zp_keep *keep, const status *last) {
   if (rc || strcmp(last->sync, zp_sync_names[ZP_SYNC_ALWAYS]) == 0) return rc;
   if (strcmp(last->sync, zp_sync_names[ZP_SYNC_INTERVAL]) == 0 && access(snapshot, F_OK) == 0) {
     rc = copy_file(snapshot, fresh);
-    return rc ? rc : replace(keep->path, fresh, "data.mdb");
+    if (!rc) rc = replace(keep->path, fresh, "data.mdb");
+    keep->is_rolled_back = true;
+    return rc;
   }
   return zp_fail(ZP_ESTORE,
                  "the machine went down while the state in %s was in use and not synced (--sync %s): it may be damaged; "
@@ -173,14 +200,16 @@ static int restore(zp_keep *keep) {
   if (!known) return 0;
   if (last.format != ZP_STORE_FORMAT)
     return zp_fail(ZP_ESTORE, "the state in %s has format %d; this program knows format %d", keep->path, last.format, ZP_STORE_FORMAT);
-  rc = end_last_use(keep, &last);
+  rc = end_last_use(keep, &last, data);
   if (rc) return rc;
+  remove_fresh(keep);
   if (strcmp(last.state, "making") == 0) { /* nothing was ever in it */
     unlink(data);
     return 0;
   }
   zp_env_read_boot(boot);
-  return strcmp(last.state, "open") == 0 && strcmp(last.boot, boot) != 0 ? recover(keep, &last) : 0;
+  keep->is_rolled_back = strcmp(last.state, "rolled") == 0;
+  return strcmp(last.state, "closed") != 0 && strcmp(last.boot, boot) != 0 ? recover(keep, &last) : 0;
 }
 
 int zp_keep_open(const char *directory, zp_sync sync, zp_keep **out) {
@@ -196,7 +225,7 @@ int zp_keep_open(const char *directory, zp_sync sync, zp_keep **out) {
   if (!rc) rc = take_lock(keep);
   if (!rc) rc = restore(keep);
   if (rc) {
-    if (keep->lock_fd >= 0) close(keep->lock_fd);
+    give_lock(keep);
     free(keep);
     return rc;
   }
@@ -210,8 +239,7 @@ static int prepare_snapshots(const zp_keep *keep, const char *runtime) {
   int rc = path_in(keep->path, "snapshot.mdb", target);
   if (!rc) rc = path_in(runtime, SNAPSHOTS, link);
   if (!rc && symlink(target, link) < 0) rc = zp_fail_errno("cannot make %s", link);
-  uint64_t none = UINT64_MAX;
-  return rc ? rc : zp_keep_snapshot(runtime, &none);
+  return rc ? rc : zp_keep_snapshot(runtime);
 }
 
 int zp_keep_create_store(zp_keep *keep, const char *runtime, const zp_store_limits *limits) {
@@ -219,12 +247,18 @@ int zp_keep_create_store(zp_keep *keep, const char *runtime, const zp_store_limi
   int rc = path_in(keep->path, "data.mdb", data);
   if (rc) return rc;
   snprintf(keep->runtime, sizeof keep->runtime, "%s", runtime);
-  rc = write_status(keep, access(data, F_OK) == 0 ? "open" : "making");
-  zp_store_place place = {.data_file = data, .is_synced = keep->sync == ZP_SYNC_ALWAYS};
+  bool is_there = access(data, F_OK) == 0;
+  /* Until there is a snapshot of what is there it is the data that count, which are on the disk and do not change: nobody uses them yet. A
+     snapshot that lies there may be an old one. */
+  if (is_there) rc = sync_file(data);
+  if (!rc) rc = write_status(keep, keep->is_rolled_back ? "rolled" : is_there ? "open" : "making", ZP_SYNC_ALWAYS);
+  zp_store_place place = {.data_file = data, .is_synced = keep->sync == ZP_SYNC_ALWAYS, .is_rolled_back = keep->is_rolled_back};
   if (!rc) rc = zp_store_create_at(runtime, limits, &place);
   if (!rc) rc = sync_file(data);
   if (!rc && keep->sync == ZP_SYNC_INTERVAL) rc = prepare_snapshots(keep, runtime);
-  return rc ? rc : write_status(keep, "open");
+  if (!rc) rc = write_status(keep, "open", keep->sync);
+  keep->is_in_use = rc == 0;
+  return rc;
 }
 
 void zp_keep_close(zp_keep **handle) {
@@ -233,12 +267,14 @@ void zp_keep_close(zp_keep **handle) {
   *handle = NULL;
   if (keep->owner == getpid()) {
     char data[PATH_MAX];
-    /* Not in order: then the next one finds it open, and knows what to do. */
-    if (keep->runtime[0] && zp_store_await_writers(keep->runtime, zp_clock_now() + WRITER_SECONDS) &&
-        path_in(keep->path, "data.mdb", data) == 0 && sync_file(data) == 0)
-      write_status(keep, "closed");
+    /* Not in order: then the next one finds it open, and knows what to do. Nor if there is another's directory by now. */
+    bool is_ours = keep->is_in_use && path_in(keep->path, "data.mdb", data) == 0 && zp_store_uses(keep->runtime, data);
+    if (is_ours) remove_fresh(keep);
+    bool is_closed = is_ours && zp_store_await_writers(keep->runtime, zp_clock_now() + WRITER_SECONDS) && sync_file(data) == 0 &&
+                     write_status(keep, "closed", keep->sync) == 0;
+    if (is_closed || !keep->is_in_use) give_lock(keep);
   }
-  close(keep->lock_fd);
+  if (keep->lock_fd >= 0) close(keep->lock_fd);
   free(keep);
 }
 
@@ -258,36 +294,84 @@ bool zp_keep_wants_snapshots(const char *runtime) {
   return find_snapshots(runtime, target);
 }
 
-static int copy_data(zp_store *store, const char *path) {
-  int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-  if (fd < 0) return zp_fail_errno("cannot write %s", path);
-  zp_section section;
-  zp_env_enter(store->env, &section);
-  int rc = mdb_env_copyfd(store->env->mdb, fd);
-  zp_env_leave(&section);
-  close(fd);
-  return rc ? zp_env_fail(store->env, rc, "cannot copy") : 0;
+/* The name of a snapshot that is being taken: the directory that it is in, and its path. */
+static int name_fresh(const char *runtime, char directory[PATH_MAX], char fresh[PATH_MAX]) {
+  if (!find_snapshots(runtime, directory)) return zp_fail(ZP_ENOSTORE, "no snapshots are taken of the state in %s", runtime);
+  *strrchr(directory, '/') = 0;
+  return path_in(directory, FRESH, fresh);
 }
 
-int zp_keep_snapshot(const char *runtime, uint64_t *last) {
-  char target[PATH_MAX], fresh[PATH_MAX];
-  if (!find_snapshots(runtime, target)) return 0;
-  char *slash = strrchr(target, '/');
-  *slash = 0;
-  int rc = path_in(target, "snapshot.new", fresh);
+/* Into a file that is ours alone: whoever was here before us may still write to his, which has no name any more then. */
+static int copy_data(zp_store *store, const char *directory, const char *path, int *fd) {
+  int lock, rc = lock_snapshots(directory, &lock);
+  if (rc) return rc;
+  unlink(path);
+  *fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  int number = errno;
+  zp_dirlock_release(lock);
+  errno = number;
+  if (*fd < 0) return zp_fail_errno("cannot write %s", path);
+  zp_section section;
+  zp_env_enter(store->env, &section);
+  rc = mdb_env_copyfd(store->env->mdb, *fd);
+  zp_env_leave(&section);
+  if (rc) return zp_env_fail(store->env, rc, "cannot copy");
+  return fsync(*fd) < 0 ? zp_fail_errno("cannot sync %s", path) : 0;
+}
+
+static bool is_file_of(const char *path, int fd) {
+  struct stat named, opened;
+  return stat(path, &named) == 0 && fstat(fd, &opened) == 0 && named.st_dev == opened.st_dev && named.st_ino == opened.st_ino;
+}
+
+/* The copy gets its name, or goes if it is none. A store that was retired meanwhile has a successor, to whom the names belong; and so does
+   one whose server was started again, and has begun another snapshot. */
+static int end_copy(zp_store *store, const char *directory, const char *fresh, int fd, int rc) {
+  char target[PATH_MAX];
+  int lock, failed = lock_snapshots(directory, &lock);
+  if (failed) return failed;
+  bool is_ours = fd >= 0 && is_file_of(fresh, fd);
+  if (atomic_load(&store->env->control->retired)) rc = zp_store_fail_retired(store);
+  else if (!rc && !is_ours) rc = zp_fail(ZP_ENOSTORE, "another server takes snapshots of the state");
+  else if (!rc) rc = path_in(directory, "snapshot.mdb", target);
+  else if (is_ours) unlink(fresh); /* what there was no room for takes none */
+  if (!rc && rename(fresh, target) < 0) rc = zp_fail_errno("cannot replace %s", target);
+  if (!rc) rc = sync_directory(directory);
+  zp_dirlock_release(lock);
+  return rc;
+}
+
+/* The store, under whatever name: nothing of a namespace is read. A store is really opened by the first read. */
+static int open_store(const char *runtime, zp_store **store, uint64_t *revision) {
+  int rc = zp_store_open(runtime, "snapshots", store);
+  if (!rc) rc = zp_store_read_begin(*store);
+  if (rc) return rc;
+  *revision = zp_store_read_revision(*store);
+  zp_store_read_end(*store);
+  return 0;
+}
+
+int zp_keep_revision(const char *runtime, uint64_t *revision) {
   zp_store *store = NULL;
-  if (!rc) rc = zp_store_open(runtime, "snapshots", &store); /* any name will do: nothing is read of it */
-  if (!rc) rc = zp_store_read_begin(store);
-  if (rc) goto out;
-  uint64_t revision = zp_store_read_revision(store);
-  zp_store_read_end(store);
-  if (revision != *last) {
-    rc = copy_data(store, fresh);
-    if (!rc) rc = replace(target, fresh, "snapshot.mdb");
-    if (rc) unlink(fresh); /* what there was no room for takes none */
-    else *last = revision;
+  int rc = open_store(runtime, &store, revision);
+  zp_store_close(&store);
+  return rc;
+}
+
+int zp_keep_snapshot(const char *runtime) {
+  char directory[PATH_MAX], fresh[PATH_MAX], data[PATH_MAX];
+  zp_store *store = NULL;
+  uint64_t revision;
+  int fd = -1;
+  int rc = name_fresh(runtime, directory, fresh);
+  if (!rc) rc = path_in(directory, "data.mdb", data);
+  if (!rc && !zp_store_uses(runtime, data)) rc = zp_fail(ZP_ENOSTORE, "the data of the state in %s were moved or replaced", runtime);
+  if (!rc) rc = open_store(runtime, &store, &revision);
+  if (!rc) {
+    rc = copy_data(store, directory, fresh, &fd);
+    rc = end_copy(store, directory, fresh, fd, rc);
   }
-out:
+  if (fd >= 0) close(fd);
   zp_store_close(&store);
   return rc;
 }

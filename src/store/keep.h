@@ -49,7 +49,11 @@ void zp_keep_close(zp_keep **keep);
 /* Whether snapshots of the store in the runtime directory are to be taken. */
 bool zp_keep_wants_snapshots(const char *runtime);
 
-/* Take one, if anything was committed since the revision *last, which is updated. Takes as long as copying the data. */
-int zp_keep_snapshot(const char *runtime, uint64_t *last);
+/* The revision that the store is at: a snapshot that is begun later has it. ZP_ENOSTORE if the store was retired. */
+int zp_keep_revision(const char *runtime, uint64_t *revision);
+
+/* Take a snapshot. It takes as long as copying the data, during all of which this process cannot follow when the state grows: so it should
+   be one that does nothing else. It may be killed. ZP_ENOSTORE if the store was retired, or is not that of the data any more. */
+int zp_keep_snapshot(const char *runtime);
 
 #endif

@@ -7,9 +7,9 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "store/handle.h"
 #include "store/write.h"
@@ -111,23 +111,11 @@ void zp_store_set_author(zp_store *store, uint64_t author) {
    that others sleep, nobody is woken again. So a waiter looks for itself now and then, for a signal of the process as well: the
    owner may have been stopped. 0, an error number, or ZP_EINTR. */
 static int lock_writer(pthread_mutex_t *writer) {
-  enum { LOOK_NANOSECONDS = 20000000 };
+  static const double LOOK_SECONDS = 0.02;
   int rc = pthread_mutex_trylock(writer);
   while (rc == EBUSY || rc == ETIMEDOUT) {
     if (zp_interrupt_has_signal()) return ZP_EINTR;
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += LOOK_NANOSECONDS;
-    if (until.tv_nsec >= 1000000000) {
-      until.tv_nsec -= 1000000000;
-      until.tv_sec++;
-    }
-#ifdef __SANITIZE_THREAD__ /* which does not know the call */
-    clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 100000}, NULL);
-    rc = pthread_mutex_trylock(writer);
-#else
-    rc = pthread_mutex_clocklock(writer, CLOCK_MONOTONIC, &until);
-#endif
+    rc = zp_clock_lock(writer, LOOK_SECONDS);
   }
   return rc;
 }

@@ -65,6 +65,7 @@ int zp_store_create(const char *directory, const zp_store_limits *limits);
 typedef struct zp_store_place {
   const char *data_file; /* absolute; one that is there goes on to be used, at the revision that it has */
   bool is_synced;        /* each commit is on the disk before it counts as done */
+  bool is_rolled_back;   /* they are not what they were: from here on it is another state */
 } zp_store_place;
 
 /* The same with data elsewhere. Everything else, locks and bells, is in the directory as ever, and does not outlive it. */
@@ -74,14 +75,21 @@ int zp_store_create_at(const char *directory, const zp_store_limits *limits, con
    is woken. For the one who is about to remove the directory. Where there is no store nothing happens. */
 void zp_store_retire(const char *directory);
 
-/* After that: wait until nobody writes to it any more; false if somebody still does at the deadline (zp_clock_now seconds). */
+/* Whether the data of the store in the directory are this very file. */
+bool zp_store_uses(const char *directory, const char *data_file);
+
+/* Whether the store in the directory is one that this process must not use, since its processes are in another PID namespace. Where there
+   is no store it is not. */
+bool zp_store_is_elsewhere(const char *directory);
+
+/* After zp_store_retire: wait until nobody writes to it any more; false if somebody still does at the deadline (zp_clock_now seconds). */
 bool zp_store_await_writers(const char *directory, double deadline);
 
 /* A new handle on (directory, name of a namespace). Touches no file. ZP_ENOMEM, or ZP_EKEY for an empty name or one
    longer than 255 bytes. */
 int zp_store_open(const char *directory, const char *name, zp_store **store);
 
-/* Open the files now, to learn whether there is a store: 0, ZP_ENOSTORE, ... */
+/* Open the files now, to learn whether there is a store, and it can be used: 0, ZP_ENOSTORE, ZP_EELSEWHERE, ... */
 int zp_store_check(zp_store *store);
 
 /* Close the handle, ending its read and its lock; the last handle of the process closes the environment. Nulls *store;

@@ -12,15 +12,22 @@ teardown() {
   rm -rf "$dir"
 }
 
+# Wait until there is something in a file.
+await_output() {
+  local i
+  for ((i = 0; i < 600; i++)); do
+    [ ! -s "$1" ] || return 0
+    sleep 0.1
+  done
+  return 1
+}
+
 # Start a server on the data directory, and wait until it is there.
 serve() { # OPTION...
   rm -f "$dir/out"
   "$ZPROC" server --bind "$address" --data-dir "$data" "$@" >"$dir/out" 2>&1 3>&- &
   server=$!
-  for ((i = 0; i < 600; i++)); do
-    [ ! -s "$dir/out" ] || break
-    sleep 0.1
-  done
+  await_output "$dir/out"
   [ "$(cat "$dir/out")" = "$address" ]
 }
 
@@ -49,6 +56,30 @@ change_and_await_snapshot() {
   lua "state.n = $1"
   for ((i = 0; i < 600; i++)); do
     [ "$(stat -c %i "$data/snapshot.mdb" 2>/dev/null || echo "$before")" = "$before" ] || return 0
+    sleep 0.1
+  done
+  return 1
+}
+
+# While something changes all the time: have the process that takes a snapshot stopped in the middle of that.
+stop_copier() {
+  (exec 3>&-; lua 'local n = 0; while true do n = n + 1; state.n = n end' >/dev/null 2>&1) &
+  local i
+  for ((i = 0; i < 60000; i++)); do
+    copier=$(pgrep -P "$(pgrep -P "$server")" || true)
+    if [ -n "$copier" ] && kill -STOP "$copier" 2>/dev/null; then
+      [ ! -s "$data/snapshot.new" ] || return 0
+      kill -CONT "$copier"
+    fi
+    sleep 0.001
+  done
+  return 1
+}
+
+is_gone() { # PID
+  local i
+  for ((i = 0; i < 600; i++)); do
+    kill -0 "$1" 2>/dev/null || return 0
     sleep 0.1
   done
   return 1
@@ -167,6 +198,171 @@ damage() { head -c 100000 /dev/urandom >"$data/data.mdb"; }
   pretend_reboot
   serve --sync never
   [ "$(lua 'print(state.n)')" = 6 ]
+}
+
+@test "what was in order and synced is not given up for an old snapshot" {
+  serve --sync interval
+  lua 'state.v = "old"'
+  stop TERM
+  serve --sync always
+  lua 'state.v = "new"'
+  stop TERM
+  mkdir "$data/snapshot.new" # so that there will be none of what is there now
+  run timeout 60 "$ZPROC" server --data-dir "$data" --sync interval
+  [ "$status" -eq 1 ]
+  [[ "$output" == *"snapshot.new"* ]]
+  pretend_reboot
+  rmdir "$data/snapshot.new"
+  serve --sync interval
+  [ "$(lua 'print(state.v)')" = new ]
+}
+
+@test "whoever knows more than the snapshot that is left is told so" {
+  serve --sync interval
+  lua 'state.n = 1'
+  mkfifo "$dir/go"
+  cat >"$dir/client.lua" <<'LUA'
+local zproc = require "zproc"
+local state = zproc.state(arg[1], { transport = "network" })
+for i = 1, 20 do state.n = i end
+print(state.n)
+io.stdout:flush()
+io.open(arg[2]):read "a"
+local ok, err = pcall(state.get_when_change, state, "n", { timeout = 60 })
+print(ok, zproc.is_error(err, "ServerLost"))
+LUA
+  timeout 100 "$ZPROC" run "$dir/client.lua" "$address" "$dir/go" >"$dir/told" 2>&1 3>&- &
+  client=$!
+  await_output "$dir/told"
+  cp "$data/snapshot.mdb" "$dir/first"
+  stop KILL
+  pretend_reboot
+  cp "$dir/first" "$data/snapshot.mdb"
+  serve --sync interval
+  lua 'for i = 100, 129 do state.n = i end'
+  echo go >"$dir/go"
+  wait "$client"
+  [ "$(tail -n 1 "$dir/told")" = $'false\ttrue' ]
+}
+
+@test "a server that is killed while a snapshot is taken leaves a whole one, and the next one starts" {
+  serve --sync interval
+  lua 'for i = 1, 64 do state[i] = ("x"):rep(1 << 20) end'
+  for _ in 1 2 3; do
+    (exec 3>&-; lua 'local n = 0; while true do n = n + 1; state.n = n end' >/dev/null 2>&1) &
+    for ((i = 0; i < 60000; i++)); do
+      [ ! -s "$data/snapshot.new" ] || break
+      sleep 0.001
+    done
+    [ $i -lt 60000 ]
+    stop KILL
+    serve --sync interval
+    pkill -9 -f -- "$dir/chunk" || true
+    stop KILL
+    pretend_reboot
+    damage
+    serve --sync interval
+    [ "$(lua 'for i = 1, 64 do assert(#state[i] == 1 << 20) end; print(#state)')" -ge 64 ]
+  done
+}
+
+@test "the state grows while a snapshot is taken, for clients of the network as well" {
+  serve --sync interval
+  lua 'for i = 1, 64 do state[i] = ("x"):rep(1 << 20) end'
+  stop_copier
+  before=$(stat -c %i "$data/snapshot.mdb")
+  lua 'state = zproc.state(arg[1], { transport = "network" }); for i = 65, 160 do state[i] = ("x"):rep(1 << 20) end' "$address"
+  pkill -9 -f -- "$dir/chunk"
+  [ "$(stat -c %i "$data/snapshot.mdb")" = "$before" ]
+  [ "$(lua 'for i = 1, 160 do assert(#state[i] == 1 << 20) end; print(#state)')" -ge 160 ]
+  kill -CONT "$copier"
+  is_gone "$copier"
+  [ "$(stat -c %i "$data/snapshot.mdb")" != "$before" ]
+  stop KILL
+  pretend_reboot
+  damage
+  serve --sync interval
+  [ "$(lua 'for i = 1, 64 do assert(#state[i] == 1 << 20) end; print(#state)')" -ge 64 ] # what it was begun with
+}
+
+@test "the process that takes a snapshot ends with its server, and leaves nothing if that ends in order" {
+  serve --sync interval
+  lua 'for i = 1, 64 do state[i] = ("x"):rep(1 << 20) end'
+  stop_copier
+  kill -9 "$copier" # one that is killed is followed by another one
+  is_gone "$copier"
+  change_and_await_snapshot 6
+  pkill -9 -f -- "$dir/chunk"
+  stop_copier
+  pkill -9 -f -- "$dir/chunk"
+  stop TERM
+  is_gone "$copier"
+  [ ! -e "$data/snapshot.new" ]
+  serve --sync interval
+  stop_copier
+  pkill -9 -f -- "$dir/chunk"
+  kill -9 "$(pgrep -P "$server")"
+  is_gone "$copier"
+  change_and_await_snapshot 7 # there is another server
+  stop KILL
+  serve --sync interval
+  [ "$(lua 'print(#state)')" -ge 64 ]
+}
+
+@test "a copy of a data directory is another's, and does its original no harm" {
+  serve --sync never
+  lua 'state.n = 1'
+  cp -a "$data" "$dir/copy"
+  "$ZPROC" server --bind "ipc://$dir/other" --data-dir "$dir/copy" --sync never >"$dir/other.out" 2>&1 3>&- &
+  other=$!
+  await_output "$dir/other.out"
+  [ "$(lua 'state.n = state.n + 1; print(state.n)')" = 2 ]
+  [ "$("$ZPROC" state "ipc://$dir/other" get n)" = 1 ]
+  kill "$other"
+  wait "$other" || true
+  [ "$(lua 'state.n = state.n + 1; print(state.n)')" = 3 ]
+  stop TERM
+  serve --sync never
+  [ "$(lua 'print(state.n)')" = 3 ]
+}
+
+@test "a data directory that is moved away is not mixed up with the one that takes its place" {
+  serve --sync interval
+  lua 'state.n = "first"'
+  mv "$data" "$dir/moved"
+  first=$server first_address=$address
+  address=ipc://$dir/second
+  serve --sync interval
+  lua 'assert(state.n == nil); state.n = "second"'
+  address=$first_address
+  run lua 'print(state.n)'
+  [ "$status" -eq 1 ]
+  [[ "$output" == *ServerLost*"moved or replaced"* ]]
+  kill "$first"
+  wait "$first" || true
+  address=ipc://$dir/second
+  [ "$(lua 'print(state.n)')" = second ]
+  stop TERM
+  serve
+  [ "$(lua 'print(state.n)')" = second ]
+  stop TERM
+  data=$dir/moved
+  serve
+  [ "$(lua 'print(state.n)')" = first ]
+}
+
+@test "a data directory is free when its server was stopped, whoever else is still about" {
+  cat >"$dir/script.lua" <<'LUA'
+local zproc = require "zproc"
+local ctx = zproc.context() -- of another state
+local server = zproc.start_server { data_dir = arg[1] }
+local process = ctx:process(function() zproc.sleep(1000) end)
+server:stop()
+server = zproc.start_server { data_dir = arg[1] }
+assert(process.is_alive)
+print "it is"
+LUA
+  [ "$("$ZPROC" run "$dir/script.lua" "$data")" = "it is" ]
 }
 
 @test "a script can keep its state, too" {

@@ -1,6 +1,8 @@
 # Two machines: two network namespaces with a cable between them, which is pulled out in the middle of things. The second has processes and
 # files of its own as well, so nothing there is taken for the same machine. Takes the right to make namespaces.
 
+load helpers
+
 setup() {
   [ "$(id -u)" -eq 0 ] || skip "only root can make network namespaces"
   command -v ip >/dev/null || skip "there is no ip (Debian: iproute2)"
@@ -58,18 +60,6 @@ there() {
   # shellcheck disable=SC2016
   ip netns exec "$b" env ZPROC_SECRET_KEY="$(cat "$dir/key")" unshare -m -p -f --mount-proc --kill-child sh -c \
     'mount -t tmpfs zproc-test /dev/shm && exec timeout 100 "$@"' sh "$@" 3>&-
-}
-
-script() { # NAME: its text is on stdin, with the address as ADDRESS
-  sed "s|ADDRESS|\"$address\"|g" >"$dir/$1.lua"
-}
-
-await() { # until the file has such a line
-  for ((i = 0; i < 600; i++)); do
-    ! grep -q "$2" "$1" 2>/dev/null || return 0
-    sleep 0.1
-  done
-  return 1
 }
 
 @test "the same script runs on another machine: only the address is another" {

@@ -323,6 +323,14 @@ LUA
   [ "$status" -eq 1 ]
   [[ "$output" == *"script.lua:1:"*"no server can be started: this module is of zproc "*"$dir/bin/zproc says that it is 'zproc 0.0.1 (Lua 5.4)'"* ]]
 
+  # Whoever else has the pipe that it writes to is not waited for.
+  printf '#!/bin/sh\nsleep 600 2>&- 3>&- & echo $! >"%s/sleeper"\necho "zproc 0.0.1 (Lua 5.4)"\n' "$dir" >"$dir/bin/zproc"
+  run moved
+  kill "$(cat "$dir/sleeper")"
+  echo "$output"
+  [ "$status" -eq 1 ]
+  [[ "$output" == *"$dir/bin/zproc says that it is 'zproc 0.0.1 (Lua 5.4)'"* ]]
+
   echo nonsense >"$dir/bin/zproc"
   run moved
   echo "$output"

@@ -50,8 +50,40 @@ complains() { grep -q "$1" "$dir/err"; }
 
 @test "eval --json prints values for programs" {
   gives 0 $'{"a":[1,2.5]}\n"x"' eval --json '{ a = { 1, 2.5 } }, "x"'
+  gives 0 '{"n":1}' eval --json 'state.n = 1; return state'
+  gives 1 '' eval - </tmp
   gives 1 '' eval --json '{ a = { print } }'
   complains 'the result.a\[1\]: JSON has no functions'
+}
+
+@test "eval with an address is known by its name among the processes" {
+  cat >"$dir/script.lua" <<'LUA'
+local zproc = require "zproc"
+local _, address = zproc.start_server()
+os.execute(('"$ZPROC" eval --address %s "for _, row in ipairs(ctx:processes()) do print(row.name) end"'):format(address))
+LUA
+  run "$ZPROC" run "$dir/script.lua"
+  echo "$output"
+  [[ "$output" == *eval* ]]
+  [[ "$output" != *program* ]]
+}
+
+@test "what is piped into repl has its own lines" {
+  run "$ZPROC" repl <<<$'x = 1\ny = {\n}\n\nerror "here"'
+  [[ "$output" == *"repl:5: here"* ]]
+}
+
+@test "the name of a FIFO is no command" {
+  mkfifo "$dir/fifo"
+  run timeout 60 "$ZPROC" "$dir/fifo"
+  [ "$status" -eq 2 ]
+}
+
+@test "an exit status that is none, and an error object that hides its metatable, are told as the user's" {
+  gives 1 '' eval 'os.exit(1.5)'
+  complains 'os.exit takes an integer, true or false, not 1.5'
+  gives 1 '' eval 'error(setmetatable({}, { __metatable = 5 }))'
+  complains 'error object is a table value'
 }
 
 @test "eval fails as scripts do" {
@@ -115,9 +147,9 @@ LUA
 
 @test "repl stops at the first error when nobody is there to correct it" {
   gives 1 1 repl <<<$'1\nerror "x"\n2'
-  complains 'repl:1: x'
+  complains 'repl:2: x'
   gives 1 1 repl <<<$'1\nx = = 2\n2'
-  complains 'repl:1: unexpected symbol'
+  complains 'repl:2: unexpected symbol'
   gives 1 '' repl <<<'for i = 1, 2 do'
   complains 'near <eof>'
   gives 3 '' repl <<<'zproc.exit(3)'

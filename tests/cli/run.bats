@@ -120,6 +120,27 @@ LUA
   [[ "$output" == *"script.lua:3: UsageError: "*"atomic function"* ]]
 }
 
+@test "a script may end within an atomic function, which then changes nothing" {
+  for code in 'os.exit(3)' 'require "zproc".exit(3)' 'os.exit(3, true)'; do
+    cat >"$script" <<LUA
+local zproc = require "zproc"
+local ctx = zproc.context()
+local watcher = ctx:process(function(state)
+  local ok, err = pcall(state.get_when_available, state, "key")
+  print(ok)
+end)
+zproc.atomic(function(snapshot)
+  snapshot.key = 1
+  $code
+end)(ctx.state)
+LUA
+    run "$ZPROC" run "$script"
+    echo "$output"
+    [ "$status" -eq 3 ]
+    [ -z "$output" ] || [ "$output" = false ]
+  done
+}
+
 @test "exit statuses of os.exit and zproc.exit arrive, and nothing is left" {
   for code in 'os.exit(3)' 'require "zproc".exit(3)' 'os.exit(3, true)'; do
     printf 'local zproc = require "zproc"\nlocal ctx = zproc.context()\nctx:process(function() zproc.sleep(1000) end)\n%s\n' \

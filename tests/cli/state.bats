@@ -49,6 +49,16 @@ says() {
   [ "$(state get name)$(state get other)" = '"Ada \"L\"""5"' ]
 }
 
+@test "a value that cannot be read sets nothing" {
+  state set x 1
+  for option in '' --string; do
+    run state set $option x - </tmp
+    [ "$status" -eq 1 ]
+    [[ "$output" == *"cannot read stdin"* ]]
+  done
+  [ "$(state get x)" = 1 ]
+}
+
 @test "several keys are set in one step" {
   state set a 1 b -2 keys 3
   run state history
@@ -62,7 +72,7 @@ says() {
   says 1 'there is no key 5' "$address" get --json-keys 5
   [ "$(state get 5)" = '"text"' ]
   says 2 'the key [1] is neither' "$address" get --json-keys '[1]'
-  says 2 'the key x is not JSON' "$address" get --json-keys x
+  says 2 'the key x cannot be read as JSON' "$address" get --json-keys x
 }
 
 @test "keys are deleted, and those that were not there are told" {
@@ -106,6 +116,15 @@ LUA
   printf '{"key":"a","value":1}\n\n{"key":"b"}\n' >"$dir/dump"
   says 1 'line 3 of the dump: it has to have a key and a value' "$address" load "$dir/dump"
   [ "$(state get)" = '{}' ]
+  printf '\n{"key":null,"value":1}\n' >"$dir/dump"
+  says 1 'line 2 of the dump: null cannot be a key' "$address" load "$dir/dump"
+  printf '{"key":"%05000d","value":1}\n' 0 >"$dir/dump"
+  says 1 'line 1 of the dump: ' "$address" load "$dir/dump"
+  nan=$("$ZPROC" eval '(require "zproc.core".encode(0/0):gsub(".", function(c) return ("%02x"):format(c:byte()) end))')
+  printf '{"key_bytes":"%s","value":1}\n' "$nan" >"$dir/dump"
+  says 1 'line 1 of the dump: NaN cannot be a key' "$address" load "$dir/dump"
+  printf '{"key":"a","value":1,"value_bytes":"%s"}\n' "$nan" >"$dir/dump"
+  says 1 'line 1 of the dump: it has both value and value_bytes' "$address" load "$dir/dump"
   says 1 'cannot read the dump: ' "$address" load "$dir/nothing"
   says 1 'cannot read the dump: ' "$address" load "$dir"
 }
@@ -126,6 +145,17 @@ LUA
   [ "$(state dump | wc -l)" -eq 2 ]
 }
 
+@test "watch prints a change once, however often its key is named" {
+  state set w 1
+  run state watch w w --since 0 --count 1
+  prints '{"revision":1,"changes":[{"key":"w","value":1}]}'
+}
+
+@test "what is no server's socket is none" {
+  echo >"$dir/plain"
+  says 1 "there is no server at ipc://$dir/plain: what is there is something else" "ipc://$dir/plain" get
+}
+
 @test "an empty array becomes an empty table" {
   state set a '[]' b '[[]]' c '{}'
   run state get
@@ -140,7 +170,7 @@ LUA
   [ "${#output}" -lt 300 ]
   says 2 "unknown argument 'xxx" "$address" get a "$long"
   [ "${#output}" -lt 300 ]
-  says 2 'the value ?[31m is not' "$address" set a $'\e[31m'
+  says 2 'the value ?[31m cannot' "$address" set a $'\e[31m'
   echo 'local t = 1/0 for _ = 1, 900 do t = { t } end require "zproc".state(...).deep = t' >"$dir/fill.lua"
   "$ZPROC" run "$dir/fill.lua" "$address"
   says 1 'deep[1][1]' "$address" get deep
@@ -230,7 +260,7 @@ LUA
   says 2 'set takes a key and a value' "$address" set a
   says 2 'the key c has no value' "$address" set a 1 c
   says 2 'del takes a key' "$address" del
-  says 2 "the value abc is not JSON" "$address" set a abc
+  says 2 "the value abc cannot be read as JSON" "$address" set a abc
   says 2 '--since takes a revision number' "$address" watch --since -1
   says 2 'no server address' nonsense get
   says 1 'ServerLost' "ipc://$dir/nothing" get

@@ -99,6 +99,28 @@ run_script() {
   return 1
 }
 
+@test "workers that fail at once again and again are given up, however many there are" {
+  start_workers 8
+  cat >"$dir/script.lua" <<LUA
+local zproc = require "zproc"
+local ctx <close> = zproc.context("$address", { transport = "network" })
+local own = zproc.getpid()
+ctx:process_map(function()
+  local file <close> = io.open "/proc/self/stat"
+  if tonumber(file:read "a":match "%) %a (%d+)") == own then zproc.sleep(0.1) else pcall = nil end -- so that the next item ends it
+end, zproc.range(1, 1000000), { count = 1, on_error = "return" }):collect()
+LUA
+  ZPROC_SECRET_KEY='a key for the tests' "$ZPROC" run "$dir/script.lua" 3>&- &
+  script=$!
+  status=0
+  wait "$worker" || status=$?
+  worker=
+  kill "$script"
+  cat "$dir/worker"
+  [ "$status" -eq 1 ]
+  grep -q "ProcessWaitError: process worker (pid [0-9]*) exited with code 1" "$dir/worker"
+}
+
 @test "an item that kills the workers of another machine is given up after some attempts" {
   start_workers 2
   output=$(run_script '

@@ -114,6 +114,7 @@ take_the_rest()
 n = fill(state, n + 50)
 server:stop()
 give_it_back()
+if mode == "interval" then enlarge "64m" end -- for a snapshot beside the last one, which may have been small
 server, state = serve()
 check(state, n)
 state[n + 1] = block
@@ -133,6 +134,21 @@ state[1] = block
 server:stop()
 server, state = serve()
 check(state, 1)
+print "as it should be"
+LUA
+}
+
+@test "a state that is new has no room on a full disk, and it is the disk that is named" {
+  on_a_small_disk <<'LUA'
+take_the_rest()
+assert(os.execute("truncate --size=-300K " .. disk .. "/foreign")) -- enough for the directory
+local ok, err = pcall(serve)
+assert(not ok and zproc.is_error(err, "StateFull"), tostring(err))
+assert(err.message:find("no space left in " .. disk .. "/data", 1, true), err.message)
+give_it_back()
+local server, state = serve()
+check(state, 0)
+server:stop()
 print "as it should be"
 LUA
 }

@@ -62,7 +62,8 @@ end
 
 local function is_running(pid)
   local file <close> = io.open(("/proc/%d/stat"):format(pid))
-  local state = file and file:read("a"):match "%) (%a)"
+  local text = file and file:read "a" -- nothing if it ends just now
+  local state = text and text:match "%) (%a)"
   return state ~= nil and state ~= "Z"
 end
 
@@ -213,9 +214,10 @@ local host = until_lost(function()
   for k, start in ipairs(starts) do running[k] = start() end
   while true do
     for k, one in ipairs(running) do
-      if one.exitcode == -9 then
+      local exitcode = one.exitcode
+      if exitcode == -9 then
         running[k] = starts[k]()
-      elseif one.exitcode then
+      elseif exitcode then
         local told = one:wait() -- which raises what it has failed with
         return zproc.ping(address) and error("one has lost a state that is there: " .. told)
       end

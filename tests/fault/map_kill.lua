@@ -45,6 +45,14 @@ local function sequence_of(kind, length)
   end
 end
 
+--- How much slower than usual a process of this build is started: those who are killed must get somewhere before.
+local function slowness(ctx)
+  local USUAL <const> = 0.005 -- seconds
+  local begun = core.clock()
+  ctx:process(function() end):wait()
+  return math.max(1, (core.clock() - begun) / USUAL)
+end
+
 local killed = 0
 
 local function play(round)
@@ -90,7 +98,7 @@ local function play(round)
     end
   end
 
-  local killer = start_killer(ctx, 0.002 + math.random() * 0.02)
+  local killer = start_killer(ctx, (0.002 + math.random() * 0.02) * slowness(ctx))
   local result = ctx:process_map(triple, sequence_of(kind, length), opts)
   if is_task then
     local puller = ctx:process(function(inner)

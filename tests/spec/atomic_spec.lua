@@ -120,6 +120,7 @@ describe("an atomic function", function()
       snapshot.a = 2
       snapshot.jobs = { { file = io.stdout } }
     end)
+    refuses("state.own: cannot send the snapshot of an atomic function", atomically, function(snapshot) snapshot.own = snapshot end)
     assert.same({ a = 1 }, state:copy())
   end)
 

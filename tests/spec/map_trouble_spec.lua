@@ -193,6 +193,19 @@ describe("process_map in trouble:", function()
       expect_usable()
     end)
 
+    it("is called in its error what others call it, and not what zproc does", function()
+      local all = ctx:process_map(math.sqrt, { "a" }, { on_error = "return" }):collect()
+      assert.equal("bad argument #1 to 'math.sqrt' (number expected, got string)", all[1].message)
+      assert.equal("stack traceback:\n\t[C]: in function 'math.sqrt'", all[1].traceback)
+      all = ctx:process_map(math.sqrt, { "a" }, { on_error = "return", args = { 1 } }):collect()
+      assert.equal("bad argument #1 to 'math.sqrt' (number expected, got string)", all[1].message)
+      for _, args in ipairs { false, { 1 } } do
+        all = ctx:process_map(function() error("mine", 2) end, { 1 }, { on_error = "return", args = args or nil }):collect()
+        assert.equal("mine", all[1].message)
+        assert.is_nil(all[1].traceback:find("'call'", 1, true) or all[1].traceback:find("'target'", 1, true))
+      end
+    end)
+
     it("finds what it waits for in the state, whatever the same worker was given before", function()
       state.go = true
       local all = ctx:process_map(function(own, n)
@@ -291,7 +304,7 @@ describe("process_map in trouble:", function()
           n = n + 1
           if n == 5000 then os.execute("kill -9 $PPID") end
           return n
-        end):collect()
+        end, { return_task = true })
       end, { pass_context = true })
       pcall(maker.wait, maker)
       assert.equal(-9, maker.exitcode)
@@ -303,6 +316,27 @@ describe("process_map in trouble:", function()
       err = refuses("TaskLost", result.next, result)
       assert.is_truthy(err.message:find(("after %d of them is dead"):format(info.put), 1, true))
       expect_usable()
+    end)
+
+    it("the results of a consumer that was killed go, although nobody waits, and those of a task stay #local", function()
+      local pipe = support.run_script([[
+        local zproc = require "zproc"
+        local ctx = zproc.context((...))
+        local result = ctx:process_map(function(n) return ("x"):rep(n) end, zproc.range(1, 1000))
+        local task = ctx:process_map(function(n) return n end, { 1, 2, 3 }, { return_task = true })
+        result:next()
+        print(zproc.getpid(), result._task, task.task)
+        io.stdout:flush()
+        zproc.sleep(1000)
+      ]], ctx.server_address)
+      local pid, private, shared = pipe:read():match "(%d+)%s+(%d+)%s+(%d+)"
+      private, shared = math.tointeger(private), math.tointeger(shared)
+      assert.is_truthy(info_of(private))
+      kill(pid)
+      eventually("what it did not take is gone", function() return not info_of(private) end)
+      local task = { task = shared, server_address = ctx.server_address, count = 1 }
+      assert.same({ 1, 2, 3, n = 3 }, ctx:pull_results_for_task(task):collect())
+      pipe:close()
     end)
 
     it("maps within maps are worked on again, and leave no tasks behind", function()
@@ -324,7 +358,6 @@ describe("process_map in trouble:", function()
         if i % 5 == 0 and victim.is_alive then kill(victim.pid) end
       end
       local function is_empty()
-        queue:recover()
         for task = 1, 200 do
           if queue:describe(task) then return false end
         end

@@ -39,7 +39,27 @@ describe("a newcomer who", function()
 
   for name, case in pairs {
     ["forgets the colon of a State"] = { "is it state:method(...), with a colon?", function() state.get "key" end },
+    ["gives a Context two servers"] = {
+      "the Context of which server?", function() zproc.context("ipc:///tmp/a", { server_address = "ipc:///tmp/b" }) end },
+    ["assigns to a Context's namespace"] = {
+      "'namespace' of a Context cannot be assigned to: zproc.context { namespace = ... } makes a Context of another one",
+      function() ctx.namespace = "other" end },
+    ["assigns to a Context's process_list"] = { "'process_list' of a Context cannot be assigned to", function() ctx.process_list = {} end },
+    ["assigns to a zproc.range"] = { "a zproc.range cannot be changed", function() zproc.range(1, 3)[1] = 5 end },
+    ["exits with half a status"] = { "os.exit takes an integer, true or false, not 1.5", function() os.exit(1.5) end },
+    ["forgets the colon of a watcher"] = {
+      "is it state:get_when_change(...), with a colon?", function() state.get_when_change("key") end },
+    ["forgets the colon of a predicate's watcher"] = {
+      "is it state:get_when(...), with a colon?", function() state.get_when(function(s) return s.key end) end },
+    ["forgets the colon of an iterator"] = { "is it state:when_equal(...), with a colon?", function() state.when_equal("key", 1) end },
+    ["forgets the colon of get_raw_update"] = { "is it state:get_raw_update(...), with a colon?", function() state.get_raw_update() end },
+    ["forgets the colon of fork"] = { "is it state:fork(...), with a colon?", function() state.fork() end },
+    ["forgets the colon of ping"] = { "is it state:ping(...), with a colon?", function() state.ping { timeout = 1 } end },
+    ["forgets the colon of a State that is to close"] = { "is it state:close(), with a colon?", function() state.close() end },
     ["forgets the colon of a Context"] = { "is it ctx:process(...), with a colon?", function() ctx.process(print) end },
+    ["forgets the colon of a Context that watches"] = {
+      "is it ctx:call_when_equal(...), with a colon?", function() ctx.call_when_equal("n", 0, print) end },
+    ["forgets the colon of a Context that is to close"] = { "is it ctx:close(...), with a colon?", function() ctx.close() end },
     ["forgets the colon of a Process"] = {
       "is it process:wait(...), with a colon?", function() ctx:process(function() end).wait() end },
     ["forgets the colon of a MapResult"] = { "is it result:next(...), with a colon?", function()
@@ -165,6 +185,7 @@ describe("a newcomer who", function()
       end,
     },
     ["exits with words"] = { 'zproc.exit takes an integer, true or false, not the string "done"', function() zproc.exit "done" end },
+    ["makes an error class without a name"] = { "zproc.error_class takes a name, not the empty string", function() zproc.error_class "" end },
     ["exits with half a status"] = {
       "zproc.exit takes an integer, true or false, not 1.5; to end with an error there is error(...)", function() zproc.exit(1.5) end,
     },

@@ -120,6 +120,27 @@ describe("a TCP address", function()
   end)
 end)
 
+describe("an ipc address", function()
+  it("of a server that is stopped is not waited at longer than a ping or a watcher may take", function()
+    local path = os.tmpname()
+    os.remove(path)
+    local stopped <close> = zproc.start_server("ipc://" .. path)
+    local state = zproc.state(stopped.server_address, NETWORK)
+    kill(stopped.pid, "STOP")
+    local pid, err = zproc.ping(stopped.server_address, { timeout = 0.2, transport = "network" })
+    local snapshot, late = state:get_when_equal("never", 1, { timeout = 0.5 })
+    local state_ok, lost = pcall(zproc.state, stopped.server_address, NETWORK)
+    kill(stopped.pid, "CONT")
+    assert.is_nil(pid)
+    assert.is_true(zproc.is_error(err, "TimeoutError"))
+    assert.is_nil(snapshot)
+    assert.is_true(zproc.is_error(late, "TimeoutError"))
+    assert.is_true(not state_ok and zproc.is_error(lost, "ServerLost"))
+    assert.equal(stopped.pid, zproc.ping(stopped.server_address, { transport = "network" }))
+    assert.is_nil(state.never)
+  end)
+end)
+
 describe("a secret key", function()
   local server, address
 
@@ -487,12 +508,41 @@ describe("what one client does", function()
     assert.same({ code = 5 }, err)
     err = refuses("Custom: because", zproc.atomic(function() error(zproc.error_class "Custom" "because") end), state)
     assert.is_truthy(err.traceback:find("network_spec.lua", 1, true))
-    refuses("result of an atomic function", zproc.atomic(function(snapshot)
+  end)
+
+  it("is told what of an atomic function cannot travel, and then nothing has happened", function()
+    local file = io.stdout
+    refuses("result 2 of the atomic function: cannot send a userdata", zproc.atomic(function(snapshot)
       snapshot.half = 1
-      return io.stdout
+      return 1, io.stdout
     end), state)
     assert.is_nil(state.half)
+    refuses("the atomic function, upvalue file of function", zproc.atomic(function() return file end), state)
     refuses("cannot send a State", zproc.atomic(function() return state.a end), state)
+    refuses("argument 3 of the atomic function.a: cannot send a userdata", zproc.atomic(print), state, nil, 1, { a = file })
+    refuses("result 1 of the atomic function: cannot send the snapshot", zproc.atomic(function(snapshot) return snapshot end), state)
+  end)
+
+  it("cannot use the state within its atomic function by another State: it is told so, and does not wait for itself", function()
+    for _, outer in ipairs { state, zproc.state(address) } do
+      for _, use in ipairs {
+        function(own) return own.a end,
+        function(own) own.a = 1 end,
+        function(own) own:get_when_equal("a", 1, { timeout = 0 }) end,
+        function(own) zproc.atomic(function() end)(own) end,
+      } do
+        refuses("an atomic function is running", zproc.atomic(function(snapshot, there)
+          snapshot.half = 1
+          use(require "zproc".state(there, { transport = "network" }))
+        end), outer, address)
+      end
+    end
+    assert.is_true(state == {})
+  end)
+
+  it("takes as long a payload of a ping as an ipc address, and no longer", function()
+    assert.equal(server.pid, state:ping { payload = ("x"):rep(32768) })
+    refuses("at most 32768 bytes, not 32769", state.ping, state, { payload = ("x"):rep(32769) })
   end)
 
   it("is not limited by the size of a frame", function()

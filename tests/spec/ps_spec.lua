@@ -47,6 +47,15 @@ describe("the table of processes", function()
     assert.is_true(script.started <= server.started and server.started <= zproc.time())
   end)
 
+  it("has the server from the beginning", function()
+    for _ = 1, 20 do
+      local fresh <close> = zproc.context()
+      local rows = fresh:processes()
+      assert.equal(2, #rows)
+      assert.equal(fresh.server_process.pid, rows[2].pid)
+    end
+  end)
+
   it("has a process from its start to its end, and beyond", function()
     local before = zproc.time()
     local line = debug.getinfo(1, "l").currentline + 1

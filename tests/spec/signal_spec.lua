@@ -19,6 +19,16 @@ local function interrupted(ctx, work)
   return p:wait(support.GENEROUS)
 end
 
+--- A file that is open for reading, and from which there is never anything to read.
+local function open_silence()
+  local path = os.tmpname()
+  os.remove(path)
+  assert(os.execute("mkfifo " .. path))
+  local file = assert(io.open(path, "r+"))
+  os.remove(path)
+  return file
+end
+
 describe("a signal that was made an error", function()
   local ctx
   before_each(function() ctx = zproc.context() end)
@@ -45,6 +55,16 @@ describe("a signal that was made an error", function()
     ["a shell"] = function()
       os.execute "sleep 1"
       while true do end
+    end,
+    ["a read of a file"] = function() return open_silence():read() end,
+    ["a read of the input"] = function()
+      io.input(open_silence())
+      return io.read("n", "l")
+    end,
+    ["the lines of a file"] = function() for _ in open_silence():lines() do end end,
+    ["the lines of the input"] = function()
+      io.input(open_silence())
+      for _ in io.lines() do end
     end,
     ["reads and writes of the state"] = function(state) while true do state.n = (state.n or 0) + 1 end end,
   }
@@ -159,6 +179,16 @@ describe("a signal that was made an error", function()
     assert.equal(1, p.exitcode)
   end)
 
+  it("is not lost on a target that has come to its end", function()
+    local p = ctx:process(function()
+      io.stderr = io.tmpfile()
+      zproc.signal_to_error "SIGUSR1"
+      return os.execute "kill -USR1 $PPID"
+    end)
+    local err = refuses("SIGUSR1", p.wait, p, support.GENEROUS)
+    assert.equal("SignalError", err.cause.name)
+  end)
+
   it("does not keep a process from being stopped", function()
     local p = ctx:process(function(state)
       zproc.signal_to_error "SIGTERM"
@@ -268,9 +298,47 @@ describe("the coroutines of the library", function()
   end)
 end)
 
+describe("the reading of files", function()
+  local path
+  before_each(function()
+    path = os.tmpname()
+    local file <close> = assert(io.open(path, "w"))
+    file:write "one\n2 0x10\nthree"
+  end)
+  after_each(function() os.remove(path) end)
+
+  it("is as ever", function()
+    local lines = {}
+    for line in io.lines(path) do lines[#lines + 1] = line end
+    assert.same({ "one", "2 0x10", "three" }, lines)
+    local file <close> = assert(io.open(path))
+    assert.same({ "one\n", 2, 16, "" }, { file:read("L", "n", "n", "l") })
+    assert.same({ "th", "r" }, { file:lines(2, 1)() })
+    assert.same({ "ee" }, { file:read "a" })
+    assert.same({}, { file:lines()() })
+    assert.is_nil(file:read())
+    local next_line, _, _, opened = io.lines(path, "a")
+    assert.equal("one\n2 0x10\nthree", next_line())
+    opened:close()
+    assert.has_error(next_line, "file is already closed")
+  end)
+
+  it("tells faults as ever", function()
+    local file <close> = assert(io.open(path, "a"))
+    assert.same({ nil, "Bad file descriptor", 9 }, { file:read() })
+    assert.is_truthy(select(2, pcall(function() for _ in file:lines() do end end)):find "signal_spec.lua:%d+: Bad file descriptor")
+    assert.is_truthy(select(2, pcall(function() file:read "x" end)):find "signal_spec.lua:%d+: bad argument #1 to 'read' %(invalid format%)")
+    assert.is_truthy(select(2, pcall(io.lines, "/nowhere")):find "cannot open file '/nowhere'")
+    assert.has_error(function() file:lines(table.unpack({}, 1, 300)) end)
+    local ctx <close> = zproc.context()
+    ctx.state.fns = { io.read, io.lines }
+    assert.same({ io.read, io.lines }, ctx.state.fns)
+  end)
+end)
+
 describe("SIGINT", function()
   --- Start a script with two processes, whose body calls announce() when it is ready; returns its pipe, and the pids.
-  local function start(body)
+  local function start(body, ...)
     local pipe = run_script(([[
       local zproc = require "zproc"
       local ctx = zproc.context()
@@ -281,7 +349,7 @@ describe("SIGINT", function()
         io.stdout:flush()
       end
       %s
-    ]]):format(body))
+    ]]):format(body), ...)
     return pipe, { pipe:read("l"):match "^(%d+)\t(%d+)\t(%d+)\t(%d+)$" }
   end
 
@@ -303,6 +371,61 @@ describe("SIGINT", function()
     assert.is_truthy(output:find "closed", output)
     assert.is_truthy(output:find("SignalError: SIGINT", 1, true), output)
     assert.is_nil(output:find "traceback")
+    all_gone(pids)
+  end)
+
+  it("is not lost on a script that ends with a read", function()
+    local pipe, pids = start([[
+      os.remove(arg[1])
+      assert(os.execute("mkfifo " .. arg[1]))
+      io.input(assert(io.open(arg[1], "r+")))
+      os.remove(arg[1])
+      announce()
+      return io.read()
+    ]], os.tmpname())
+    kill(pids[1], "INT")
+    local output = pipe:read "a"
+    pipe:close()
+    assert.is_truthy(output:find("SignalError: SIGINT", 1, true), output)
+    all_gone(pids)
+  end)
+
+  it("interrupts who prints what nobody reads, and nothing is lost", function()
+    local mark = os.tmpname()
+    local pipe, pids = start([[
+      announce()
+      local n = 0
+      local ok, err = pcall(function()
+        while true do
+          n = n + 1
+          print(n, ("x"):rep(n % 100))
+        end
+      end)
+      os.remove(arg[1])
+      print("end", err.name, n)
+    ]], mark)
+    eventually("it waits", function()
+      local file <close> = assert(io.open(("/proc/%s/stat"):format(pids[1])))
+      return file:read "a":find "%) S"
+    end)
+    kill(pids[1], "INT")
+    eventually("it has been interrupted", function()
+      local file <close> = io.open(mark)
+      return not file
+    end)
+    local n = 0
+    for line in pipe:lines() do
+      local number = tonumber(line:match "^(%d+)\tx*$")
+      if number then
+        assert.equal(n + 1, number)
+        n = number
+      else
+        local last = tonumber(line:match "^end\tSignalError\t(%d+)$")
+        assert.is_true(last == n or last == n + 1, line) -- what was begun may have been left out
+        break
+      end
+    end
+    pipe:close()
     all_gone(pids)
   end)
 

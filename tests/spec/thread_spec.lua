@@ -140,6 +140,11 @@ describe("a thread", function()
   end)
 
   it("takes updates and watches beside others, and none is lost", function()
+    -- AddressSanitizer's allocator does not stand that a process is made beside a thread that allocates: there threads come last.
+    local function is_thread(i)
+      if os.getenv "ASAN_OPTIONS" then return i > 3 end
+      return i % 2 == 0
+    end
     local add = zproc.atomic(function(snapshot) snapshot.n = snapshot.n + 1 end)
     state.n = 0
     local all = {}
@@ -147,7 +152,7 @@ describe("a thread", function()
       all[i] = ctx:process(function(own)
         for _ = 1, 500 do add(own) end
         own:get_when(function(snapshot) return snapshot.n == 3000 end)
-      end, i % 2 == 0 and THREAD or nil)
+      end, is_thread(i) and THREAD or nil)
     end
     for _, one in ipairs(all) do one:wait(support.GENEROUS) end
     assert.equal(3000, state.n)

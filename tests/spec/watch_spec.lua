@@ -123,6 +123,12 @@ describe("a watcher", function()
       assert.is_true(p:wait() > 1)
     end)
 
+    it("forgets nothing of what was before if it raises", function()
+      other.a = 1
+      refuses("boom", state.get_when, state, function() error "boom" end, { live = true })
+      assert.same({ a = 1 }, state:get_when_change { timeout = 0 })
+    end)
+
     it("after go_live, buffered watchers start anew", function()
       other.a = 1
       state:go_live()

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -30,6 +31,8 @@
 #include "net/service.h"
 #include "store/store.h"
 #include "sys/inet.h"
+#include "sys/memory.h"
+#include "sys/sock.h"
 #include "watch/condition.h"
 #include "watch/watch.h"
 
@@ -55,7 +58,7 @@ static int set_up(void **unused) {
   must(zp_store_create(directory, NULL));
   must(zp_inet_listen("127.0.0.1:*", &listener, address, &is_loopback));
   snprintf(endpoint, sizeof endpoint, "tcp://%s", address);
-  must(zp_service_start(directory, -1, &listener, 1, &service));
+  must(zp_service_start(directory, -1, &listener, 1, 0, &service));
   must(zp_remote_open(endpoint, NULL, &client));
   return 0;
 }
@@ -190,12 +193,21 @@ static void requests_may_be_given_up_before_the_server_has_answered_at_all(void 
     assert_int_equal(zp_remote_await(client, zp_clock_now() + 0.05, &answer), ZP_ETIMEOUT);
     if (i > 0) zp_remote_abandon(client);
   }
-  must(zp_service_start(directory, -1, &late, 1, &second));
+  must(zp_service_start(directory, -1, &late, 1, 0, &second));
   assert_true(has("health", "fine"));
   zp_remote_close(&client);
   client = first;
   zp_service_stop(&second);
   close(late);
+}
+
+static void there_is_none_for_a_state_that_has_ended(void **unused) {
+  (void)unused;
+  zp_service *none = NULL;
+  char gone[96];
+  snprintf(gone, sizeof gone, "%s/gone", directory);
+  assert_int_equal(zp_service_start(gone, -1, &listener, 1, 0, &none), ZP_ENOSTORE);
+  assert_null(none);
 }
 
 static void it_stops_while_clients_go_on_asking(void **unused) {
@@ -227,7 +239,7 @@ static void it_stops_while_clients_go_on_asking(void **unused) {
       kill(clients[i], SIGKILL);
       waitpid(clients[i], NULL, 0);
     }
-    must(zp_service_start(directory, -1, &listener, 1, &service));
+    must(zp_service_start(directory, -1, &listener, 1, 0, &service));
   }
   munmap((void *)answered, sizeof *answered);
   it_is_well();
@@ -277,11 +289,20 @@ static speaker dial(void) {
   return self;
 }
 
+/* Leave the frames that are left of a message. */
+static void skip_frames(const speaker *self) {
+  unsigned char byte;
+  int more = 0;
+  size_t size = sizeof more;
+  while (zp_zmq->getsockopt(self->socket, ZMQ_RCVMORE, &more, &size) == 0 && more) zp_zmq->recv(self->socket, &byte, sizeof byte, 0);
+}
+
 /* The type of the answer, and its head; 0 if there is none in time. */
 static int hear(const speaker *self, zp_wire_head *head) {
   unsigned char bytes[4096];
   do {
     int n = zp_zmq->recv(self->socket, bytes, sizeof bytes, 0);
+    if (n >= 0) skip_frames(self);
     if (n < (int)sizeof *head) return 0;
     memcpy(head, bytes, sizeof *head);
   } while (head->type == ZP_ANSWER_NOTICE);
@@ -383,6 +404,44 @@ static void what_waits_for_the_one_before_it_can_be_given_up_as_well(void **unus
   hang_up(&other);
 }
 
+static void who_is_overtaken_does_not_replace_what_waits(void **unused) {
+  (void)unused;
+  speaker other = dial();
+  zp_wire_head head;
+  zp_parcel get = {ZP_STRINGS(text("space"), text("key"))};
+  for (uint64_t sequence = 1; sequence < 1000; sequence += 3) {
+    watch(&other, sequence);
+    say(&other, head_of(&other, ZP_REQUEST_GET, sequence + 2), get); /* waits until the watcher has ended */
+    say(&other, head_of(&other, ZP_REQUEST_GET, sequence + 1), get);
+    assert_int_equal(hear(&other, &head), ZP_ANSWER_DONE);
+    assert_int_equal(head.sequence, sequence + 2);
+  }
+  hang_up(&other);
+}
+
+/* More clients than there may be: the one that has been silent longest goes, and what it leaves has to wait for a lock, but nobody else. */
+static void who_has_to_give_way_keeps_nobody_waiting(void **unused) {
+  (void)unused;
+  enum { CROWD = 50000 };
+  char path[sizeof directory + 8];
+  zp_store *store;
+  it_is_well();
+  must(ask(ZP_REQUEST_TASK_ADD, (zp_parcel){ZP_NUMBERS(7, 10, 1, 1, ZP_TASK_PRIVATE, 1), ZP_STRINGS(text("what to do"))}));
+  snprintf(path, sizeof path, "%s/tasks", directory);
+  must(zp_store_open(path, "tasks", &store));
+  must(zp_store_lock(store));
+  speaker crowd = dial();
+  for (uint32_t i = 0; i < CROWD; i++) {
+    memcpy(crowd.client, &i, sizeof i);
+    say(&crowd, head_of(&crowd, ZP_REQUEST_HELLO, 0), (zp_parcel){.number_count = 0});
+  }
+  it_is_well();
+  zp_store_unlock(store);
+  zp_store_close(&store);
+  hang_up(&crowd);
+  it_is_well();
+}
+
 /* The answer comes while nobody can be reached, and is there when he can be. */
 static void who_is_out_of_reach_for_a_moment_was_not_forgotten(void **unused) {
   (void)unused;
@@ -480,6 +539,77 @@ static void a_large_value_keeps_nobody_waiting(void **unused) {
   zp_executor_close(&executor);
 }
 
+/* Nor what belongs to tasks: what is to be done, the items, the results. */
+static void a_large_part_of_a_task_keeps_nobody_waiting(void **unused) {
+  (void)unused;
+  static char large[ZP_EXECUTE_LARGE + 1];
+  zp_executor *executor;
+  zp_seat seat = {.queue = NULL};
+  zp_answer got = {.type = 0};
+  must(zp_executor_open(directory, NULL, &executor));
+  static const size_t sizes[] = {ZP_EXECUTE_LARGE, ZP_EXECUTE_LARGE + 1};
+  for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+    zp_bytes bytes = {large, sizes[k]};
+    int until_waited = sizes[k] > ZP_EXECUTE_LARGE ? ZP_EBUSY : 0;
+    uint64_t task = k + 1;
+    const struct {
+      int type;
+      zp_parcel request;
+      int rc; /* of those who may not wait */
+    } steps[] = {
+        {ZP_REQUEST_TASK_ADD, {ZP_NUMBERS(7, ZP_TASK_UNKNOWN, 1, 1, 0, 1), ZP_STRINGS(bytes)}, ZP_EBUSY},
+        {ZP_REQUEST_TASK_PUT, {ZP_NUMBERS(task, 1, 1), ZP_STRINGS(bytes)}, ZP_EBUSY},
+        {ZP_REQUEST_TASK_SPECIFICATION, {ZP_NUMBERS(task)}, until_waited},
+        {ZP_REQUEST_TASK_BLOCK, {ZP_NUMBERS(task, 0)}, until_waited},
+        {ZP_REQUEST_WORKER_ENLIST, {ZP_NUMBERS(7)}, ZP_EBUSY},
+        {ZP_REQUEST_WORKER_CLAIM, {ZP_NUMBERS(0, 0), ZP_STRINGS(text(""))}, ZP_EBUSY},
+        {ZP_REQUEST_WORKER_CLAIM, {ZP_NUMBERS(1, 0), ZP_STRINGS(bytes)}, ZP_EBUSY},
+        {ZP_REQUEST_TASK_TAKE, {ZP_NUMBERS(task, 0)}, until_waited},
+    };
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+      assert_int_equal(zp_execute(executor, &seat, steps[i].type, &steps[i].request, false, &got), steps[i].rc);
+      must(zp_execute(executor, &seat, steps[i].type, &steps[i].request, true, &got));
+      assert_int_equal(got.type, ZP_ANSWER_DONE);
+      if (zp_seat_only_reads(steps[i].type)) assert_true(got.body.size >= sizes[k]);
+    }
+  }
+  must(zp_seat_leave(&seat, false));
+  zp_buf_free(&got.body);
+  zp_executor_close(&executor);
+}
+
+/* One that was given up because it could not be reached, or knew another server, finds its results when it comes back. */
+static void who_comes_back_finds_the_results_of_his_task(void **unused) {
+  (void)unused;
+  zp_executor *executor;
+  zp_seat before = {.queue = NULL}, after = {.queue = NULL};
+  zp_answer got = {.type = 0};
+  zp_queue *queue;
+  must(zp_executor_open(directory, NULL, &executor));
+  must(zp_queue_open(directory, &queue));
+  const zp_parcel mine = {ZP_NUMBERS(7, 10, 1, 1, ZP_TASK_PRIVATE, 1), ZP_STRINGS(text("what to do"))};
+  const zp_parcel inner = {ZP_NUMBERS(7, 10, 1, 1, ZP_TASK_INNER, 1), ZP_STRINGS(text("what to do"))};
+  const zp_parcel take = {ZP_NUMBERS(1, 0)};
+  zp_task_info info;
+  must(zp_execute(executor, &before, ZP_REQUEST_TASK_ADD, &mine, true, &got));
+  must(zp_execute(executor, &before, ZP_REQUEST_TASK_ADD, &inner, true, &got));
+  must(zp_execute(executor, &before, ZP_REQUEST_TASK_TAKE, &take, false, &got));
+  must(zp_seat_leave(&before, false));
+  assert_int_equal(zp_queue_describe(queue, 1, &info), 1);
+  assert_int_equal(zp_queue_describe(queue, 2, &info), 0);
+  assert_int_equal(zp_execute(executor, &after, ZP_REQUEST_TASK_TAKE, &take, false, &got), ZP_EBUSY);
+  must(zp_execute(executor, &after, ZP_REQUEST_TASK_TAKE, &take, true, &got));
+  assert_int_equal(got.type, ZP_ANSWER_DONE);
+  must(zp_execute(executor, &after, ZP_REQUEST_TASK_TAKE, &take, false, &got));
+  assert_int_equal(zp_queue_clear(queue, 0), 0);
+  must(zp_seat_leave(&after, false));
+  assert_int_equal(zp_queue_clear(queue, GENEROUS), 0);
+  assert_int_equal(zp_queue_clear(queue, 0), 1);
+  zp_buf_free(&got.body);
+  zp_queue_close(&queue);
+  zp_executor_close(&executor);
+}
+
 static void garbage_gets_no_answer_and_does_no_harm(void **unused) {
   (void)unused;
   speaker other = dial();
@@ -559,12 +689,193 @@ static void whoever_speaks_something_else_or_stops_halfway_is_hung_up_on(void **
   it_is_well();
 }
 
+/* ---- those that speak it, but without end ---- */
+
+static void hear_bytes(int fd, unsigned char *bytes, size_t size) {
+  struct pollfd ready = {.fd = fd, .events = POLLIN};
+  for (size_t have = 0; have < size;) {
+    assert_int_equal(poll(&ready, 1, (int)(GENEROUS * 1e3)), 1);
+    ssize_t n = recv(fd, bytes + have, size - have, 0);
+    if (n <= 0) fail_msg("the connection is closed by those who should greet");
+    have += (size_t)n;
+  }
+}
+
+/* Connect, say what ZeroMQ says at the beginning without keys, and hear it: who goes on before is hung up on for that. */
+static int connect_as_dealer(void) {
+  enum { GREETING = 64 };
+  static const char greeting[GREETING] = "\xff\0\0\0\0\0\0\0\1\x7f\3\1NULL";
+  static const char ready[] = "\4\x1c\5READY\13Socket-Type\0\0\0\6DEALER";
+  unsigned char theirs[UINT8_MAX], start[2];
+  int fd = connect_plainly();
+  assert_int_equal(send(fd, greeting, sizeof greeting, MSG_NOSIGNAL), (ssize_t)sizeof greeting);
+  assert_int_equal(send(fd, ready, sizeof ready - 1, MSG_NOSIGNAL), (ssize_t)sizeof ready - 1);
+  hear_bytes(fd, theirs, GREETING);
+  hear_bytes(fd, start, sizeof start);
+  assert_int_equal(start[0], 4); /* READY, too, whose size is next */
+  hear_bytes(fd, theirs, start[1]);
+  return fd;
+}
+
+/* A message of which there is always more: frames, as many as are taken within a deadline. True if the connection was closed meanwhile. */
+static bool go_on_and_on(double deadline) {
+  enum { FRAME = 1 << 18 };
+  static const unsigned char start[] = {3 /* it is long, and there is more */, 0, 0, 0, 0, 0, FRAME >> 16, 0, 0};
+  unsigned char *frame = calloc(1, sizeof start + FRAME);
+  memcpy(frame, start, sizeof start);
+  int fd = connect_as_dealer();
+  bool is_open = true;
+  struct pollfd ready_to = {.fd = fd, .events = POLLOUT};
+  for (size_t at = 0; is_open && zp_clock_now() < deadline;) {
+    if (poll(&ready_to, 1, 1000) <= 0) continue;
+    ssize_t n = send(fd, frame + at, sizeof start + FRAME - at, MSG_NOSIGNAL);
+    if (n > 0) at = (at + (size_t)n) % (sizeof start + FRAME);
+    else is_open = errno == EAGAIN || errno == EINTR;
+  }
+  free(frame);
+  close(fd);
+  return !is_open;
+}
+
 /* Sanitizers keep what was freed for a while, and books of their own. */
 #if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
 enum { IS_MEASURED = false };
 #else
 enum { IS_MEASURED = true };
 #endif
+
+static void limit_memory(void) {
+  enum { MEMORY = 64 << 20 };
+  zp_service_stop(&service);
+  must(zp_service_start(directory, -1, &listener, 1, MEMORY, &service));
+}
+
+static void a_message_without_end_ends_the_connection(void **unused) {
+  (void)unused;
+  limit_memory();
+  set("before", "this");
+  uint64_t revision = newest();
+  for (int i = 0; i < 3; i++) {
+    assert_true(go_on_and_on(zp_clock_now() + GENEROUS));
+    assert_true(has("before", "this")); /* a client that was connected, too */
+    set("again", "and again");
+    assert_int_equal(newest(), ++revision);
+  }
+  it_is_well();
+}
+
+/* Ask for a value over and over without ever reading an answer, while others are served. True if the connection was closed within a
+   deadline. */
+static bool ask_and_ask(const char *key, double deadline) {
+  enum { REQUESTS = 64 /* then for one that is small: enough is enough, whatever the server does */ };
+  int fd = connect_as_dealer();
+  speaker self = {.client = {1}};
+  struct pollfd ended = {.fd = fd};
+  bool is_open = true;
+  for (uint64_t i = 0; is_open && zp_clock_now() < deadline; i++) {
+    zp_wire_head head = head_of(&self, i == 0 ? ZP_REQUEST_HELLO : ZP_REQUEST_GET, i);
+    zp_parcel hello = {.number_count = 0}, get = {ZP_STRINGS(text("space"), text(i <= REQUESTS ? key : "health"))};
+    unsigned char start[2] = {0 /* it is short, and all of a message */};
+    zp_buf frame = ZP_BUF_INIT;
+    must(zp_buf_append(&frame, start, sizeof start));
+    must(zp_buf_append(&frame, &head, sizeof head));
+    must(zp_parcel_write(i == 0 ? &hello : &get, &frame));
+    assert_in_range(frame.size - sizeof start, 1, UINT8_MAX);
+    frame.data[1] = (unsigned char)(frame.size - sizeof start);
+    is_open = (send(fd, frame.data, frame.size, MSG_NOSIGNAL) > 0 || errno == EAGAIN) && poll(&ended, 1, 50) == 0;
+    zp_buf_free(&frame);
+    it_is_well();
+  }
+  close(fd);
+  return !is_open;
+}
+
+static void answers_that_nobody_reads_end_the_connection(void **unused) {
+  (void)unused;
+  enum { SIZE = 8 << 20 };
+  limit_memory();
+  char *large = calloc(1, SIZE);
+  zp_change change = {text("large"), {large, SIZE}};
+  must(ask(ZP_REQUEST_COMMIT, (zp_parcel){ZP_NUMBERS(5), ZP_STRINGS(text("space")), .pairs = &change, .pair_count = 1}));
+  free(large);
+  assert_true(ask_and_ask("large", zp_clock_now() + GENEROUS));
+  it_is_well();
+}
+
+/* Answers to what must not be repeated are kept until their clients ask for something else. */
+static void answers_that_are_kept_do_not_grow_without_end(void **unused) {
+  (void)unused;
+  if (!IS_MEASURED) skip();
+  enum { SIZE = 8 << 20, CLIENTS = 24, BRIEF = 1000 /* milliseconds */, ENOUGH = 96 << 20 /* what clients may take up, and half as much */ };
+  static const int brief = BRIEF;
+  limit_memory();
+  it_is_well();
+  size_t before = zp_memory_private();
+  char *large = calloc(1, SIZE);
+  speaker others[CLIENTS];
+  zp_wire_head head;
+  zp_change change = {text("large"), {large, SIZE}};
+  for (int i = 0; i < CLIENTS; i++) {
+    must(ask(ZP_REQUEST_COMMIT, (zp_parcel){ZP_NUMBERS(5), ZP_STRINGS(text("space")), .pairs = &change, .pair_count = 1}));
+    others[i] = dial();
+    zp_zmq->setsockopt(others[i].socket, ZMQ_RCVTIMEO, &brief, sizeof brief);
+    do say(&others[i], head_of(&others[i], ZP_REQUEST_POP, 1), (zp_parcel){ZP_NUMBERS(5), ZP_STRINGS(text("space"), text("large"))});
+    while (hear(&others[i], &head) == 0); /* all connections may be closed at any time */
+    assert_int_equal(head.type, ZP_ANSWER_DONE);
+  }
+  free(large);
+  double limit = zp_clock_now() + GENEROUS;
+  while (zp_memory_private() > before + ENOUGH)
+    if (zp_clock_now() > limit) fail_msg("%zu bytes are kept", zp_memory_private() - before);
+  do say(&others[0], head_of(&others[0], ZP_REQUEST_FETCH, 2), (zp_parcel){ZP_NUMBERS(1)});
+  while (hear(&others[0], &head) == 0);
+  assert_int_equal(head.type, ZP_ANSWER_FAILED); /* it has happened or not; the client was told that it has, long ago */
+  for (int i = 0; i < CLIENTS; i++) hang_up(&others[i]);
+  it_is_well();
+}
+
+/* A server that greets, and then never knows of any request. */
+static void be_ignorant(const char *at) {
+  void *router = zp_zmq->socket(zp_zmq->ctx_new(), ZMQ_ROUTER);
+  if (zp_zmq->bind(router, at) < 0) _exit(1);
+  for (;;) {
+    unsigned char route[256], bytes[4096];
+    zp_wire_head head;
+    int size = zp_zmq->recv(router, route, sizeof route, 0), n = zp_zmq->recv(router, bytes, sizeof bytes, 0);
+    if (size < 0 || n < (int)sizeof head) continue;
+    memcpy(&head, bytes, sizeof head);
+    zp_buf out = ZP_BUF_INIT;
+    zp_parcel hello = {.number_count = 7, .numbers = {1}, ZP_STRINGS(text("/nowhere"), text("another machine"))}, nothing = {.number_count = 0};
+    bool is_hello = head.type == ZP_REQUEST_HELLO;
+    head.type = is_hello ? ZP_ANSWER_DONE : ZP_ANSWER_NOT_SEEN;
+    head.incarnation = 1;
+    if (zp_buf_append(&out, &head, sizeof head) || zp_parcel_write(is_hello ? &hello : &nothing, &out)) _exit(1);
+    zp_zmq->send(router, route, (size_t)size, ZMQ_SNDMORE);
+    zp_zmq->send(router, out.data, out.size, 0);
+    zp_buf_free(&out);
+  }
+}
+
+static void a_server_that_never_takes_a_request_is_not_asked_for_ever(void **unused) {
+  (void)unused;
+  char path[128];
+  snprintf(path, sizeof path, "ipc://%s/ignorant", directory);
+  pid_t pid = fork();
+  if (pid == 0) be_ignorant(path);
+  zp_remote *first = client;
+  must(zp_remote_open(path, NULL, &client));
+  double limit = zp_clock_now() + GENEROUS;
+  int fd = -1;
+  while (zp_sock_connect(path + strlen("ipc://"), limit, &fd) && zp_clock_now() < limit) sched_yield(); /* it has a name before it listens */
+  assert_true(fd >= 0);
+  close(fd);
+  assert_int_equal(ask(ZP_REQUEST_GET, (zp_parcel){ZP_STRINGS(text("space"), text("key"))}), ZP_ENOSTORE);
+  assert_non_null(strstr(zp_error_detail(), "nothing has happened"));
+  zp_remote_close(&client);
+  client = first;
+  kill(pid, SIGKILL);
+  assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
 
 static long resident_pages(void) {
   long size = 0, resident = 0;
@@ -773,7 +1084,7 @@ static void without_descriptors_there_is_an_error_and_no_harm(void **unused) {
   int rc = zp_remote_open(endpoint, NULL, &client);
   if (!rc) rc = ask(ZP_REQUEST_PING, (zp_parcel){.string_count = 1, .strings = {text("x")}});
   assert_int_equal(rc, ZP_ESYS);
-  assert_int_not_equal(zp_service_start(directory, -1, &listener, 1, &second), 0);
+  assert_int_not_equal(zp_service_start(directory, -1, &listener, 1, 0, &second), 0);
   setrlimit(RLIMIT_NOFILE, &before);
   must(ask(ZP_REQUEST_PING, (zp_parcel){.string_count = 1, .strings = {text("x")}}));
   zp_remote_close(&client);
@@ -792,18 +1103,27 @@ int main(void) {
       TEST(a_child_connects_for_itself),
       TEST(requests_may_be_given_up_before_the_server_has_answered_at_all),
       TEST(it_stops_while_clients_go_on_asking),
+      TEST(there_is_none_for_a_state_that_has_ended),
       TEST(a_request_that_comes_twice_is_applied_once),
       TEST(who_has_not_said_hello_is_a_stranger),
       TEST(who_asks_after_a_request_hears_what_became_of_it),
       TEST(what_waits_for_the_one_before_it_can_be_given_up_as_well),
+      TEST(who_is_overtaken_does_not_replace_what_waits),
+      TEST(who_has_to_give_way_keeps_nobody_waiting),
       TEST(who_is_out_of_reach_for_a_moment_was_not_forgotten),
       TEST(another_version_is_refused_with_words),
       TEST(a_large_change_keeps_nobody_waiting),
       TEST(a_large_value_keeps_nobody_waiting),
+      TEST(a_large_part_of_a_task_keeps_nobody_waiting),
+      TEST(who_comes_back_finds_the_results_of_his_task),
       TEST(garbage_gets_no_answer_and_does_no_harm),
       TEST(a_frame_that_is_too_large_closes_the_connection),
       TEST(whoever_speaks_something_else_or_stops_halfway_is_hung_up_on),
       TEST(a_large_request_is_not_kept_beyond_its_answer),
+      TEST(a_message_without_end_ends_the_connection),
+      TEST(answers_that_nobody_reads_end_the_connection),
+      TEST(answers_that_are_kept_do_not_grow_without_end),
+      TEST(a_server_that_never_takes_a_request_is_not_asked_for_ever),
       TEST(a_crowd_that_never_speaks_is_no_burden),
       TEST(a_crowd_beyond_the_descriptors_only_keeps_others_waiting),
       TEST(without_descriptors_there_is_an_error_and_no_harm),

@@ -1,7 +1,9 @@
 /* store: keys, revisions, history, locks, forks and threads. */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -17,7 +19,8 @@
 
 #include "../fault/store_check.h"
 #include "base/err.h"
-#include "store/store.h"
+#include "store/env.h"
+#include "sys/interrupt.h"
 
 /* ---- one directory a test ---- */
 
@@ -1307,6 +1310,80 @@ static void readers_of_dead_processes_are_cleared_when_the_slots_run_out(void **
   zp_store_close(&store);
 }
 
+/* Whether some other process has the size lock. */
+static bool is_size_locked(void) {
+  char path[96];
+  snprintf(path, sizeof path, "%s/control", directory);
+  int fd = open(path, O_RDWR | O_CLOEXEC);
+  struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
+  assert_int_equal(fcntl(fd, F_GETLK, &lock), 0);
+  close(fd);
+  return lock.l_type != F_UNLCK;
+}
+
+static void *look_at_control(void *context) {
+  assert_false(zp_store_uses(directory, directory));
+  atomic_store((_Atomic bool *)context, true);
+  return NULL;
+}
+
+static void looking_at_a_store_drops_no_lock_of_another_thread(void **unused) {
+  (void)unused;
+  enum { TURNS = 1000 };
+  zp_env *env;
+  pthread_t thread;
+  _Atomic bool has_looked = false;
+  must(zp_env_acquire(directory, &env));
+  must(zp_env_lock_size(env));
+  assert_int_equal(pthread_create(&thread, NULL, look_at_control, &has_looked), 0);
+  for (int i = 0; i < TURNS && !atomic_load(&has_looked); i++) nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+  pid_t child = fork();
+  if (child == 0) _exit(is_size_locked() ? 0 : 1);
+  int status;
+  assert_int_equal(waitpid(child, &status, 0), child);
+  assert_int_equal(status, 0);
+  zp_env_unlock_size(env);
+  pthread_join(thread, NULL);
+  zp_env_release(env);
+}
+
+/* Have the size lock until the other end of a pipe is closed, and end. */
+static void hold_size_lock(int ready, int until_closed) {
+  zp_env *env;
+  char byte = 0;
+  if (zp_env_acquire(directory, &env) || zp_env_lock_size(env) || write(ready, &byte, 1) != 1) _exit(1);
+  _exit(read(until_closed, &byte, 1) == 0 ? 0 : 1);
+}
+
+static void who_waits_for_a_stopped_process_to_open_a_store_can_be_interrupted(void **unused) {
+  (void)unused;
+  int ready[2], hold[2], status;
+  char byte;
+  assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+  assert_int_equal(pipe2(hold, O_CLOEXEC), 0);
+  pid_t child = fork();
+  if (child == 0) {
+    close(hold[1]);
+    hold_size_lock(ready[1], hold[0]);
+  }
+  assert_int_equal(read(ready[0], &byte, 1), 1);
+  zp_store *store;
+  must(zp_store_open(directory, "main", &store));
+  must(zp_interrupt_catch(SIGUSR1, false));
+  raise(SIGUSR1);
+  assert_int_equal(zp_store_check(store), ZP_EINTR);
+  assert_int_equal(zp_interrupt_take(), SIGUSR1);
+  zp_interrupt_release(SIGUSR1);
+  close(hold[1]);
+  must(zp_store_check(store)); /* which waits for its end */
+  assert_int_equal(waitpid(child, &status, 0), child);
+  assert_int_equal(status, 0);
+  zp_store_close(&store);
+  close(hold[0]);
+  close(ready[0]);
+  close(ready[1]);
+}
+
 #define IN_STORE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void) {
@@ -1353,6 +1430,8 @@ int main(void) {
       IN_STORE(a_dead_holder_of_the_lock_is_no_obstacle),
       IN_STORE(handles_of_other_threads_read_on_and_wait_for_the_lock),
       IN_STORE(threads_write_and_read_while_the_map_grows),
+      IN_STORE(looking_at_a_store_drops_no_lock_of_another_thread),
+      IN_STORE(who_waits_for_a_stopped_process_to_open_a_store_can_be_interrupted),
       IN_STORE(a_thread_that_reads_through_another_handle_cannot_remap),
       IN_STORE(nested_reads_of_one_thread_end_in_any_order),
       IN_STORE(an_inherited_handle_may_be_used_at_once),

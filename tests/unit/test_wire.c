@@ -1,5 +1,7 @@
 /* wire, request, keys, inet: what does not need a server. */
+#include <dlfcn.h>
 #include <errno.h>
+#include <netdb.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -228,7 +230,8 @@ static void keys_are_kept_in_the_directory_and_checked_there(void **unused) {
 static void a_host_and_a_port_are_told_from_anything_else(void **unused) {
   (void)unused;
   static const char *const good[] = {"127.0.0.1:7000", "example.org:1", "[::1]:65535", "*:*", "localhost:0"};
-  static const char *const bad[] = {"", ":", "127.0.0.1", "127.0.0.1:", ":7000", "a:65536", "a:-1", "a:7x", "::1:7000", "[]:7000", "[::1:7000", "[::1]7000"};
+  static const char *const bad[] = {"", ":", "127.0.0.1", "127.0.0.1:", ":7000", "a:65536", "a:-1", "a:7x", "::1:7000", "[]:7000", "[::1:7000",
+                                   "[::1]7000"};
   char host[ZP_INET_NAME_SIZE], port[8];
   for (size_t i = 0; i < sizeof good / sizeof *good; i++) must(zp_inet_parse(good[i], host, port));
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_int_equal(zp_inet_parse(bad[i], host, port), ZP_EUSAGE);
@@ -261,6 +264,47 @@ static void sockets_listen_and_are_connected_to(void **unused) {
   assert_int_equal(zp_inet_listen("192.0.2.1:7000", &listener, bound, &is_loopback), ZP_EUSAGE);
 }
 
+/* In place of the C library's for this program: of the host two.test it knows two addresses. What is done with them is real. */
+int getaddrinfo(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **found) {
+  int (*look)(const char *, const char *, const struct addrinfo *, struct addrinfo **) = NULL;
+  *(void **)&look = dlsym(RTLD_NEXT, "getaddrinfo");
+  if (!host || strcmp(host, "two.test") != 0 || (hints->ai_flags & AI_NUMERICHOST)) return look(host, port, hints, found);
+  int rc = look("127.0.0.1", port, hints, found);
+  return rc ? rc : look("127.0.0.2", port, hints, &(*found)->ai_next);
+}
+
+/* One whose queue is full does not answer, which is how the system treats those who come then. */
+static void after_an_address_that_refuses_or_does_not_answer_the_hosts_next_one_is_tried(void **unused) {
+  (void)unused;
+  enum { MORE_THAN_A_QUEUE = 64 };
+  char bound[ZP_INET_NAME_SIZE], second[ZP_INET_NAME_SIZE], both[ZP_INET_NAME_SIZE], peer[ZP_INET_NAME_SIZE];
+  bool is_loopback;
+  int first, listener, fd, clients[MORE_THAN_A_QUEUE], count = 0;
+  must(zp_inet_listen("127.0.0.1:*", &first, bound, &is_loopback));
+  const char *port = strrchr(bound, ':') + 1;
+  snprintf(second, sizeof second, "127.0.0.2:%s", port);
+  snprintf(both, sizeof both, "two.test:%s", port);
+  must(zp_inet_listen(second, &listener, peer, &is_loopback));
+
+  assert_int_equal(listen(first, 1), 0);
+  int rc = 0;
+  while (count < MORE_THAN_A_QUEUE && !(rc = zp_inet_connect(bound, zp_clock_now() + 0.5, &clients[count]))) count++;
+  assert_int_equal(rc, ZP_ETIMEOUT);
+  must(zp_inet_connect(both, zp_clock_now() + 60, &fd));
+  must(zp_inet_peer(fd, peer));
+  assert_string_equal(peer, second);
+  close(fd);
+  while (count > 0) close(clients[--count]);
+
+  close(first);
+  must(zp_inet_connect(both, zp_clock_now() + 60, &fd));
+  must(zp_inet_peer(fd, peer));
+  assert_string_equal(peer, second);
+  close(fd);
+  close(listener);
+  assert_int_equal(zp_inet_connect(both, zp_clock_now() + 60, &fd), ZP_ENOSTORE);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_parcel_is_read_as_it_was_written),
@@ -273,6 +317,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(keys_are_kept_in_the_directory_and_checked_there, make_directory, remove_directory),
       cmocka_unit_test(a_host_and_a_port_are_told_from_anything_else),
       cmocka_unit_test(sockets_listen_and_are_connected_to),
+      cmocka_unit_test(after_an_address_that_refuses_or_does_not_answer_the_hosts_next_one_is_tried),
   };
   return cmocka_run_group_tests_name("wire", tests, NULL, NULL);
 }

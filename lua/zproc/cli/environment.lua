@@ -26,12 +26,14 @@ end
 --- Compile code: an expression, whose values it returns, or statements.
 ---@param code string
 ---@param name string what it is called in messages
+---@param line integer? the number of its first line there
 ---@return function?
 ---@return string? wrong
-function environment.compile(code, name)
-  local chunk = load("return " .. code, "=" .. name, "t")
+function environment.compile(code, name, line)
+  local above = ("\n"):rep((line or 1) - 1)
+  local chunk = load(above .. "return " .. code, "=" .. name, "t")
   if chunk then return chunk end
-  return load(code, "=" .. name, "t")
+  return load(above .. code, "=" .. name, "t")
 end
 
 --- A value as a person wants to see it: tables with their content, everything else as print has it.

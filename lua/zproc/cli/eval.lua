@@ -1,5 +1,6 @@
 --- zproc eval: run a piece of code from the command line.
 
+local address = require "zproc.address"
 local environment = require "zproc.cli.environment"
 local failure = require "zproc.cli.failure"
 local json = require "zproc.cli.json"
@@ -36,12 +37,17 @@ or, without one, with a server of their own, which ends with the code.
 The exit status is 0 if the code ends well, 1 if it raises, or what it gives to zproc.exit or os.exit.
 ]=]
 
+--- A State stands for what is in it.
+local function content(value)
+  return address.holder(value) == "state" and value:copy() or value
+end
+
 --- Print what the code has returned.
 local function show(as_json, ...)
   local parts = {}
   for i = 1, select("#", ...) do
     local value = (select(i, ...))
-    parts[i] = as_json and json.encode(value, "the result") or environment.describe(value)
+    parts[i] = as_json and json.encode(content(value), "the result") or environment.describe(value)
   end
   if #parts > 0 then print(table.concat(parts, as_json and "\n" or "\t")) end
 end
@@ -50,14 +56,20 @@ end
 ---@param given table
 ---@return integer status
 function command.run(given)
-  local chunk, wrong = environment.compile(given.code == "-" and io.read "a" or given.code, "eval")
+  local code, unread = given.code, nil
+  if code == "-" then code, unread = io.read "a" end
+  if not code then
+    runtime.say(("cannot read stdin: %s"):format(unread))
+    return failure.FAILED
+  end
+  local chunk, wrong = environment.compile(code, "eval")
   if not chunk then
     runtime.say(wrong)
     return failure.FAILED
   end
+  arg = table.move(given.arguments, 1, #given.arguments, 1, { [0] = "eval" }) -- its name among the processes of the server, too
   local ok, err = pcall(environment.install, given)
   if not ok then return failure.of(err) end
-  arg = table.move(given.arguments, 1, #given.arguments, 1, { [0] = "eval" })
   return program.run(function(...) show(given.json, chunk(...)) end, table.unpack(given.arguments))
 end
 

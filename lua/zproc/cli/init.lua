@@ -5,6 +5,7 @@
 --- is wrong.
 
 local arguments = require "zproc.cli.arguments"
+local core = require "zproc.core"
 local failure = require "zproc.cli.failure"
 local runtime = require "zproc.runtime"
 local text = require "zproc.cli.text"
@@ -65,8 +66,7 @@ local ALIASES <const> = { ["--version"] = "version", ["--help"] = "help", ["-h"]
 ---@param word string
 ---@return integer status
 local function fail_of(word)
-  local file <close> = io.open(word)
-  local is_file = file and file:read(0) -- a directory can be opened, too
+  local is_file = core.real_path(word) and not core.real_path(word .. "/.") -- not opened: that of a FIFO may take for ever
   local shown = text.brief(word)
   if is_file or word:find "%.lua$" then
     runtime.say(("there is no command '%s'. To run a script: zproc run %s; or let it begin with #!/usr/bin/env -S zproc run"):format(shown,

@@ -2,7 +2,8 @@
 --- digits; a state that went through it would have changed. Objects are written in the order of their keys, so that equal values have
 --- equal texts.
 ---
---- A table is an array if it has the keys 1 to n and no others, else an object; an empty one is {}. null is zproc.null.
+--- A table is an array if it has the keys 1 to n and no others, else an object; an empty one is {}. null is zproc.null. Arrays and objects
+--- are nested 1000 deep at most.
 
 local core = require "zproc.core"
 local errors = require "zproc.errors"
@@ -69,7 +70,7 @@ end
 
 local function write_table(value, path, ancestors)
   if ancestors[value] then refuse(path, "JSON has no tables that contain themselves") end
-  if ancestors.depth == DEPTH_MAX then refuse(path, "it is nested too deeply for JSON") end
+  if ancestors.depth == DEPTH_MAX then refuse(path, ("it is nested more than %d deep, the most that is written as JSON"):format(DEPTH_MAX)) end
   ancestors[value], ancestors.depth = true, ancestors.depth + 1
   local parts, n = {}, array_length(value)
   if n then
@@ -208,7 +209,7 @@ end
 function read(text, at, depth)
   local c
   at, c = skip(text, at)
-  if depth > DEPTH_MAX then fail(at, "nesting that is too deep") end
+  if depth > DEPTH_MAX then fail(at, ("more than %d arrays and objects within each other, the most that is read,"):format(DEPTH_MAX)) end
   if c == '"' then return read_string(text, at + 1) end
   if c == "[" then return read_array(text, at + 1, depth + 1) end
   if c == "{" then return read_object(text, at + 1, depth + 1) end

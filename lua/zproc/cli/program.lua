@@ -14,7 +14,7 @@ local say = runtime.say
 ---@param raised any
 ---@return { text: string, raised: any }
 function program.report(raised)
-  if type(raised) == "table" and not errors.is(raised) and not (getmetatable(raised) or {}).__tostring then
+  if type(raised) == "table" and not errors.is(raised) and not (debug.getmetatable(raised) or {}).__tostring then
     raised = ("(error object is a %s value)"):format(type(raised))
   end
   local text = traceback.clean(debug.traceback(tostring(raised), 2), raised)
@@ -39,7 +39,10 @@ end
 function program.run(main, ...)
   -- ^C ends the program and its processes in order; a second one does it at once.
   core.catch_signal(signal.by_name.SIGINT.number, true)
-  local ok, result = xpcall(main, program.report, ...)
+  local ok, result = xpcall(function(...)
+    main(...)
+    core.raise_signal() -- that came when no instruction of the program was left
+  end, program.report, ...)
   local status, interrupted = 0, false
   if not ok then
     if errors.is(result.raised, "ProcessExit") then

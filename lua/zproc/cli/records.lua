@@ -16,7 +16,8 @@ local records = {}
 local function field(name, value)
   local bytes = core.encode(value)
   local ok, text = pcall(json.encode, value, name)
-  if ok and core.encode((json.decode(text))) == bytes then return ('"%s":%s'):format(name, text) end
+  local again = ok and json.decode("[" .. text .. "]") -- as deep as it will be in the record
+  if again and core.encode(again[1]) == bytes then return ('"%s":%s'):format(name, text) end
   if not ok and not errors.is(text, "EncodeError") then error(text, 0) end
   return ('"%s_bytes":"%s"'):format(name, bytes:gsub(".", function(c) return ("%02x"):format(c:byte()) end))
 end
@@ -33,6 +34,7 @@ end
 local function value_of(record, name)
   local value, hex = record[name], record[name .. "_bytes"]
   if hex == nil then return value end
+  if value ~= nil then error(("it has both %s and %s_bytes"):format(name, name), 0) end
   if type(hex) ~= "string" or #hex % 2 == 1 or hex:find "%X" then error(name .. "_bytes is no string of hexadecimal digits", 0) end
   return core.decode((hex:gsub("%x%x", function(digits) return string.char(tonumber(digits, 16)) end)))
 end
@@ -45,7 +47,7 @@ local FIELDS <const> = { key = true, key_bytes = true, value = true, value_bytes
 ---@return any value or what is wrong
 function records.read(line)
   local record, wrong = json.decode(line)
-  if wrong then return nil, "it is not JSON: " .. wrong end
+  if wrong then return nil, "it cannot be read as JSON: " .. wrong end
   if type(record) ~= "table" then return nil, "it is no object" end
   for name in pairs(record) do
     if not FIELDS[name] then return nil, ("there is no field '%s' in a dump"):format(tostring(name)) end
@@ -53,6 +55,8 @@ function records.read(line)
   local ok, key, value = pcall(function() return value_of(record, "key"), value_of(record, "value") end)
   if not ok then return nil, tostring(key) end
   if key == nil or value == nil then return nil, "it has to have a key and a value" end
+  ok, wrong = pcall(core.check_key, key)
+  if not ok then return nil, wrong.message end
   return key, value
 end
 

@@ -36,11 +36,12 @@ local PROMPT <const>, MORE_PROMPT <const> = "> ", ">> "
 
 --- The next piece of code, from as many lines as it takes: a function; or nil and what is wrong with it; nothing at the end of input.
 ---@param read_line fun(prompt: string): string?
-local function read_chunk(read_line)
+---@param first integer? the number of its first line
+local function read_chunk(read_line, first)
   local code = read_line(PROMPT)
   if not code then return end
   while true do
-    local chunk, wrong = environment.compile(code, NAME)
+    local chunk, wrong = environment.compile(code, NAME, first)
     if chunk or not wrong:find "<eof>$" then return chunk, wrong end
     local line = read_line(MORE_PROMPT)
     if not line then return nil, wrong end
@@ -58,9 +59,13 @@ end
 --- Without a terminal: run what there is, unless something is no Lua. Raises what it raises.
 ---@return integer status
 local function run_all()
-  local function read_line() return io.read "l" end
+  local lines = 0
+  local function read_line()
+    lines = lines + 1
+    return io.read "l"
+  end
   while true do
-    local chunk, wrong = read_chunk(read_line)
+    local chunk, wrong = read_chunk(read_line, lines + 1)
     if chunk then
       show(chunk())
     elseif wrong then

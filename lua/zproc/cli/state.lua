@@ -60,7 +60,7 @@ local OPTIONS <const> = {
 local function key_of(word, given)
   if not given.json_keys then return word end
   local key, wrong = json.decode(word)
-  if wrong then errors.usage("the key %s is not JSON: %s", text.brief(word), wrong) end
+  if wrong then errors.usage("the key %s cannot be read as JSON: %s", text.brief(word), wrong) end
   if type(key) == "table" or key == core.null then errors.usage("the key %s is neither a string nor a number nor a boolean", text.brief(word)) end
   return key
 end
@@ -71,12 +71,26 @@ local function keys_of(given)
   return keys
 end
 
+--- The keys, each of them once.
+local function without_doubles(keys)
+  local once, seen = {}, {}
+  for _, key in ipairs(keys) do
+    if not seen[key] then once[#once + 1] = key end
+    seen[key] = true
+  end
+  return once
+end
+
 --- A value from the command line.
 local function value_of(word, given)
-  if word == "-" then word = io.read "a" end
+  if word == "-" then
+    local unread
+    word, unread = io.read "a"
+    if not word then error(errors.new("SystemError", "cannot read stdin: " .. unread), 0) end
+  end
   if given.string then return word end
   local value, wrong = json.decode(word)
-  if wrong then errors.usage([[the value %s is not JSON: %s (text takes quotes, '"like this"', or --string)]], text.brief(word), wrong) end
+  if wrong then errors.usage([[the value %s cannot be read as JSON: %s (text takes quotes, '"like this"', or --string)]], text.brief(word), wrong) end
   return value
 end
 
@@ -271,9 +285,9 @@ $ zproc state ipc:///tmp/place watch --since 0 --count 1
 {"revision":1,"changes":[{"key":"apples","value":5},{"key":"name","value":"Ada"}]}
 ]],
   run = function(state, given)
-    local wanted = #given.words > 0 and keys_of(given) or nil
+    local wanted = #given.words > 0 and without_doubles(keys_of(given)) or nil
     local since = given.since or state:revision()
-    local words = table.move(wanted or {}, 1, #given.words, 1, {})
+    local words = table.move(wanted or {}, 1, #(wanted or {}), 1, {})
     words[#words + 1] = { since = since, timeout = given.timeout, count = given.count }
     local updates = state:when_change(table.unpack(words))
     local old, seen = state:at(core.cursor(state)), 0

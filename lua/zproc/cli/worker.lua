@@ -32,8 +32,9 @@ memory, unless --transport network says otherwise.
 ]=]
 
 local LOOK <const> = 0.1 -- seconds between looks at the workers
-local PAUSE <const> = 1 -- seconds before one that has failed is replaced
-local FAILURES_MAX <const> = 10 -- in a row
+local PAUSE <const> = 1 -- seconds at least between two failures of a worker and the one that replaces it
+local FAILURES_MAX <const> = 10 -- in a row, of one worker and those that replace it
+local SETTLED <const> = 5 -- seconds after which a worker does not fail because it cannot work at all
 
 --- Start a worker of the server.
 local function start(way)
@@ -50,22 +51,32 @@ local function start(way)
   return one
 end
 
+--- A worker with its place among the others, for what is counted of it and those that replace it.
+local function seat(way)
+  return { worker = start(way), started = core.clock(), failures = 0, resume_at = 0 }
+end
+
+--- A worker has ended: what there is to do before it is replaced. Raises if it is no use to go on.
+local function bury(way, one)
+  local dead = one.worker
+  if dead.exitcode < 0 and dead.notepad then
+    local client, item, span = dead.notepad:read()
+    if client then way.connection:bury(client, item, span) end
+  elseif dead.exitcode > 0 then
+    one.failures = core.clock() - one.started < SETTLED and one.failures + 1 or 1
+    way:ping("worker") -- it raises if the server is gone
+    if one.failures > FAILURES_MAX then dead:wait() end
+    one.resume_at = core.clock() + PAUSE
+  end
+end
+
 --- Look after the workers until something raises.
-local function supervise(way, workers)
-  local failures, resume_at = 0, 0
+local function supervise(way, seats)
   while true do
-    for i, one in ipairs(workers) do
-      if not one.is_alive and core.clock() >= resume_at then
-        if one.exitcode < 0 and one.notepad then
-          local client, item, span = one.notepad:read()
-          if client then way.connection:bury(client, item, span) end
-        elseif one.exitcode > 0 then
-          failures = failures + 1
-          way:ping("worker") -- it raises if the server is gone
-          if failures > FAILURES_MAX then one:wait() end
-          resume_at = core.clock() + PAUSE
-        end
-        workers[i] = start(way)
+    for _, one in ipairs(seats) do
+      if not one.worker.is_alive and core.clock() >= one.resume_at then
+        bury(way, one)
+        one.worker, one.started = start(way), core.clock()
       end
     end
     core.sleep(LOOK)
@@ -79,16 +90,16 @@ function command.run(given)
   local address, count = given.address, given.count or core.cpu_count()
   arg = { [0] = "zproc worker" } -- its name among the processes of the server
   for _, name in ipairs { "SIGTERM", "SIGINT", "SIGHUP" } do core.catch_signal(signal.by_name[name].number, true) end
-  local workers = {}
+  local seats = {}
   local ok, err = pcall(function()
     local way = open.link("worker", given)
-    for i = 1, count do workers[i] = start(way) end
+    for i = 1, count do seats[i] = seat(way) end
     print(("%d workers for %s"):format(count, address))
     io.stdout:flush()
-    supervise(way, workers)
+    supervise(way, seats)
   end)
-  for _, one in ipairs(workers) do pcall(one._terminate, one) end
-  for _, one in ipairs(workers) do pcall(one.stop, one) end
+  for _, one in ipairs(seats) do pcall(one.worker._terminate, one.worker) end
+  for _, one in ipairs(seats) do pcall(one.worker.stop, one.worker) end
   local trouble = runtime.shutdown()
   if errors.is(err, "SignalError") and trouble == nil then return 0 end
   return ok and 0 or failure.of(err)
