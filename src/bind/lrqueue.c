@@ -215,16 +215,18 @@ static int queue_take(lua_State *L) {
   return zp_lqueue_push_result(L, &result, answer->strings[0], 4, offset);
 }
 
-/* It may be done twice: when the server does not know whether it was, and finds no task, then all was taken. */
+/* It may be done again, as often as servers are lost over it: when one of them does not know whether it was done, and finds no task, then all was
+   taken. */
 static int queue_acknowledge(lua_State *L) {
   remote_queue *self = check_queue(L);
   zp_parcel request = {ZP_NUMBERS(check_number(L, 2), check_number(L, 3))};
   const zp_parcel *answer = NULL;
   zp_lnet_prepare(L);
-  int rc = zp_lnet_try(L, self->remote, self->identity, ZP_REQUEST_TASK_ACKNOWLEDGE, &request, ZP_FOREVER, &answer);
-  bool is_second = rc == ZP_ESTALE;
-  if (is_second) rc = zp_lnet_try(L, self->remote, self->identity, ZP_REQUEST_TASK_ACKNOWLEDGE, &request, ZP_FOREVER, &answer);
-  if (rc && !(is_second && rc == ZP_ENOTASK)) return zp_lua_raise(L, rc);
+  bool is_again = false;
+  int rc;
+  while ((rc = zp_lnet_try(L, self->remote, self->identity, ZP_REQUEST_TASK_ACKNOWLEDGE, &request, ZP_FOREVER, &answer)) == ZP_ESTALE)
+    is_again = true;
+  if (rc && !(is_again && rc == ZP_ENOTASK)) return zp_lua_raise(L, rc);
   lua_pushboolean(L, rc == ZP_ENOTASK || answer->numbers[0] != 0);
   return 1;
 }
