@@ -817,11 +817,15 @@ static void answers_that_are_kept_do_not_grow_without_end(void **unused) {
   zp_change change = {text("large"), {large, SIZE}};
   for (int i = 0; i < CLIENTS; i++) {
     must(ask(ZP_REQUEST_COMMIT, (zp_parcel){ZP_NUMBERS(5), ZP_STRINGS(text("space")), .pairs = &change, .pair_count = 1}));
-    others[i] = dial();
+    others[i] = dial_only();
     zp_zmq->setsockopt(others[i].socket, ZMQ_RCVTIMEO, &brief, sizeof brief);
-    do say(&others[i], head_of(&others[i], ZP_REQUEST_POP, 1), (zp_parcel){ZP_NUMBERS(5), ZP_STRINGS(text("space"), text("large"))});
-    while (hear(&others[i], &head) == 0); /* all connections may be closed at any time */
-    assert_int_equal(head.type, ZP_ANSWER_DONE);
+    int type = ZP_ANSWER_STRANGER;
+    while (type == 0 || type == ZP_ANSWER_STRANGER) { /* all connections may be closed at any time, and what is under way is lost */
+      if (type == ZP_ANSWER_STRANGER) say(&others[i], head_of(&others[i], ZP_REQUEST_HELLO, 0), (zp_parcel){.number_count = 0});
+      say(&others[i], head_of(&others[i], ZP_REQUEST_POP, 1), (zp_parcel){ZP_NUMBERS(5), ZP_STRINGS(text("space"), text("large"))});
+      type = hear(&others[i], &head);
+    }
+    assert_int_equal(type, ZP_ANSWER_DONE);
   }
   free(large);
   double limit = zp_clock_now() + GENEROUS;
