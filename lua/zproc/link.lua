@@ -55,13 +55,21 @@ local function attach(fields)
   return setmetatable(fields, Link)
 end
 
---- What was raised by a call that is this one's, with its name before the message.
-local function name_call(call, ...)
-  local ok, result = pcall(...)
-  if ok then return result end
-  if errors.is(result) and result.name ~= "SignalError" then result.message = ("%s: %s"):format(call, result.message) end
-  error(result, 0)
+local function pass_on(call, ok, ...)
+  if ok then return ... end
+  local raised = ...
+  if errors.is(raised) and raised.name ~= "SignalError" and raised.name ~= "ProcessExit" then
+    raised.message = ("%s: %s"):format(call, raised.message)
+  end
+  error(raised, 0)
 end
+
+--- Call a function on behalf of a call of the script's, whose name comes before the message of what it raises.
+---@param call string
+---@param fn function
+---@return any ... what it returns
+function link.name_call(call, fn, ...) return pass_on(call, pcall(fn, ...)) end
+local name_call <const> = link.name_call
 
 --- Find the way to a server. Raises a UsageError if that is no address, ServerLost if there is no server, AuthError if the secret key is
 --- not its own.
@@ -189,9 +197,9 @@ function Link:ping(call, opts)
   local payload = opts.payload or "zproc"
   local pid, echo
   if self.connection then
-    pid, echo = self.connection:ping(payload, opts.timeout)
+    pid, echo = name_call(call, self.connection.ping, self.connection, payload, opts.timeout)
   else
-    pid, echo = core.ping(address.of_directory(self.directory):sub(#"ipc://" + 1), opts.timeout, payload)
+    pid, echo = name_call(call, core.ping, address.of_directory(self.directory):sub(#"ipc://" + 1), opts.timeout, payload)
   end
   if not pid then return errors.timeout(call .. ": the server at " .. self.server_address, opts.timeout) end
   if echo ~= payload then

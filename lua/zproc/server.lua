@@ -48,11 +48,7 @@ local function listen(call, addresses, is_keyed, insecure)
       if alias then errors.usage("%s: one ipc:// address is all that a server can have besides its random one", call) end
       alias, bound[i] = place, server_address
     else
-      local ok, listener, name, is_loopback = pcall(core.listen, place)
-      if not ok then
-        if errors.is(listener) then listener.message = ("%s: %s"):format(call, listener.message) end
-        error(listener, 0)
-      end
+      local listener, name, is_loopback = link.name_call(call, core.listen, place)
       if not (is_loopback or is_keyed or insecure) then
         errors.usage("%s: without a secret_key a server listens at addresses of this machine alone, such as tcp://127.0.0.1:*; at %s "
           .. "anybody could run code here (insecure = true if that is wanted)", call, server_address)
@@ -74,12 +70,12 @@ function server.start(call, addresses, opts)
   local alias, listeners, bound = listen(call, addresses, secret_key ~= nil, opts.insecure)
   if opts.sync and not opts.data_dir then errors.usage("%s: 'sync' is about a data directory, and there is none", call) end
   core.sweep_directories() -- what processes that were killed have left
-  local keep = opts.data_dir and core.open_keep(opts.data_dir, opts.sync or "interval") or nil
+  local keep = opts.data_dir and link.name_call(call, core.open_keep, opts.data_dir, opts.sync or "interval") or nil
   local store = core.plan_directory()
   -- First of all the server: should this process be killed, it removes what there is by then.
   local handle = core.start_server(store:path(), alias, opts.backend == "thread", listeners)
   for _, listener in ipairs(listeners) do listener:close() end -- the server has its own
-  local ok, err = pcall(function()
+  local ok, err = pcall(link.name_call, call, function()
     store:make()
     if secret_key then core.write_keys(store:path(), secret_key) end
     core.create_store(store:path(), keep)

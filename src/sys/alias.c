@@ -39,14 +39,14 @@ static int check_free(const char *path) {
   int fd;
   int rc = zp_sock_connect(path, zp_clock_now(), &fd);
   if (rc == 0) {
-    rc = zp_fail(ZP_ESYS, "the address %s is in use: process %d listens there", path, (int)zp_sock_listener(fd));
+    rc = zp_fail(ZP_EUSAGE, "the address %s is in use: process %d listens there", path, (int)zp_sock_listener(fd));
     close(fd);
     return rc;
   }
-  if (rc == ZP_ETIMEOUT) return zp_fail(ZP_ESYS, "the address %s is in use, by a server that is very busy", path);
+  if (rc == ZP_ETIMEOUT) return zp_fail(ZP_EUSAGE, "the address %s is in use, by a server that is very busy", path);
   if (rc != ZP_ENOSTORE) return rc;
   if (S_ISLNK(status.st_mode) || S_ISSOCK(status.st_mode)) return 0;
-  return zp_fail(ZP_ESYS, "the address %s is in use: there is a file that is no socket", path);
+  return zp_fail(ZP_EUSAGE, "the address %s is in use: there is a file that is no socket", path);
 }
 
 /* What the link is called before it has its name: a name that follows from its target, so that whoever cleans up after us knows it. */

@@ -10,8 +10,8 @@
 #ifndef ZP_SYS_ALIAS_H
 #define ZP_SYS_ALIAS_H
 
-/* Make path lead to the socket `target`, an absolute path. ZP_ESYS if somebody listens at path (the detail names the
-   process), if something else is there, or if it cannot be made. */
+/* Make path lead to the socket `target`, an absolute path. ZP_EUSAGE if somebody listens at path (the detail
+   names the process), or if something else is there; ZP_ESYS if it cannot be made. */
 int zp_alias_create(const char *path, const char *target);
 
 /* Remove it, if it still leads to the target; and what a maker that was killed has left of it. */

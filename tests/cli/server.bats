@@ -72,7 +72,7 @@ stop() {
 @test "an address in use is an error that names the user" {
   start --bind "ipc://$dir/place"
   run "$ZPROC" server --bind "ipc://$dir/place"
-  [ "$status" -eq 1 ]
+  [ "$status" -eq 2 ]
   [[ "$output" == *"in use: process $server listens there"* ]]
   stop TERM
 }

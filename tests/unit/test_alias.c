@@ -127,7 +127,7 @@ static void a_place_where_somebody_listens_is_refused_with_his_pid(void **unused
   (void)unused;
   int listener = listen_at(target);
   must(zp_alias_create(place, target));
-  assert_int_equal(zp_alias_create(place, "/another/target"), ZP_ESYS);
+  assert_int_equal(zp_alias_create(place, "/another/target"), ZP_EUSAGE);
   char words[64];
   snprintf(words, sizeof words, "in use: process %d listens there", (int)getpid());
   assert_non_null(strstr(zp_error_detail(), words));
@@ -149,7 +149,7 @@ static void a_file_that_is_no_socket_is_not_touched(void **unused) {
   int fd = open(place, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
   assert_int_equal(write(fd, "mine", 4), 4);
   close(fd);
-  assert_int_equal(zp_alias_create(place, target), ZP_ESYS);
+  assert_int_equal(zp_alias_create(place, target), ZP_EUSAGE);
   assert_non_null(strstr(zp_error_detail(), "a file that is no socket"));
   struct stat status;
   assert_int_equal(stat(place, &status), 0);
