@@ -87,11 +87,17 @@ function Process.__tostring(self)
   return ("Process %s (%s%s)"):format(self.name, where, now)
 end
 
---- What a function is called in messages: where it is defined.
+--- What a function is called in messages: where it is defined; an atomic one, where that is which it was made of.
 ---@return string
 function process.name_of(target)
   if type(target) ~= "function" then target = getmetatable(target).__call end
-  local info = debug.getinfo(target, "S")
+  local info = debug.getinfo(target, "Su")
+  if info.source == "=zproc.state" then -- zproc.atomic has made it
+    for i = 1, info.nups do
+      local name, fn = debug.getupvalue(target, i)
+      if name == "fn" then return process.name_of(fn) end
+    end
+  end
   return info.what == "C" and "a C function" or ("%s:%d"):format(info.short_src, info.linedefined)
 end
 

@@ -2,6 +2,7 @@
 --- back. One message each way. The other end is zproc.runner.
 
 local core = require "zproc.core"
+local traceback = require "zproc.traceback"
 
 local remote = {}
 
@@ -28,6 +29,7 @@ local function atomic(state, fn, ...)
   local call = remote.encode(fn, table.pack(...), "argument %d of the atomic function")
   local outcome = core.decode(core.send_atomic(state, call))
   if outcome[1] then return table.unpack(outcome[2], 1, outcome[2].n) end
+  if outcome[3] then traceback.note_remote(outcome[2], outcome[3]) end
   error(outcome[2], 0)
 end
 

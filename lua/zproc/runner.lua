@@ -11,6 +11,8 @@ local STATES_MAX <const> = 64
 
 local runner = {}
 
+local place -- the traceback of what was raised last, if it is no error object, which has its own
+
 --- What a function has raised, fit to travel; an error object with the place where that was.
 local function describe(raised)
   local where = traceback.clean(debug.traceback(nil, 2), raised):gsub("^stack traceback", "%0 of the function on the server")
@@ -19,7 +21,10 @@ local function describe(raised)
     raised.traceback = raised.traceback or where
     return runtime.sendable(raised)
   end
-  if pcall(core.encode, raised) then return raised end
+  if pcall(core.encode, raised) then
+    place = place or where -- it is raised anew further out
+    return raised
+  end
   return runtime.sendable(runtime.describe(raised, where))
 end
 
@@ -41,6 +46,7 @@ function runner.run(directory)
 
   core.serve_atomics(function(author, cursor, namespace, call)
     local state, position = nil, cursor
+    place = nil
     local ok, outcome = xpcall(function()
       local fn, arguments = table.unpack(core.decode(call))
       state = state_of(namespace)
@@ -54,7 +60,7 @@ function runner.run(directory)
       position = core.cursor(state)
       return bytes
     end, describe)
-    if not ok then outcome = core.encode { false, outcome } end
+    if not ok then outcome = core.encode { false, outcome, place } end
     return position, outcome
   end)
   return 0

@@ -1,5 +1,6 @@
 --- Tracebacks as the user of zproc wants them: with the lines of the script, and without those of zproc itself.
 
+local core = require "zproc.core"
 local errors = require "zproc.errors"
 
 local traceback = {}
@@ -63,12 +64,77 @@ function traceback.clean(text, raised)
   return table.concat(words, "\n")
 end
 
+local function lines_of(text)
+  local lines = {}
+  for line in text:gmatch "[^\n]+" do lines[#lines + 1] = line end
+  return lines
+end
+
+local function is_gap(line) return line ~= nil and line:find("^\t%.%.%.\t") ~= nil end
+
+--- How many lines of a traceback come before those of another one, from further out in the same stack. Of a deep stack both leave out
+--- lines in the middle.
+---@param inner string[]
+---@param outer string[]
+---@return integer
+local function count_before(inner, outer)
+  for i, line in ipairs(inner) do
+    if is_gap(line) then return i end
+    local next_line = inner[i + 1]
+    if line == outer[1] and (next_line == outer[2] or is_gap(next_line) or is_gap(outer[2])) then return i - 1 end
+  end
+  return 0
+end
+
+--- A traceback with the lines of an atomic function that has raised something, too. It has run in a protected call of its own, which
+--- a traceback from outside does not look into; that of the place was noted there.
+---@param text string maybe with words above
+---@param raised any
+---@return string
+local function with_atomic(text, raised)
+  local noted, place = core.take_raised()
+  local words, below = text:match "^(.-)stack traceback:(\n.*)$"
+  if not below or noted == nil or not rawequal(noted, raised) then return text end
+  local inner, outer = lines_of(place:gsub(HEADER .. ":", "")), lines_of(below)
+  if not outer[1]:find "^\t%[C%]: in function 'zproc%.core%.atomic'$" then return text end -- this one was raised elsewhere
+  local count = count_before(inner, outer)
+  if count == 0 then return text end
+  return ("%sstack traceback:\n%s%s"):format(words, table.concat(inner, "\n", 1, count), below)
+end
+
+local remote_raised, remote_where
+
+--- Something that is raised now, and is no error object, comes from another process; this is its traceback there.
+---@param raised any
+---@param where string
+function traceback.note_remote(raised, where) remote_raised, remote_where = raised, where end
+
+--- What was noted of that, if it is what was raised.
+local function take_remote(raised)
+  local noted, where = remote_raised, remote_where
+  remote_raised, remote_where = nil, nil
+  return noted ~= nil and rawequal(noted, raised) and where or ""
+end
+
+--- The traceback of who calls this from a message handler, which is `level` calls away, below words: for a person.
+---@param words string
+---@param level integer as for debug.traceback
+---@param raised any
+---@return string
+function traceback.here(words, level, raised)
+  local text = traceback.clean(with_atomic(debug.traceback(words, level + 1), raised), raised)
+  local remote = errors.is(raised) and raised.traceback or take_remote(raised)
+  return remote ~= "" and ("%s\nremote %s"):format(text, remote) or text
+end
+
 --- The traceback of a coroutine in which something was raised; nil if nothing of it is the script's.
 ---@param thread thread
 ---@param raised any
 ---@return string?
 function traceback.of(thread, raised)
-  local text = traceback.clean(debug.traceback(thread), raised)
+  local text = traceback.clean(with_atomic(debug.traceback(thread), raised), raised)
+  local remote = take_remote(raised)
+  if remote ~= "" then text = text ~= "" and ("%s\nremote %s"):format(text, remote) or remote end
   return text ~= "" and text or nil
 end
 

@@ -14,6 +14,7 @@ static const char handle_key;      /* in a State's metatable: its handle */
 static const char methods_key;     /* in the registry: name -> method, or the number of a field */
 static const char metamethods_key; /* in the registry: what every State's metatable holds */
 static const char handle_meta_key; /* in the registry: the metatable of handles */
+static const char raised_key;      /* in the registry: { what the last function that ran under a lock has raised, its traceback } */
 
 /* The States of this thread that hold a lock, the last first: nothing may fork meanwhile, the child would wait for itself. */
 typedef struct lock_held {
@@ -165,10 +166,35 @@ static int core_abandon_atomic(lua_State *L) {
   return 0;
 }
 
+/* A message handler: what was raised goes on as it is, from this side of the lock, so note the place as long as it can be seen. */
+static int note_raised(lua_State *L) {
+  lua_settop(L, 1);
+  lua_createtable(L, 2, 0);
+  lua_pushvalue(L, 1);
+  lua_rawseti(L, 2, 1);
+  luaL_traceback(L, L, NULL, 1);
+  lua_rawseti(L, 2, 2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &raised_key);
+  return 1;
+}
+
+/* core.take_raised() -> what a function that ran as one step has raised last, and the traceback of the place, which begins with its header
+   and goes on to those who have called it; nothing if there was none since the last call. */
+static int core_take_raised(lua_State *L) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &raised_key) == LUA_TNIL) return 0;
+  lua_rawgeti(L, -1, 1);
+  lua_rawgeti(L, -2, 2);
+  lua_pushnil(L);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &raised_key);
+  return 2;
+}
+
 int zp_lstate_locked(lua_State *L, zp_lstate *state, lua_CFunction body) {
-  luaL_checkstack(L, 2, NULL);
-  lua_pushcfunction(L, body);
+  luaL_checkstack(L, 3, NULL);
+  lua_pushcfunction(L, note_raised);
   lua_insert(L, 1);
+  lua_pushcfunction(L, body);
+  lua_insert(L, 2);
   int rc = zp_store_lock(state->store);
   if (rc) return zp_lstate_raise(L, rc);
   const lock_held held = {state, locks_held};
@@ -176,11 +202,11 @@ int zp_lstate_locked(lua_State *L, zp_lstate *state, lua_CFunction body) {
   rc = zp_store_read_begin(state->store);
   state->reading = !rc;
   state->busy = true;
-  int status = rc ? LUA_OK : lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
+  int status = rc ? LUA_OK : lua_pcall(L, lua_gettop(L) - 2, LUA_MULTRET, 1);
   release_last();
   if (rc) zp_lstate_raise(L, rc);
   if (status != LUA_OK) lua_error(L);
-  return lua_gettop(L);
+  return lua_gettop(L) - 1;
 }
 
 /* The handle, within a body that zp_lstate_locked called with the State as its first argument. */
@@ -567,6 +593,7 @@ static const luaL_Reg functions[] = {
     {"link_of", core_link_of},
     {"atomic", zp_lstate_atomic},
     {"abandon_atomic", core_abandon_atomic},
+    {"take_raised", core_take_raised},
     {NULL, NULL},
 };
 

@@ -99,6 +99,55 @@ describe("the report of an error", function()
     end
   end)
 
+  describe("that an atomic function has raised has the lines of that function,", function()
+    local function inner(snapshot) return snapshot.absent.field end
+    local fail = zproc.atomic(function(snapshot) return (inner(snapshot)) end)
+
+    local function has_both(text)
+      assert.is_truthy(text:find "stack traceback[^\n]*:\n\t[^\n]*traceback_spec.lua:%d+: in upvalue 'inner'\n\t[^\n]*traceback_spec.lua:%d+: in ", text)
+      has_no_line_of_zproc(text)
+    end
+
+    it("called in the script", function()
+      local text = report_of(function() fail(ctx.state) end)
+      has_both(text)
+      assert.is_truthy(text:find "in upvalue 'inner'.*: in function <.*: in function <.*in function 'xpcall'", text)
+    end)
+
+    it("called in a process, or on the server", function()
+      local network = zproc.state(ctx.server_address, { transport = "network" })
+      has_both(report_of(function() ctx:process(fail):wait() end))
+      has_both(report_of(function() fail(network) end))
+      has_both(report_of(function() ctx:process(function() fail(network) end):wait() end))
+      network:close()
+      assert.is_truthy(ctx:process(fail, { start = false }).name:find "traceback_spec.lua:%d+$")
+    end)
+
+    it("however deep the stack is within it, and outside", function()
+      local function dive(depth, fn) return depth == 0 and fn() or dive(depth - 1, fn) + 1 end
+      for _, depths in ipairs { { 0, 40 }, { 40, 0 }, { 40, 40 }, { 3, 9 }, { 9, 3 } } do
+        local text = report_of(function()
+          dive(depths[1], function()
+            zproc.atomic(function(snapshot) dive(depths[2], function() return inner(snapshot) + 1 end) end)(ctx.state)
+          end)
+        end)
+        has_both(text)
+        local _, count = text:gsub("in upvalue 'inner'", "")
+        assert.equal(1, count)
+        assert.is_truthy(text:find("in function 'xpcall'", 1, true))
+      end
+    end)
+
+    it("and not the lines of what was raised before", function()
+      local texts = {}
+      for i = 1, 2 do
+        texts[i] = report_of(function() error("words", 0) end)
+        pcall(zproc.atomic(function() error("words", 0) end), ctx.state)
+      end
+      assert.equal(texts[1], texts[2])
+    end)
+  end)
+
   it("of a predicate that took too long has no traceback of that", function()
     local text = report_of(function() ctx.state:get_when(function() while true do end end) end)
     has_no_line_of_zproc(text)

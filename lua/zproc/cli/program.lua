@@ -14,13 +14,11 @@ local say = runtime.say
 ---@param raised any
 ---@return { text: string, raised: any }
 function program.report(raised)
+  local words = tostring(raised)
   if type(raised) == "table" and not errors.is(raised) and not (debug.getmetatable(raised) or {}).__tostring then
-    raised = ("(error object is a %s value)"):format(type(raised))
+    words = ("(error object is a %s value)"):format(type(raised))
   end
-  local text = traceback.clean(debug.traceback(tostring(raised), 2), raised)
-  local remote = errors.is(raised) and raised.traceback or ""
-  if remote ~= "" then text = text .. "\nremote " .. remote end
-  return { text = text, raised = raised }
+  return { text = traceback.here(words, 2, raised), raised = raised }
 end
 
 --- Close all that is open: the exit status, which was `status` so far.
