@@ -2,6 +2,7 @@
  * read -- gets, walks and the log within a read transaction, at the newest revision or at one of the past.
  */
 #include <assert.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -30,9 +31,11 @@ static int open_txn(zp_env *env, zp_reader *reader) {
   /* LMDB 0.9 takes a copy of the meta page without looking whether a writer, two commits later, has begun to overwrite
      it; the pages of such a torn copy may lie beyond its own end mark. If no commit has followed by now, none has. A
      writer that died between publishing its meta page and its number makes this look so for a while: there the copy
-     is as good as ever, hence the bound. */
+     is as good as ever, hence the bound. The fence: nor does LMDB see to it that writers see the number in this reader's slot before it
+     goes on; if no commit has followed once they do, all that follow will leave this one's pages alone. */
   for (int i = 0; i < 64; i++) {
     MDB_envinfo info;
+    atomic_thread_fence(memory_order_seq_cst);
     mdb_env_info(env->mdb, &info);
     if (info.me_last_txnid == mdb_txn_id(reader->txn)) break;
     mdb_txn_reset(reader->txn);
