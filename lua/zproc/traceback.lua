@@ -116,6 +116,12 @@ local function take_remote(raised)
   return noted ~= nil and rawequal(noted, raised) and where or ""
 end
 
+--- A traceback with that of another process, or "", below.
+local function with_remote(text, remote)
+  if remote == "" then return text end
+  return text ~= "" and ("%s\nremote %s"):format(text, remote) or remote
+end
+
 --- The traceback of who calls this from a message handler, which is `level` calls away, below words: for a person.
 ---@param words string
 ---@param level integer as for debug.traceback
@@ -123,8 +129,7 @@ end
 ---@return string
 function traceback.here(words, level, raised)
   local text = traceback.clean(with_atomic(debug.traceback(words, level + 1), raised), raised)
-  local remote = errors.is(raised) and raised.traceback or take_remote(raised)
-  return remote ~= "" and ("%s\nremote %s"):format(text, remote) or text
+  return with_remote(text, errors.is(raised) and raised.traceback or take_remote(raised))
 end
 
 --- The traceback of a coroutine in which something was raised; nil if nothing of it is the script's.
@@ -133,8 +138,7 @@ end
 ---@return string?
 function traceback.of(thread, raised)
   local text = traceback.clean(with_atomic(debug.traceback(thread), raised), raised)
-  local remote = take_remote(raised)
-  if remote ~= "" then text = text ~= "" and ("%s\nremote %s"):format(text, remote) or remote end
+  text = with_remote(text, take_remote(raised))
   return text ~= "" and text or nil
 end
 

@@ -119,6 +119,12 @@ static void await_children(pthread_t forker) {
   close(born[0]);
 }
 
+/* That none of them has anything of a server. */
+static void check_children(pthread_t forker) {
+  await_children(forker);
+  for (int i = 0; i < CHILDREN; i++) visit_descriptors(children[i], refuse_unknown);
+}
+
 static void end_children(void) {
   close(life[0]);
   close(life[1]);
@@ -189,8 +195,7 @@ static void children_forked_while_a_server_is_started_or_stopped_have_nothing_of
     pthread_t forker = begin_forking();
     start(&one, ZP_SERVER_PROCESS);
     zp_server_stop(&one.server);
-    await_children(forker);
-    for (int i = 0; i < CHILDREN; i++) visit_descriptors(children[i], refuse_unknown);
+    check_children(forker);
     check_gone(&one);
     end_children();
   }
@@ -212,8 +217,7 @@ static void a_server_that_dies_while_children_are_forked_is_started_again(void *
         pause_briefly();
       }
     }
-    await_children(forker);
-    for (int i = 0; i < CHILDREN; i++) visit_descriptors(children[i], refuse_unknown);
+    check_children(forker);
     stop(&one);
     end_children();
   }
