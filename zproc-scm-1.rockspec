@@ -11,6 +11,7 @@ description = {
   detailed = [[
 zproc runs Lua scripts whose processes share one state: they set keys, run atomic functions on it, wait for it to change, start
 processes with arguments, and get back what these return or raise.]],
+  license = "MIT",
   labels = { "process", "multiprocessing", "state", "linux" },
 }
 supported_platforms = { "linux" }
