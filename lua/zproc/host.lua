@@ -23,6 +23,8 @@ function Guard.__gc(self)
   if not rawequal(self, guard) then return end
   local failure = runtime.shutdown()
   if failure ~= nil then runtime.say(tostring(failure)) end
+  local lost = core.output_failure(true) -- the host does not look
+  if lost then runtime.say(lost) end
 end
 
 local function stand_guard()

@@ -83,6 +83,16 @@ local function exit_status(status)
   return math.tointeger(tonumber(status)) or 1
 end
 
+--- The exit status of a program: a full disk must not look like success.
+---@param status integer
+---@return integer
+local function check_output(status)
+  local lost = core.output_failure(true)
+  if not lost then return status end
+  say(lost)
+  return status == 0 and 1 or status
+end
+
 --- End this process: zproc.exit, and os.exit too. In a process that zproc started, ProcessExit unwinds to its start.
 ---@param status integer|boolean|nil
 function runtime.exit(status)
@@ -96,7 +106,7 @@ function runtime.exit(status)
     say(to_words(failure))
     status = status == 0 and 1 or status
   end
-  exit_host(status, true)
+  exit_host(check_output(status), true)
 end
 
 --- Whether os.exit is to raise ProcessExit, as zproc.exit does.
@@ -115,7 +125,7 @@ os.exit = function(status, close)
   local failure = leave()
   if failure ~= nil then say(to_words(failure)) end
   if core.is_child() then core.child_exit(exit_status(status)) end
-  exit_host(status, close)
+  exit_host(check_output(exit_status(status)), close)
 end
 
 --- The error object for whatever a target raised, with the traceback of where that was.
@@ -218,6 +228,12 @@ function runtime.finish(child, name, ended, thread, ...)
   if failure ~= nil then
     say(("process %s (pid %d): %s"):format(name, core.getpid(), to_words(failure)))
     status = status == 0 and 1 or status
+  end
+  local lost = status == 0 and core.output_failure()
+  if lost then
+    pcall(leave_error, child, errors.new("SystemError", lost, { where = false }))
+    say(("process %s (pid %d): %s"):format(name, core.getpid(), lost))
+    status = 1
   end
   return status
 end

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <lauxlib.h>
@@ -92,7 +93,13 @@ static int finish_child(lua_State *L) {
   return 1;
 }
 
+/* What was printed and could not be written is a failure, of which there is a word. */
 static _Noreturn void end_child(int status) {
+  zp_output_flush();
+  if (status == EXIT_SUCCESS && zp_output_failure()) {
+    fprintf(stderr, "zproc: process %d: standard output: %s\n", (int)getpid(), strerror(zp_output_failure()));
+    status = EXIT_FAILURE;
+  }
   zp_ltable_note_exit(status);
   zp_child_exit(status);
 }
@@ -108,7 +115,9 @@ static _Noreturn void run_child(lua_State *L, lua_State *thread, int arguments, 
   zp_interrupt_release_once();
   ending end = {.thread = thread};
   end.status = zp_lsignal_resume(L, thread, arguments, &end.results);
-  if (end.status == LUA_OK && end.results == 0 && !has_closables && !zp_interrupt_has_signal()) end_child(0);
+  bool is_plain = end.status == LUA_OK && end.results == 0 && !has_closables;
+  if (is_plain) zp_output_flush();
+  if (is_plain && !zp_interrupt_has_signal() && !zp_output_failure()) end_child(0);
 
   if (end.status != LUA_OK && end.status != LUA_YIELD) end.results = 1; /* the error */
   int child = lua_gettop(L), exit_status = EXIT_FAILURE;

@@ -83,6 +83,16 @@ static int core_name_output(lua_State *L) {
   return 0;
 }
 
+/* core.output_failure([all]) -> words, or nil: why standard output of this thread, which is flushed, has not taken all; all: or that of any
+   process that shares it. */
+static int core_output_failure(lua_State *L) {
+  zp_output_flush();
+  int number = lua_toboolean(L, 1) ? zp_output_common_failure() : zp_output_failure();
+  if (!number) return 0;
+  lua_pushfstring(L, "standard output: %s", strerror(number));
+  return 1;
+}
+
 /* core.cpu_count(): processors that this process may use. */
 static int core_cpu_count(lua_State *L) {
   cpu_set_t set;
@@ -176,6 +186,7 @@ static const luaL_Reg functions[] = {
     {"getpid", core_getpid},
     {"label_output", core_label_output},
     {"name_output", core_name_output},
+    {"output_failure", core_output_failure},
     {"cpu_count", core_cpu_count},
     {"is_terminal", core_is_terminal},
     {"terminal_size", core_terminal_size},

@@ -82,8 +82,10 @@ int main(int argc, char **argv) {
   else
     fprintf(stderr, "zproc: %s\n", lua_tostring(L, -1));
   lua_close(L);
-  if (fflush(stdout) != 0 || ferror(stdout)) { /* a full disk must not look like success */
-    fprintf(stderr, "zproc: standard output: %s\n", strerror(zp_output_failure() ? zp_output_failure() : EIO));
+  bool is_lost = fflush(stdout) != 0 || ferror(stdout);
+  int number = zp_output_common_failure();
+  if (is_lost || number) { /* a full disk must not look like success */
+    fprintf(stderr, "zproc: standard output: %s\n", strerror(number ? number : EIO));
     if (status == EXIT_SUCCESS) status = EXIT_FAILURE;
   }
   return status;

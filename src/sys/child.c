@@ -192,6 +192,7 @@ int zp_child_fork(bool die_with_parent, zp_child **out, pid_t *out_pid) {
     /* The parent may have died before the request stood. */
     if (getppid() != child->parent) _exit(128 + SIGKILL);
   }
+  if (pid == 0) zp_output_enter_child();
   child->pid = pid;
   *out = child;
   *out_pid = pid;

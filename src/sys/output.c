@@ -45,7 +45,13 @@ typedef struct writer {
 static writer process = {.out = {.fd = STDOUT_FILENO}, .err = {.fd = STDERR_FILENO, .is_error = true}, .name = "zproc"};
 static _Thread_local writer *own; /* NULL: that of the process */
 
-static pthread_mutex_t *mutex; /* of all that share the descriptors; NULL: nobody does */
+/* What all processes have in common that share the descriptors. */
+typedef struct common {
+  pthread_mutex_t mutex;
+  _Atomic int failure; /* errno of the first write to standard output that has failed in any of them */
+} common;
+
+static common *shared; /* NULL: nobody shares */
 static bool labels;
 static _Atomic bool is_exiting; /* nothing is held any more */
 static _Atomic bool is_forking; /* nobody has flushed who wants to see it */
@@ -55,13 +61,13 @@ static writer *current(void) { return own ? own : &process; }
 /* ---- writing ---- */
 
 static bool lock(void) {
-  if (!mutex) return false;
+  if (!shared) return false;
   struct timespec until;
   clock_gettime(CLOCK_MONOTONIC, &until);
   until.tv_sec += LOCK_SECONDS;
-  int code = pthread_mutex_trylock(mutex);
-  if (code == EBUSY) code = pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &until);
-  if (code == EOWNERDEAD) code = pthread_mutex_consistent(mutex); /* it protects nothing that could be half done */
+  int code = pthread_mutex_trylock(&shared->mutex);
+  if (code == EBUSY) code = pthread_mutex_clocklock(&shared->mutex, CLOCK_MONOTONIC, &until);
+  if (code == EOWNERDEAD) code = pthread_mutex_consistent(&shared->mutex); /* it protects nothing that could be half done */
   return code == 0;
 }
 
@@ -114,6 +120,12 @@ static int write_or_keep(sink *self, const unsigned char *data, size_t size) {
   }
 }
 
+static void note_failure(sink *self, int number) {
+  int none = 0;
+  if (!self->failure) self->failure = number;
+  if (shared && !self->is_error) atomic_compare_exchange_strong(&shared->failure, &none, number);
+}
+
 static int put(sink *self, const unsigned char *data, size_t size) {
   if (size == 0 && self->rest.size == 0) return 0;
   if (labels && size > 0 && add_labels(self, data, size)) {
@@ -128,8 +140,8 @@ static int put(sink *self, const unsigned char *data, size_t size) {
   if (!rc && self->rest.size > 0) rc = zp_buf_append(&self->rest, data, size) ? -1 : 0; /* it is not its turn */
   else if (!rc) rc = write_or_keep(self, data, size);
   int number = errno;
-  if (rc && !self->failure) self->failure = number;
-  if (locked) pthread_mutex_unlock(mutex);
+  if (rc) note_failure(self, number);
+  if (locked) pthread_mutex_unlock(&shared->mutex);
   errno = number;
   return rc;
 }
@@ -151,7 +163,7 @@ static int put_with_held(sink *self, const unsigned char *data, size_t size) {
 /* Whether the unfinished line at the end of a text is to be held. On standard error it is. Of standard output stdio writes whole buffers
    when they are full, wherever that may be; anything else was flushed by somebody who wants to see it. */
 static bool is_to_hold(const sink *self, size_t size, size_t tail) {
-  if (!mutex || atomic_load_explicit(&is_exiting, memory_order_relaxed) || self->held.size + tail > HELD_MAX) return false;
+  if (!shared || atomic_load_explicit(&is_exiting, memory_order_relaxed) || self->held.size + tail > HELD_MAX) return false;
   if (atomic_load_explicit(&is_forking, memory_order_relaxed)) return !self->is_terminal;
   return self->is_error || size % BUFFER_SIZE == 0;
 }
@@ -190,8 +202,7 @@ static bool open_stream(sink *self) {
     return false;
   }
   self->is_terminal = isatty(self->fd);
-  int mode = self->is_error ? _IONBF : self->is_terminal ? _IOLBF : _IOFBF;
-  setvbuf(self->file, self->buffer, mode, BUFFER_SIZE);
+  setvbuf(self->file, self->buffer, self->is_error ? _IONBF : _IOLBF, BUFFER_SIZE);
   return true;
 }
 
@@ -256,21 +267,21 @@ void zp_output_open(void) {
   pthread_atfork(NULL, NULL, after_fork_in_child);
 }
 
-static void make_mutex(void) {
-  void *page = mmap(NULL, sizeof(pthread_mutex_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+static void make_common(void) {
+  common *page = mmap(NULL, sizeof *page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (page == MAP_FAILED) return; /* then lines may mix */
   pthread_mutexattr_t attributes;
   pthread_mutexattr_init(&attributes);
   pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
   pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
-  if (pthread_mutex_init(page, &attributes) == 0) mutex = page;
-  else munmap(page, sizeof(pthread_mutex_t));
+  if (pthread_mutex_init(&page->mutex, &attributes) == 0) shared = page;
+  else munmap(page, sizeof *page);
   pthread_mutexattr_destroy(&attributes);
 }
 
 void zp_output_share(void) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
-  if (process.out.file) pthread_once(&once, make_mutex);
+  if (process.out.file) pthread_once(&once, make_common);
 }
 
 void zp_output_flush_errors(void) {
@@ -333,7 +344,13 @@ void zp_output_leave_thread(void) {
   free(old);
 }
 
-int zp_output_failure(void) { return process.out.failure; }
+void zp_output_enter_child(void) {
+  if (!process.out.file && __fbufsize(stdout) != 1) setvbuf(stdout, NULL, _IOLBF, 0); /* 1: the host does not want it buffered at all */
+}
+
+int zp_output_failure(void) { return current()->out.failure; }
+
+int zp_output_common_failure(void) { return shared && !process.out.failure ? atomic_load(&shared->failure) : process.out.failure; }
 
 FILE *zp_output_stdout(void) { return own ? own->out.file : stdout; }
 

@@ -4,8 +4,11 @@
  * stdout and stderr are replaced by streams that write to the same descriptors. Once there are several processes, or threads, what they
  * write goes out under a lock that all have in common, in whole lines: what is behind the last newline waits for the rest of its line.
  * It goes out unfinished if it is flushed explicitly (a prompt, a progress bar), when its writer waits for something (standard error, of
- * which nobody thinks that it has to be flushed), when its writer ends, or when it is too long to be kept. How much is buffered before
- * that is up to stdio, as ever: standard output line by line to a terminal, in blocks to anything else, standard error at once.
+ * which nobody thinks that it has to be flushed), when its writer ends by itself, or when it is too long to be kept.
+ *
+ * A line goes out as soon as it is complete, to pipes and files as to a terminal: its writer may be killed at the next instant. That takes a
+ * call of the system for each line, which is what Lua's print has always taken. A script that would rather have a block written at once
+ * asks for that with setvbuf.
  *
  * The lock is a robust mutex: a process that is killed while it writes holds nobody up, and one that is stopped does for a second.
  *
@@ -55,8 +58,14 @@ void zp_output_set_name(const char *name);
 void zp_output_enter_thread(void);
 void zp_output_leave_thread(void);
 
-/* The error number of the first write to standard output, by the process's own stream, that has failed; 0: none. */
+/* In a forked child. In a host that keeps its own streams these write line by line from here on. */
+void zp_output_enter_child(void);
+
+/* The error number of the first write to standard output that has failed, by this thread's stream; 0: none. */
 int zp_output_failure(void);
+
+/* The same, by the process's own stream or by any process or thread that shares the descriptors. */
+int zp_output_common_failure(void);
 
 /* The streams of this thread. */
 FILE *zp_output_stdout(void);

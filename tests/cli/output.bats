@@ -192,6 +192,125 @@ LUA
   exec 6>&-
 }
 
+# A line is out when it is complete: its writer may be killed at the next instant.
+write_finishers() {
+  cat >"$script" <<'LUA'
+local zproc = require "zproc"
+local ctx = zproc.context()
+local function written(name)
+  local seen = {}
+  for line in io.lines(arg[1]) do seen[line] = true end
+  return seen[name]
+end
+local function write_line(state, name)
+  io.write("line of ", name, "\n")
+  state[name] = true
+end
+local function run(name, target, how, opts)
+  local p = ctx:process(function(state) write_line(state, name) target(state) end, opts)
+  ctx.state:get_when_available(name)
+  assert(written("line of " .. name), name .. ": it is not there while its process goes on")
+  how(p)
+  assert(written("line of " .. name), name)
+end
+local function stop(p) p:stop() end
+local function sleep() zproc.sleep(1000) end
+local function compute() while true do end end
+run("sleeper", sleep, stop)
+run("computer", compute, stop)
+run("waiter", function(state) state:get_when_available "never" end, stop)
+run("killed", sleep, function(p) os.execute("kill -9 " .. p.pid) pcall(p.wait, p) end)
+run("thread", sleep, stop, { backend = "thread" })
+run("catcher", function() zproc.signal_to_error "SIGTERM" sleep() end, stop)
+ctx:process_map(function(x) io.write("item ", x, "\n") return x end, { 1, 2 }):collect()
+assert(written "item 1" and written "item 2")
+io.write "line of the script\n"
+assert(written "line of the script")
+assert(io.stdout:setvbuf "full")
+io.write "line of a block\n"
+assert(not written "line of a block")
+LUA
+}
+
+@test "a line is out when it is complete, to a file" {
+  write_finishers
+  for command in "$ZPROC run" "$SRCDIR/tests/run-lua"; do
+    $command "$script" "$dir/out" >"$dir/out"
+    [ "$(wc -l <"$dir/out")" = 10 ]
+  done
+}
+
+@test "a line is out when it is complete, to a pipe" {
+  cat >"$script" <<'LUA'
+local zproc = require "zproc"
+local ctx = zproc.context()
+local p = ctx:process(function(state)
+  io.write "one\n" state.one = true
+  zproc.sleep(1000)
+end)
+ctx.state:get_when_available "one"
+io.write "two\n"
+io.read()
+p:stop()
+LUA
+  mkfifo "$dir/out" "$dir/in"
+  for command in "$ZPROC run" "$SRCDIR/tests/run-lua"; do
+    $command "$script" <"$dir/in" >"$dir/out" &
+    exec 5>"$dir/in" 6<"$dir/out"
+    read -r -t 60 first <&6
+    read -r -t 60 second <&6
+    [ "$first $second" = "one two" ]
+    echo >&5
+    exec 5>&- 6<&-
+    wait $!
+  done
+}
+
+@test "what a process cannot print is an error of the process and of the script, with a word" {
+  [ -e /dev/full ] || skip "no /dev/full"
+  cat >"$script" <<'LUA'
+local zproc = require "zproc"
+local ctx = zproc.context()
+local ways = {
+  line = function() print "x" end,
+  held = function() io.write "x" end,
+  result = function() print "x" return 1 end,
+  exit = function() print "x" os.exit(0) end,
+  zexit = function() print "x" zproc.exit(0) end,
+  context = function(inner) print "x" inner.state.x = 1 end,
+  stop = function(state) print "x" state.x = 1 zproc.sleep(1000) end,
+}
+local how, backend = arg[1], arg[2]
+if how == "script" then print "x" os.exit(0) end
+if how == "map" then
+  ctx:process_map(function(x) print(x) return x end, { 1, 2, 3 }):collect()
+  return
+end
+local p = ctx:process(ways[how], { pass_context = how == "context", backend = backend })
+if how == "stop" then
+  ctx.state:get_when_available "x"
+  p:stop()
+else
+  local ok, err = pcall(p.wait, p)
+  assert(not ok and err.exitcode == 1, err)
+end
+LUA
+  check() { # COMMAND STATUS ARGUMENT...
+    local command=$1 wanted=$2 status=0
+    shift 2
+    $command "$script" "$@" >/dev/full 2>"$dir/err" || status=$?
+    cat "$dir/err"
+    [ "$status" -eq "$wanted" ]
+    grep -q "standard output: No space left on device" "$dir/err"
+  }
+  for how in script line held result exit zexit context stop map; do
+    check "$ZPROC run" 1 $how
+  done
+  for how in line held result context; do check "$ZPROC run" 1 $how thread; done
+  check "$SRCDIR/tests/run-lua" 1 script # the others end with the status of lua5.4, which does not look
+  for how in line stop map; do check "$SRCDIR/tests/run-lua" 0 $how; done
+}
+
 @test "run --prefix labels each line with name and pid" {
   cat >"$script" <<'LUA'
 local zproc = require "zproc"
