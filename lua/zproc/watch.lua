@@ -121,12 +121,14 @@ local function define_iterator(kind, shape)
     if opts.since then core.set_cursor(self, opts.since) end
     -- What the body of the loop changes itself is no news to it, or a loop on a condition that stays true would run on its own.
     local watched = { live = opts.live, timeout = opts.timeout, duplicate_okay = opts.duplicate_okay,
-      exclude = opts.exclude, own_known = true }
+      exclude = opts.exclude, own_known = true, gapless = opts.since ~= nil }
     local left = opts.count or math.huge
     return function()
       if left <= 0 then return nil end
       left = left - 1
-      return (core.watch(self, kind, subject, value, watched))
+      local snapshot = core.watch(self, kind, subject, value, watched)
+      watched.gapless = true -- from the first match on
+      return snapshot
     end
   end
 end
@@ -201,7 +203,7 @@ local function define_call(kind, shape)
     if for_process.stateful ~= nil or for_process.pass_context ~= nil then
       errors.usage("%s: the target is called with a snapshot and a State; 'stateful' and 'pass_context' do not apply", call)
     end
-    for_watch.own_known = true
+    for_watch.own_known, for_watch.gapless = true, true
 
     local function start(fn)
       options.check_target(call, fn)

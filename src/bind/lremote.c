@@ -362,23 +362,9 @@ int zp_lremote_go_live(lua_State *L, bool anew) {
   return 0;
 }
 
-int zp_lremote_await(lua_State *L, zp_lremote *state, const zp_lremote_watch *watch) {
-  static const double LATE = 1; /* seconds that the answer may come after its time */
-  check_free(L, state);
-  double seconds = watch->deadline - zp_clock_now();
-  zp_parcel request = {
-      .number_count = 5,
-      .numbers = {author_of(state), watch->kind, watch->condition, watch->flags, zp_parcel_of_double(seconds)},
-      ZP_STRINGS(name_of(state), {&state->cursor, sizeof state->cursor}, watch->subject),
-      .pairs = watch->pairs,
-      .pair_count = watch->pair_count,
-  };
-  const zp_parcel *answer =
-      zp_lnet_call_late(L, state->remote, state->identity, ZP_REQUEST_WATCH, &request, watch->deadline, LATE);
-  if (!answer) return 0; /* out of reach; the cursor stays where it is */
-  if (answer->strings[0].size == sizeof state->cursor) memcpy(&state->cursor, answer->strings[0].data, sizeof state->cursor);
-  if (answer->numbers[0] == 0) return 0;
-  if (watch->kind != ZP_WATCH_UPDATE) {
+/* What core.watch gives for an answer. */
+static int push_match(lua_State *L, const zp_parcel *answer, uint64_t kind) {
+  if (kind != ZP_WATCH_UPDATE) {
     zp_lpairs_push_table(L, push_pairs(L, answer, 0, answer->pair_count));
     return 1;
   }
@@ -390,6 +376,27 @@ int zp_lremote_await(lua_State *L, zp_lremote *state, const zp_lremote_watch *wa
   lua_remove(L, -2);
   lua_pushboolean(L, answer->numbers[2] != 0);
   return 3;
+}
+
+int zp_lremote_await(lua_State *L, zp_lremote *state, const zp_lremote_watch *watch) {
+  static const double LATE = 1; /* seconds that the answer may come after its time */
+  check_free(L, state);
+  double seconds = watch->deadline - zp_clock_now();
+  zp_parcel request = {
+      .number_count = 5,
+      .numbers = {author_of(state), watch->kind, watch->id, watch->flags, zp_parcel_of_double(seconds)},
+      ZP_STRINGS(name_of(state), {&state->cursor, sizeof state->cursor}, watch->subject),
+      .pairs = watch->pairs,
+      .pair_count = watch->pair_count,
+  };
+  const zp_parcel *answer =
+      zp_lnet_call_late(L, state->remote, state->identity, ZP_REQUEST_WATCH, &request, watch->deadline, LATE);
+  if (!answer) return 0; /* out of reach; the cursor stays where it is */
+  zp_watch_cursor cursor = state->cursor;
+  if (answer->strings[0].size == sizeof cursor) memcpy(&cursor, answer->strings[0].data, sizeof cursor);
+  int results = answer->numbers[0] ? push_match(L, answer, watch->kind) : 0;
+  state->cursor = cursor; /* only now: what cannot be decoded here was not consumed */
+  return results;
 }
 
 int zp_lremote_atomic(lua_State *L) {

@@ -34,7 +34,7 @@ zp_lremote *zp_lremote_check(lua_State *L, int idx);
 void zp_lremote_push_link(lua_State *L, int idx);
 
 typedef struct zp_lremote_watch {
-  uint64_t kind, condition, flags; /* as in net/request.h */
+  uint64_t kind, id, flags; /* as in net/request.h */
   zp_bytes subject;
   const zp_change *pairs;
   size_t pair_count;

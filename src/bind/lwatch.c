@@ -170,11 +170,11 @@ static bool option(lua_State *L, int options, const char *name) {
 }
 
 /* Wait for the next match; false if the time was up first. May raise. */
-static bool wait_for_match(lua_State *L, zp_lstate *state, watcher *self, double deadline, uint64_t *revision) {
+static bool wait_for_match(lua_State *L, watcher *self, double deadline, zp_watch_cursor *cursor, uint64_t *revision) {
   int rc;
   do {
     zp_lsignal_begin_wait(L);
-    rc = zp_watch_next(self->watch, deadline, &state->cursor, revision);
+    rc = zp_watch_next(self->watch, deadline, cursor, revision);
   } while (rc == ZP_EINTR);
   zp_lsignal_end_wait();
   if (rc && rc != ZP_ETIMEOUT) zp_lua_raise_from(L, rc, self->predicate ? zp_predicate_traceback(self->predicate) : NULL);
@@ -232,17 +232,18 @@ static int watch_remotely(lua_State *L, double began, int kind) {
     watch.pair_count = zp_batch_count(listed);
     if (!watch.pairs) return zp_lua_raise(L, ZP_ENOMEM);
   }
-  watch.condition = zp_bell_tag(kind_names[kind], zp_buf_bytes(&self->bytes));
+  watch.id = zp_bell_tag(kind_names[kind], zp_buf_bytes(&self->bytes));
   if (option(L, 5, "live")) watch.flags |= ZP_WATCH_LIVE;
   if (option(L, 5, "exclude")) watch.flags |= ZP_WATCH_EXCLUDE;
   if (option(L, 5, "duplicate_okay")) watch.flags |= ZP_WATCH_DUPLICATES;
   if (option(L, 5, "own_known")) watch.flags |= ZP_WATCH_OWN_KNOWN;
+  if (option(L, 5, "gapless")) watch.flags |= ZP_WATCH_GAPLESS;
   return zp_lremote_await(L, state, &watch);
 }
 
 /* core.watch(state, kind, subject, value, options): wait for a revision that matches.
    kind "change": subject is a list of keys (empty: all); "update": nothing; "predicate": subject is a function; else it
-   is a key, and value what it is compared with. options: live, exclude, duplicate_okay, own_known, timeout (seconds).
+   is a key, and value what it is compared with. options: live, exclude, duplicate_okay, own_known, gapless, timeout (seconds).
    Returns the snapshot (for "update": before, after, identical); nothing when the time is up. */
 static int core_watch(lua_State *L) {
   double began = zp_clock_now();
@@ -263,28 +264,34 @@ static int core_watch(lua_State *L) {
 
   lua_getfield(L, 5, "timeout");
   double deadline = lua_isnil(L, -1) ? ZP_FOREVER : began + lua_tonumber(L, -1);
-  zp_watch_cursor from = state->cursor; /* the State's own stays where it is if this raises, as it does for a server elsewhere */
-  int rc = option(L, 5, "live") ? zp_watch_go_live(state->store, &from) : 0;
   zp_watch_options options = {
       .test = condition ? zp_condition_test : NULL,
       .context = &self->condition,
-      .condition = identity,
+      .id = identity,
       .exclude = option(L, 5, "exclude"),
       .duplicates = option(L, 5, "duplicate_okay"),
       .own_known = option(L, 5, "own_known"),
+      .live = option(L, 5, "live"),
+      .gapless = option(L, 5, "gapless"),
   };
-  if (!rc) rc = zp_watch_open(state->store, &from, &options, &self->watch);
+  int rc = zp_watch_open(state->store, &state->cursor, &options, &self->watch);
   if (rc) return zp_lua_raise(L, rc);
   if (kind == KIND_CHANGE) add_keys(L, state, self, 3);
 
   uint64_t revision;
-  bool matched = wait_for_match(L, state, self, deadline, &revision);
+  zp_watch_cursor cursor = state->cursor;
+  bool matched = wait_for_match(L, self, deadline, &cursor, &revision);
   zp_watch_close(&self->watch);
   zp_predicate_close(&self->predicate);
-  if (!matched) return 0;
-  if (kind == KIND_UPDATE) return push_update(L, state, revision);
-  zp_lstate_push_at(L, state, revision);
-  return 1;
+  int results = 0;
+  if (matched && kind == KIND_UPDATE) {
+    results = push_update(L, state, revision);
+  } else if (matched) {
+    zp_lstate_push_at(L, state, revision);
+    results = 1;
+  }
+  state->cursor = cursor; /* only now: what cannot be given, for want of memory or as it cannot be decoded here, was not consumed */
+  return results;
 }
 
 /* core.go_live(state): move the cursor to the newest revision. */
@@ -323,8 +330,7 @@ static int core_set_cursor(lua_State *L) {
   if (revision < 0 || (uint64_t)revision > newest)
     return zp_lua_usage(L, "the option 'since' is a revision number from 0 to %I (the newest), not %I", (LUAI_UACINT)newest,
                         (LUAI_UACINT)revision);
-  zp_watch_cursor *cursor = is_remote ? &zp_lremote_check(L, 1)->cursor : &state->cursor;
-  cursor->revision = revision == 0 ? oldest : (uint64_t)revision;
+  zp_watch_cursor_move(is_remote ? &zp_lremote_check(L, 1)->cursor : &state->cursor, revision == 0 ? oldest : (uint64_t)revision);
   return 0;
 }
 

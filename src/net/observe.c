@@ -89,14 +89,15 @@ static int observe(observer *self, double deadline, zp_vm **vm, zp_answer *answe
   bool is_condition = kind <= ZP_WHEN_PREDICATE;
   memcpy(&self->cursor, request->strings[1].data, sizeof self->cursor);
   int rc = is_condition ? set_condition(self, vm) : 0;
-  if (!rc && (flags & ZP_WATCH_LIVE)) rc = zp_watch_go_live(self->store, &self->cursor);
   zp_watch_options options = {
       .test = is_condition ? zp_condition_test : NULL,
       .context = &self->condition,
-      .condition = request->numbers[2],
+      .id = request->numbers[2],
       .exclude = flags & ZP_WATCH_EXCLUDE,
       .duplicates = flags & ZP_WATCH_DUPLICATES,
       .own_known = flags & ZP_WATCH_OWN_KNOWN,
+      .live = flags & ZP_WATCH_LIVE,
+      .gapless = flags & ZP_WATCH_GAPLESS,
   };
   if (!rc) rc = zp_watch_open(self->store, &self->cursor, &options, &self->watch);
   for (size_t i = 0; i < request->pair_count && kind == ZP_WATCH_CHANGE && !rc; i++)

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "sys/bell.h"
 
 /* A set of keys, as bytes one after the other with their sizes. Small: what a predicate reads, what a caller lists. */
 typedef struct key_set {
@@ -66,12 +67,21 @@ int zp_watch_open(zp_store *store, const zp_watch_cursor *cursor, const zp_watch
   watch->store = store;
   watch->options = *options;
   watch->cursor = *cursor;
-  watch->position = cursor->revision;
+  int rc = options->live ? zp_watch_go_live(store, &watch->cursor) : 0;
+  if (rc) {
+    free(watch);
+    return rc;
+  }
+  watch->position = watch->cursor.revision;
   *out = watch;
   return 0;
 }
 
-int zp_watch_add_key(zp_watch *watch, zp_bytes key) { return add_key(&watch->keys, key); }
+int zp_watch_add_key(zp_watch *watch, zp_bytes key) {
+  if (has_key(&watch->keys, key)) return 0;
+  watch->options.id ^= zp_bell_tag("", key); /* in whatever order they come */
+  return add_key(&watch->keys, key);
+}
 
 void zp_watch_close(zp_watch **handle) {
   zp_watch *watch = *handle;
@@ -87,6 +97,50 @@ int zp_watch_read(zp_watch *watch, const zp_bytes *key) {
   if (key) return add_key(&watch->keys, *key);
   watch->keys.all = true;
   return 0;
+}
+
+/* ---- what was given, and looked through ---- */
+
+void zp_watch_cursor_move(zp_watch_cursor *cursor, uint64_t revision) {
+  if (revision < cursor->revision)
+    for (int i = 0; i < ZP_WATCH_SUBJECTS; i++) cursor->subjects[i].looked = 0;
+  cursor->revision = revision;
+}
+
+/* The place of the watch's subject in its cursor, or -1. */
+static int find_subject(const zp_watch *watch) {
+  for (int i = 0; i < ZP_WATCH_SUBJECTS; i++)
+    if (watch->cursor.subjects[i].id == watch->options.id) return i;
+  return -1;
+}
+
+/* Make the watch's subject the first in its cursor; that which was used least goes for a new one. */
+static void use_subject(zp_watch *watch) {
+  zp_watch_cursor *cursor = &watch->cursor;
+  int i = find_subject(watch);
+  zp_watch_cursor first = {0};
+  if (i >= 0) first.subjects[0] = cursor->subjects[i];
+  first.subjects[0].id = watch->options.id;
+  memmove(cursor->subjects + 1, cursor->subjects, (size_t)(i >= 0 ? i : ZP_WATCH_SUBJECTS - 1) * sizeof *cursor->subjects);
+  cursor->subjects[0] = first.subjects[0];
+}
+
+/* The newest revision that was given for this condition, or 0. */
+static uint64_t given(const zp_watch *watch) {
+  int i = find_subject(watch);
+  return i >= 0 ? watch->cursor.subjects[i].given : 0;
+}
+
+/* What counts as an update. */
+static uint64_t flags_of(const zp_watch *watch) {
+  return (uint64_t)watch->options.exclude | (uint64_t)watch->options.duplicates << 1;
+}
+
+/* Begin behind what was looked through already. */
+static void skip_looked(zp_watch *watch) {
+  int i = find_subject(watch);
+  if (i < 0 || watch->cursor.subjects[i].flags != flags_of(watch)) return;
+  if (watch->cursor.subjects[i].looked > watch->position) watch->position = watch->cursor.subjects[i].looked;
 }
 
 /* ---- looking ---- */
@@ -159,23 +213,6 @@ static int look_for_change(zp_watch *watch, uint64_t newest, uint64_t *revision)
   }
 }
 
-/* The newest revision that was given for this condition, or 0. */
-static uint64_t given(const zp_watch *watch) {
-  for (int i = 0; i < ZP_WATCH_GIVEN; i++)
-    if (watch->cursor.given[i].revision && watch->cursor.given[i].condition == watch->options.condition)
-      return watch->cursor.given[i].revision;
-  return 0;
-}
-
-static void set_given(zp_watch *watch, uint64_t revision) {
-  zp_watch_cursor *cursor = &watch->cursor;
-  int i = 0;
-  while (i < ZP_WATCH_GIVEN - 1 && cursor->given[i].condition != watch->options.condition) i++;
-  memmove(cursor->given + 1, cursor->given, (size_t)i * sizeof *cursor->given);
-  cursor->given[0].condition = watch->options.condition;
-  cursor->given[0].revision = revision;
-}
-
 /* A condition that holds now is a match too, if this handle has not been given the state as it is now for it. */
 static int look_at_present(zp_watch *watch, uint64_t newest, uint64_t *revision) {
   if (!watch->holds) return NOTHING;
@@ -187,7 +224,8 @@ static int look_at_present(zp_watch *watch, uint64_t newest, uint64_t *revision)
   return rc == ZP_EHISTORY ? MATCH : rc; /* given so long ago that it is forgotten: certainly not this one */
 }
 
-static int look_for_condition(zp_watch *watch, uint64_t newest, uint64_t *revision) {
+/* Go from revision to revision. */
+static int walk(zp_watch *watch, uint64_t newest, uint64_t *revision) {
   int rc = watch->tested ? 0 : test_at(watch, watch->position, newest);
   while (!rc) {
     zp_log_record record;
@@ -206,6 +244,43 @@ static int look_for_condition(zp_watch *watch, uint64_t newest, uint64_t *revisi
     }
   }
   return rc;
+}
+
+/* The first change after a revision of anything that the last test read: 1, 0, or ZP_EHISTORY. */
+static int changed_since(zp_watch *watch, uint64_t revision) {
+  zp_log_record record;
+  if (watch->keys.all) return zp_store_next_update(watch->store, revision, &record);
+  watch->position = revision;
+  return next_of_keys(watch, &record);
+}
+
+/* What follows `position`, or the state there, is not kept any more. */
+static int look_past_loss(zp_watch *watch, uint64_t newest, uint64_t *revision) {
+  uint64_t since = watch->position;
+  zp_log_record record;
+  int rc = zp_store_next_update(watch->store, since, &record);
+  if (rc < 0 && rc != ZP_EHISTORY) return rc;
+  if (rc == 1) { /* nothing is lost but the state there, so each update is to be looked at */
+    clear_keys(&watch->keys);
+    watch->keys.all = watch->tested = true;
+    watch->holds = false;
+    return walk(watch, newest, revision);
+  }
+  bool is_same = rc == 0; /* other namespaces have changed, this one has not */
+  rc = test_at(watch, newest, newest);
+  if (rc) return rc;
+  if (is_same || (watch->holds && !watch->options.gapless)) return look_at_present(watch, newest, revision);
+  /* If it does not hold, and nothing that it read has changed, then it has not held in between. */
+  rc = watch->holds ? ZP_EHISTORY : changed_since(watch, since);
+  watch->position = newest;
+  if (rc == 0) return NOTHING;
+  if (rc < 0 && rc != ZP_EHISTORY) return rc;
+  return zp_fail(ZP_EHISTORY, "the condition may have held at revisions after %llu that are not kept any more", (unsigned long long)since);
+}
+
+static int look_for_condition(zp_watch *watch, uint64_t newest, uint64_t *revision) {
+  int rc = walk(watch, newest, revision);
+  return rc == ZP_EHISTORY ? look_past_loss(watch, newest, revision) : rc;
 }
 
 static int look(zp_watch *watch, uint64_t *revision) {
@@ -230,6 +305,7 @@ static int set_alarm(zp_watch *watch) {
 }
 
 int zp_watch_next(zp_watch *watch, double deadline, zp_watch_cursor *cursor, uint64_t *revision) {
+  skip_looked(watch);
   int rc = look(watch, revision);
   while (rc == NOTHING) {
     /* What to be woken for is known only from a look, and what happened between that look and the arming only from another
@@ -239,14 +315,16 @@ int zp_watch_next(zp_watch *watch, double deadline, zp_watch_cursor *cursor, uin
     if (!rc) rc = look(watch, revision);
     if (rc == NOTHING && tests == watch->tests) rc = zp_alarm_wait(watch->store, &watch->alarm, deadline);
   }
-  if (rc == ZP_ETIMEOUT) {
-    watch->cursor.revision = watch->position;
+  if (rc == ZP_ETIMEOUT && !watch->options.live) { /* a live one has not looked at what comes right after the cursor */
+    use_subject(watch);
+    watch->cursor.subjects[0].looked = watch->position;
+    watch->cursor.subjects[0].flags = flags_of(watch);
     *cursor = watch->cursor;
   }
   if (rc != MATCH) return rc;
-  watch->cursor.revision = *revision;
-  set_given(watch, *revision);
-  watch->position = *revision;
+  use_subject(watch);
+  watch->cursor.subjects[0].given = *revision;
+  watch->cursor.revision = watch->position = *revision;
   *cursor = watch->cursor;
   return 0;
 }

@@ -29,6 +29,12 @@ describe("a watcher", function()
     assert.is_true(zproc.is_error(err, "TimeoutError"))
   end
 
+  --- Make more changes, of the key "big", than are kept.
+  local function lose_history()
+    for i = 1, 30 do other.big = ("x"):rep(5000000) .. i end
+    other.big = nil
+  end
+
   describe("for changes", function()
     it("gives a snapshot of exactly the revision that matched, one after the other, missing none", function()
       for i = 1, 100 do other.n = i end
@@ -214,10 +220,116 @@ describe("a watcher", function()
       assert.equal(5, p:wait())
     end)
 
-    it("forgets what it has considered when its time is up", function()
-      other.x = 1
+    it("consumes nothing when its time is up", function()
+      other.a = 1
+      other.b = 2
       nothing_comes("get_when_equal", "x", 2)
+      nothing_comes("get_when_change", "x")
+      nothing_comes("get_when", function(s) return s.x end)
+      assert.is_nil((state:get_when_change { live = true, timeout = 0 }))
+      assert.is_nil((state:get_raw_update { live = true, timeout = 0 }))
+      for _ in state:when_change("x", "y", { timeout = 0 }) do error "there was none" end
+      assert.same({ a = 1 }, state:get_when_change { timeout = 0 })
+      assert.same({ a = 1, b = 2 }, state:get_when_change("b", { timeout = 0 }))
       nothing_comes "get_when_change"
+    end)
+
+    it("considers a duplicate after it was asked in vain for what is none", function()
+      other.a = 1
+      state:get_when_change()
+      other.a = 1
+      nothing_comes "get_when_change"
+      nothing_comes "get_raw_update"
+      assert.same({ a = 1 }, state:get_when_change { duplicate_okay = true, timeout = 0 })
+    end)
+
+    it("finds what it was asked for in vain once it is asked to look further back", function()
+      local begin = state:revision()
+      for i = 1, 3 do other.x = i end
+      state:go_live()
+      nothing_comes("get_when_equal", "x", 1)
+      for snapshot in state:when_equal("x", 1, { since = begin, count = 1 }) do assert.equal(1, snapshot.x) end
+      assert.equal(2, state:get_when_change("x", { timeout = 0 }).x)
+    end)
+  end)
+
+  describe("whose cursor is behind what is kept", function()
+    local function is_finished(s) return s.finished end
+
+    it("returns what holds now", function()
+      local states = {}
+      for i = 1, 9 do states[i] = state:fork() end
+      other:update { finished = true, none = zproc.null, x = 1 }
+      lose_history()
+      for i, arguments in ipairs {
+        { "equal", "finished", true }, { "not_equal", "finished", 5 }, { "none", "none" }, { "not_none", "finished" },
+        { "available", "finished" }, { "none", "absent" },
+      } do
+        local one, kind = states[i], arguments[1]
+        local snapshot = one["get_when_" .. kind](one, table.unpack(arguments, 2))
+        assert.same({ finished = true, none = zproc.null, x = 1 }, snapshot)
+        assert.equal("TimeoutError", select(2, one:get_when_change { timeout = 0 }).name)
+      end
+      assert.is_true(states[7]:get_when(is_finished).finished)
+      assert.is_true(states[8]:when(is_finished)().finished)
+      -- What has changed in between, and does not hold now, may have held.
+      assert.equal("HistoryLost", refuses("may have held", states[9].get_when_equal, states[9], "x", 2, { timeout = 0 }).name)
+    end)
+
+    it("waits for what has not changed since, and returns it then", function()
+      local one, two, three = state:fork(), state:fork(), state:fork()
+      lose_history()
+      assert.is_nil((one:get_when_equal("finished", true, { timeout = 0 })))
+      assert.is_nil((two:get_when(is_finished, { timeout = 0 })))
+      local p = ctx:process(function() return three:get_when_equal("finished", true, { timeout = GENEROUS }).finished end)
+      other.finished = true
+      assert.is_true(one:get_when_equal("finished", true, { timeout = 0 }).finished)
+      assert.is_true(two:get_when(is_finished, { timeout = 0 }).finished)
+      assert.is_true(p:wait())
+    end)
+
+    it("does not pretend to have seen every match, where that is promised", function()
+      other.finished = true
+      local next_match, past = state:when_equal("finished", true), state:fork()
+      assert.is_true(next_match().finished)
+      local since = state:revision()
+      lose_history()
+      assert.equal("HistoryLost", refuses("", next_match).name)
+      assert.equal("HistoryLost", refuses("", past:when_equal("finished", true, { since = since })).name)
+      assert.is_true(state:get_when_equal("finished", true).finished)
+    end)
+
+    it("is as any other if only other namespaces have changed", function()
+      local function quiet() return state:fork { namespace = "quiet" } end
+      local writer, never = quiet(), quiet()
+      writer.finished = true
+      local holds, waits, change, every, raw = quiet(), quiet(), quiet(), quiet(), quiet()
+      local next_match = every:when(is_finished)
+      assert.is_true(next_match().finished)
+      lose_history()
+      assert.is_true(never:get_when_equal("finished", true, { timeout = 0 }).finished)
+      assert.is_true(holds:get_when(is_finished, { timeout = 0 }).finished)
+      assert.is_nil((waits:get_when_equal("x", 1, { timeout = 0 })))
+      assert.is_nil((waits:get_when(function(s) return s.x == 1 end, { timeout = 0 })))
+      writer.x = 1
+      assert.same({ finished = true, x = 1 }, waits:get_when_equal("x", 1, { timeout = 0 }))
+      assert.same({ finished = true, x = 1 }, change:get_when_change { timeout = 0 })
+      assert.same({ finished = true, x = 1 }, next_match())
+      assert.same({ { finished = true }, { finished = true, x = 1 }, false }, { raw:get_raw_update { timeout = 0 } })
+      writer.y = 1
+      lose_history()
+      assert.same({ finished = true, x = 1, y = 1 }, waits:get_when_equal("y", 1, { timeout = 0 }))
+    end)
+
+    it("is not, after it has looked in vain now and then", function()
+      for i = 1, 40 do
+        other.big = ("x"):rep(5000000) .. i
+        other.gone = i -- deleted keys are forgotten
+        other.gone = nil
+        assert.is_nil((state:get_when_change("absent", { timeout = 0 })))
+      end
+      other.absent = 1
+      assert.equal(1, state:get_when_change("absent", { timeout = 0 }).absent)
     end)
   end)
 
@@ -461,7 +573,7 @@ describe("a watcher", function()
     it("raises HistoryLost for a cursor behind what is kept, until go_live", function()
       local far_behind = state:fork()
       other.x = 0
-      for _ = 1, 30 do other.big = ("x"):rep(5000000) .. _ end
+      lose_history()
       local err = refuses("not kept", far_behind.get_when_change, far_behind, "x")
       assert.equal("HistoryLost", err.name)
       assert.equal("HistoryLost", refuses("", far_behind.get_when_equal, far_behind, "x", 9, { timeout = 0 }).name)
