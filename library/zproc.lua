@@ -171,6 +171,7 @@ local zproc = {}
 ---@field stateful boolean? give the target a State as its first argument (false)
 ---@field new boolean? with workers of its own (false)
 ---@field return_task boolean? give a task instead of a MapResult (false)
+---@field seed integer? item i draws the numbers of math.randomseed(seed, i): the same in every run, however many workers there are
 ---@field chunk_size integer? items that are worked on together; without it what they cost decides
 ---@field max_attempts integer? how often an item is begun whose worker is killed (3)
 ---@field on_error "raise"|"return"|nil "raise"

@@ -43,6 +43,7 @@ local OPTIONS <const> = {
   max_attempts = "count",
   on_error = "on_error",
   progress = "progress",
+  seed = "seed",
   namespace = "string",
 }
 
@@ -521,6 +522,7 @@ local function specification(self, target, opts, sequence)
     kwargs = opts.kwargs,
     stateful = opts.stateful or nil,
     namespace = opts.namespace or (self._options.process or {}).namespace or self.namespace,
+    seed = math.tointeger(opts.seed),
     has_item = sequence ~= nil,
     has_parts = has_parts,
     is_plain = not has_parts and not opts.args and not opts.kwargs and not opts.stateful,

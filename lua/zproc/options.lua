@@ -46,6 +46,9 @@ local kinds = {
   workers = { -- as many as the queue of tasks has slots
     function(value) return math.type(value) == "integer" and value >= 1 and value <= 4096 end, "an integer of at least 1 and at most 4096",
   },
+  seed = {
+    function(value) return type(value) == "number" and math.tointeger(value) ~= nil end, "an integer",
+  },
   count = {
     function(value) return math.type(value) == "integer" and value >= 1 end, "an integer of at least 1",
   },

@@ -113,7 +113,8 @@ end
 
 --- Run the target over a chunk: its results, and its errors, both by their places in the chunk.
 local function run(self, task, known, from, to, is_suspect)
-  local queue, call, given = self.queue, known.call, known.spec.range
+  local queue, call, given, seed = self.queue, known.call, known.spec.range, known.spec.seed
+  local seed_random = core.seed_random
   local results, failures = {}, nil
   local place = from -- the item that is being worked on
   local span = 1
@@ -129,12 +130,14 @@ local function run(self, task, known, from, to, is_suspect)
         local first, step = given.first, given.step
         for k = place, stop - 1 do
           place = k
+          if seed then seed_random(seed, k + 1) end
           results[k - from + 1] = call(first + k * step)
         end
       elseif block then
         local items, base = block.items, block.base
         for k = place, stop - 1 do
           place = k
+          if seed then seed_random(seed, k + 1) end
           results[k - from + 1] = call(items[k - base])
         end
       else
@@ -158,6 +161,7 @@ local function run(self, task, known, from, to, is_suspect)
     failures[place - from + 1] = err
     place = place + 1
   end
+  if seed then seed_random() end -- the next task may want other numbers
   return results, failures
 end
 

@@ -9,6 +9,7 @@
 #include "bind/lbuf.h"
 #include "bind/lerror.h"
 #include "bind/lio.h"
+#include "bind/lrandom.h"
 #include "bind/lsignal.h"
 #include "codec/key.h"
 #include "codec/names.h"
@@ -78,6 +79,7 @@ static int open_core(lua_State *L) {
   zp_leditor_open(L);
   zp_lnet_open(L);
   zp_lqueue_open(L);
+  zp_lrandom_open(L);
   zp_lremote_open(L);
   zp_lrqueue_open(L);
   zp_lrunner_open(L);
@@ -114,6 +116,7 @@ static void install(lua_State *L, void (*open_codec)(lua_State *)) {
   prepare_buffers(L);
   zp_lsignal_install(L);
   zp_lio_install(L);
+  zp_lrandom_install(L);
   open_codec(L);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
   lua_pushcfunction(L, open_core);
@@ -126,6 +129,9 @@ static void install(lua_State *L, void (*open_codec)(lua_State *)) {
   lua_pop(L, 1);
 }
 
-void zp_core_install(lua_State *L) { install(L, zp_codec_open); }
+void zp_core_install(lua_State *L) {
+  install(L, zp_codec_open);
+  zp_lrandom_seed(L);
+}
 
 void zp_core_install_late(lua_State *L) { install(L, zp_codec_open_late); }

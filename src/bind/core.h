@@ -11,8 +11,8 @@
 
 #include "base/buf.h"
 
-/* Prepare a VM whose standard libraries are open and that has run no script yet: the codec, and package.preload for zproc.core
-   and the embedded Lua modules. May raise. */
+/* Prepare a VM whose standard libraries are open and that has run no script yet: the codec, the seed of math.random, and package.preload
+   for zproc.core and the embedded Lua modules. May raise. */
 void zp_core_install(lua_State *L);
 
 /* The same for a VM in which a script runs already, as a module finds it. May raise. */
@@ -24,6 +24,7 @@ void zp_lchild_open(lua_State *L);
 void zp_leditor_open(lua_State *L);
 void zp_lnet_open(lua_State *L);
 void zp_lqueue_open(lua_State *L);
+void zp_lrandom_open(lua_State *L);
 void zp_lremote_open(lua_State *L);
 void zp_lrqueue_open(lua_State *L);
 void zp_lrunner_open(lua_State *L);

@@ -15,6 +15,7 @@
 #include "bind/lbuf.h"
 #include "bind/lclass.h"
 #include "bind/lerror.h"
+#include "bind/lrandom.h"
 #include "bind/lsignal.h"
 #include "sys/child.h"
 #include "sys/interrupt.h"
@@ -113,6 +114,7 @@ static _Noreturn void run_child(lua_State *L, lua_State *thread, int arguments, 
   has_closables = false;
   zp_output_set_name(lua_tostring(L, lua_gettop(L) - 2));
   zp_interrupt_release_once();
+  zp_lrandom_seed(L);
   ending end = {.thread = thread};
   end.status = zp_lsignal_resume(L, thread, arguments, &end.results);
   bool is_plain = end.status == LUA_OK && end.results == 0 && !has_closables;
