@@ -566,10 +566,21 @@ static int core_link_of(lua_State *L) {
   return 1;
 }
 
+static const zp_watch_cursor *cursor_of(lua_State *L) {
+  return zp_lremote_is(L, 1) ? &zp_lremote_check(L, 1)->cursor : &zp_lstate_check(L, 1)->cursor;
+}
+
 /* core.cursor(state) -> the revision after which watchers look. */
 static int core_cursor(lua_State *L) {
-  const zp_watch_cursor *cursor = zp_lremote_is(L, 1) ? &zp_lremote_check(L, 1)->cursor : &zp_lstate_check(L, 1)->cursor;
-  lua_pushinteger(L, (lua_Integer)cursor->revision);
+  lua_pushinteger(L, (lua_Integer)cursor_of(L)->revision);
+  return 1;
+}
+
+/* core.looked(state) -> the revision up to which the last watcher has looked. */
+static int core_looked(lua_State *L) {
+  const zp_watch_cursor *cursor = cursor_of(L);
+  uint64_t looked = cursor->subjects[0].looked;
+  lua_pushinteger(L, (lua_Integer)(looked > cursor->revision ? looked : cursor->revision));
   return 1;
 }
 
@@ -590,6 +601,7 @@ static const luaL_Reg functions[] = {
     {"is_state", core_is_state},
     {"act_as", core_act_as},
     {"cursor", core_cursor},
+    {"looked", core_looked},
     {"link_of", core_link_of},
     {"atomic", zp_lstate_atomic},
     {"abandon_atomic", core_abandon_atomic},

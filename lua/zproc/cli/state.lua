@@ -313,7 +313,7 @@ local function updates_since(state, since, last, most)
     if #lines == most then break end
     old = new
   end
-  if #lines ~= most and core.cursor(state) < last then
+  if #lines ~= most and core.looked(state) < last then
     error(errors.new("ServerLost", ("state: the server at %s could not be reached in the middle"):format(state.server_address)))
   end
   return lines
