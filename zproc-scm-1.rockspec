@@ -24,6 +24,7 @@ build = {
   -- moves what is installed to its tree afterwards.
   build_command = [[
     set -e
+    scripts/lmdb
     if [ ! -x configure ]; then autoreconf -i; fi
     mkdir -p build-rock
     cd build-rock

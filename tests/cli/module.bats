@@ -46,8 +46,19 @@ LUA
 @test "no Lua is linked to the module" {
   run ldd "$build/.libs/zproc.so"
   [ "$status" -eq 0 ]
-  [[ "$output" == *liblmdb* ]]
+  [[ "$output" == *libevent* ]]
   [[ "$output" != *liblua* ]]
+}
+
+@test "module and executable carry the LMDB that scripts/lmdb has made, and show it to nobody" {
+  for file in "$build/.libs/zproc.so" "$ZPROC"; do
+    run ldd "$file"
+    [ "$status" -eq 0 ]
+    [[ "$output" != *liblmdb* ]] || skip 'configured with --with-system-lmdb'
+    run nm -D --defined-only "$file"
+    [ "$status" -eq 0 ]
+    [[ "$output" != *mdb_* ]]
+  done
 }
 
 @test "however a script ends, its processes are told, and nothing is left when it has ended" {

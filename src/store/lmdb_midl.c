@@ -1,0 +1,2 @@
+/* lmdb_midl -- the lists of pages of LMDB; see lmdb_mdb.c. */
+#include <midl.c>
