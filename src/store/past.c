@@ -85,3 +85,21 @@ int zp_store_next_update(zp_store *store, uint64_t after, zp_log_record *record)
   }
   return 0;
 }
+
+int zp_store_read_begin_as_of(zp_store *store, uint64_t revision) {
+  uint64_t oldest, newest;
+  int rc = zp_store_read_begin(store);
+  if (rc) return rc;
+  rc = zp_store_range(store, &oldest, &newest);
+  if (!rc && revision < oldest && (rc = know_namespace(store)) == 1) {
+    rc = 0;
+    /* What is noted there includes the oldest revision's own update. */
+    if (revision < place_of(store, store->env->control->trimmed)) rc = fail_lost(revision, oldest);
+    else revision = oldest;
+  } else if (!rc && revision < oldest) {
+    revision = oldest; /* there is no such namespace yet: nothing was ever in it */
+  }
+  if (!rc) rc = zp_store_read_move(store, revision);
+  if (rc) zp_store_read_end(store);
+  return rc;
+}

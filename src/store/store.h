@@ -121,6 +121,10 @@ int zp_store_read_begin(zp_store *store);
 /* Begin to read a revision of the past (0: before the first). ZP_EHISTORY if it is not kept any more, or is yet to come. */
 int zp_store_read_begin_at(zp_store *store, uint64_t revision);
 
+/* The same for a revision that may be given up meanwhile: for those who read piece by piece, with nothing held in between. ZP_EHISTORY only
+   if the namespace, or one that shares its place in the tables of control, has changed since. */
+int zp_store_read_begin_as_of(zp_store *store, uint64_t revision);
+
 void zp_store_read_end(zp_store *store);
 
 /* Within a read: the revision that it sees. */

@@ -90,62 +90,137 @@ static int view_newindex(lua_State *L) {
   return luaL_error(L, "a predicate cannot change the state; it may only look at it");
 }
 
-/* Push a table made of all pairs: what the three flags say of keys and values. */
-static int push_pairs(lua_State *L, bool keys, bool values, bool by_key) {
-  const zp_view *view = view_of(L);
-  zp_bytes key, value;
-  depend_on_all(view);
-  lua_newtable(L);
-  lua_Integer count = 0;
-  int rc = view->first(view->context, &key, &value);
-  for (; rc == 1; rc = view->next(view->context, &key, &value)) {
-    int bad = 0;
-    if (keys && values && !by_key) lua_createtable(L, 2, 0);
-    if (keys && (bad = zp_key_decode(L, key))) return fail(L, bad);
-    if (keys && values && !by_key) lua_rawseti(L, -2, 1);
-    if (values) push_value(L, value);
-    if (by_key) {
-      lua_rawset(L, -3);
-      continue;
-    }
-    if (keys && values) lua_rawseti(L, -2, 2);
-    lua_rawseti(L, -2, ++count);
-  }
-  return rc < 0 ? fail(L, rc) : 1;
+/* Fetch the pairs after a key: the first `most` that there are. What was fetched before is overwritten. */
+static const zp_page *fetch(lua_State *L, const zp_view *view, const zp_bytes *after, size_t most) {
+  zp_page *page = &sandbox_of(L)->page;
+  zp_buf_clear(&page->bytes, 2 * ZP_PAGE_BYTES);
+  page->count = 0;
+  int rc = view->walk(view->context, after, most, page);
+  if (rc) fail(L, rc);
+  return page;
 }
 
-static int view_copy(lua_State *L) { return push_pairs(L, true, true, true); }
-static int view_keys(lua_State *L) { return push_pairs(L, true, false, false); }
-static int view_values(lua_State *L) { return push_pairs(L, false, true, false); }
-static int view_items(lua_State *L) { return push_pairs(L, true, true, false); }
+/* Push a key, from bytes. */
+static void push_key(lua_State *L, zp_bytes key) {
+  int rc = zp_key_decode(L, key);
+  if (rc) fail(L, rc);
+}
 
-static int view_len(lua_State *L) {
+/* What a table of all pairs is made of. */
+typedef enum pairs_shape { BY_KEY, KEYS, VALUES, ITEMS } pairs_shape;
+
+/* Add a pair to the table on top of the stack, which has `count` entries. */
+static void add_pair(lua_State *L, pairs_shape shape, lua_Integer count, zp_bytes key, zp_bytes value) {
+  if (shape == ITEMS) lua_createtable(L, 2, 0);
+  if (shape != VALUES) push_key(L, key);
+  if (shape == ITEMS) lua_rawseti(L, -2, 1);
+  if (shape != KEYS) push_value(L, value);
+  if (shape == ITEMS) lua_rawseti(L, -2, 2);
+  if (shape == BY_KEY) lua_rawset(L, -3);
+  else lua_rawseti(L, -2, count + 1);
+}
+
+enum { PAGE_FIRST = 16, PAGE_MOST = 512 /* pairs fetched at once; the first page is small, for walks that end soon */ };
+
+/* Whether there may be pairs behind a page that was asked for `most`. */
+static bool goes_on(const zp_page *page, size_t most) { return page->count >= most || page->bytes.size >= ZP_PAGE_BYTES; }
+
+/* Push a table made of all pairs. */
+static int push_pairs(lua_State *L, pairs_shape shape) {
+  enum { LAST = 2 /* the last key of a page, which outlives the page as a string of Lua's */, TABLE };
   const zp_view *view = view_of(L);
-  zp_bytes key, value;
+  zp_bytes last, key, value, *after = NULL;
   lua_Integer count = 0;
+  const zp_page *page;
   depend_on_all(view);
-  int rc = view->first(view->context, &key, &value);
-  for (; rc == 1; rc = view->next(view->context, &key, &value)) count++;
-  if (rc < 0) return fail(L, rc);
-  lua_pushinteger(L, count);
+  lua_settop(L, LAST);
+  lua_newtable(L);
+  do {
+    page = fetch(L, view, after, PAGE_MOST);
+    for (size_t offset = 0; zp_page_next(page, &offset, &key, &value);) add_pair(L, shape, count++, key, value);
+    if (page->count == 0) break;
+    lua_pushlstring(L, key.data, key.size);
+    lua_replace(L, LAST);
+    last.data = lua_tolstring(L, LAST, &last.size);
+    after = &last;
+  } while (goes_on(page, PAGE_MOST));
+  lua_settop(L, TABLE);
   return 1;
 }
 
-/* The iterator of pairs(view); upvalues: the items, how many were given. */
-static int next_item(lua_State *L) {
-  lua_Integer i = lua_tointeger(L, lua_upvalueindex(2)) + 1;
-  lua_pushinteger(L, i);
-  lua_replace(L, lua_upvalueindex(2));
-  if (lua_rawgeti(L, lua_upvalueindex(1), i) == LUA_TNIL) return 0;
-  lua_rawgeti(L, -1, 1);
-  lua_rawgeti(L, -2, 2);
+static int view_copy(lua_State *L) { return push_pairs(L, BY_KEY); }
+static int view_keys(lua_State *L) { return push_pairs(L, KEYS); }
+static int view_values(lua_State *L) { return push_pairs(L, VALUES); }
+static int view_items(lua_State *L) { return push_pairs(L, ITEMS); }
+
+static int view_len(lua_State *L) {
+  const zp_view *view = view_of(L);
+  uint64_t count;
+  depend_on_all(view);
+  int rc = view->count(view->context, &count);
+  if (rc) return fail(L, rc);
+  lua_pushinteger(L, (lua_Integer)count);
+  return 1;
+}
+
+/* The iterator of pairs(view), with what it has fetched: so a walk takes as little memory as a page, however large the state is. */
+enum {
+  UP_PAIRS = 1, /* a list: key, value, key, value, ... */
+  UP_SIZE,      /* of that */
+  UP_AT,        /* how far it is in that */
+  UP_MOST,      /* pairs to fetch next; 0: there are no more */
+  UP_LAST,      /* the last key, as bytes; nil at first */
+  UP_COUNT = UP_LAST
+};
+
+static lua_Integer upvalue(lua_State *L, int which) { return lua_tointeger(L, lua_upvalueindex(which)); }
+
+static void set_upvalue(lua_State *L, int which, lua_Integer value) {
+  lua_pushinteger(L, value);
+  lua_replace(L, lua_upvalueindex(which));
+}
+
+/* Fetch the next page into the list. */
+static void fetch_list(lua_State *L) {
+  size_t most = (size_t)upvalue(L, UP_MOST);
+  lua_Integer size = 0;
+  zp_bytes last, key = {"", 0}, value, *after = NULL;
+  if (lua_isstring(L, lua_upvalueindex(UP_LAST))) {
+    last.data = lua_tolstring(L, lua_upvalueindex(UP_LAST), &last.size);
+    after = &last;
+  }
+  const zp_page *page = fetch(L, view_of(L), after, most);
+  for (size_t offset = 0; zp_page_next(page, &offset, &key, &value);) {
+    push_key(L, key);
+    lua_rawseti(L, lua_upvalueindex(UP_PAIRS), ++size);
+    push_value(L, value);
+    lua_rawseti(L, lua_upvalueindex(UP_PAIRS), ++size);
+  }
+  lua_pushlstring(L, key.data, key.size);
+  lua_replace(L, lua_upvalueindex(UP_LAST));
+  set_upvalue(L, UP_SIZE, size);
+  set_upvalue(L, UP_AT, 0);
+  set_upvalue(L, UP_MOST, !goes_on(page, most) ? 0 : most < PAGE_MOST ? 2 * (lua_Integer)most : PAGE_MOST);
+}
+
+static int next_pair(lua_State *L) {
+  if (upvalue(L, UP_AT) >= upvalue(L, UP_SIZE) && upvalue(L, UP_MOST) > 0) fetch_list(L);
+  lua_Integer at = upvalue(L, UP_AT);
+  if (at >= upvalue(L, UP_SIZE)) return 0;
+  set_upvalue(L, UP_AT, at + 2);
+  lua_rawgeti(L, lua_upvalueindex(UP_PAIRS), at + 1);
+  lua_rawgeti(L, lua_upvalueindex(UP_PAIRS), at + 2);
   return 2;
 }
 
 static int view_pairs(lua_State *L) {
-  view_items(L);
+  depend_on_all(view_of(L));
+  lua_newtable(L);
   lua_pushinteger(L, 0);
-  lua_pushcclosure(L, next_item, 2);
+  lua_pushinteger(L, 0);
+  lua_pushinteger(L, PAGE_FIRST);
+  lua_pushnil(L);
+  lua_pushcclosure(L, next_pair, UP_COUNT);
   return 1;
 }
 

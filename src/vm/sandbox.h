@@ -21,6 +21,7 @@ typedef struct zp_sandbox {
   unsigned fetched;    /* the methods of the view that it has read; bits */
   unsigned called;     /* those that it has called */
   zp_buf key;          /* scratch for the key that is read */
+  zp_page page;        /* scratch for the pairs that are read */
 } zp_sandbox;
 
 /* What to do instead of what a predicate cannot. */

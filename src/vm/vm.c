@@ -52,6 +52,7 @@ static void destroy(zp_predicate *predicate) {
   zp_budget_free(&predicate->budget);
   zp_buf_free(&predicate->function);
   zp_buf_free(&predicate->sandbox.key);
+  zp_buf_free(&predicate->sandbox.page.bytes);
   free(predicate->traceback);
   free(predicate);
 }
@@ -61,6 +62,30 @@ void zp_vm_close(zp_vm **vm) {
   for (size_t i = 0; i < KEPT; i++) destroy((*vm)->kept[i]);
   free(*vm);
   *vm = NULL;
+}
+
+/* ---- pages ---- */
+
+int zp_page_add(zp_page *page, zp_bytes key, zp_bytes value) {
+  size_t sizes[2] = {key.size, value.size};
+  int rc = zp_buf_reserve(&page->bytes, sizeof sizes + key.size + value.size);
+  if (rc) return rc;
+  zp_buf_append(&page->bytes, sizes, sizeof sizes);
+  zp_buf_append(&page->bytes, key.data, key.size);
+  zp_buf_append(&page->bytes, value.data, value.size);
+  page->count++;
+  return 0;
+}
+
+bool zp_page_next(const zp_page *page, size_t *offset, zp_bytes *key, zp_bytes *value) {
+  size_t sizes[2];
+  if (*offset >= page->bytes.size) return false;
+  const unsigned char *at = page->bytes.data + *offset;
+  memcpy(sizes, at, sizeof sizes);
+  *key = (zp_bytes){at + sizeof sizes, sizes[0]};
+  *value = (zp_bytes){at + sizeof sizes + sizes[0], sizes[1]};
+  *offset += sizeof sizes + sizes[0] + sizes[1];
+  return true;
 }
 
 /* ---- loading ---- */

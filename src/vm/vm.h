@@ -39,13 +39,27 @@ typedef struct zp_vm_limits {
   size_t max_bytes;   /* of one evaluation; 0: the default, 64 MiB */
 } zp_vm_limits;
 
-/* How the view reads. Each returns 1 and the bytes (borrowed until the next call), 0 if there is nothing (more), or ZP_E*. */
+/* Some pairs, one after the other: zp_page_add, zp_page_next. */
+typedef struct zp_page {
+  zp_buf bytes;
+  size_t count;
+} zp_page;
+
+enum { ZP_PAGE_BYTES = 1 << 16 /* a page is full when it has so many */ };
+
+int zp_page_add(zp_page *page, zp_bytes key, zp_bytes value);
+bool zp_page_next(const zp_page *page, size_t *offset, zp_bytes *key, zp_bytes *value); /* start with *offset = 0; false at the end */
+
+/* How the view reads. Each call is a read of its own: nothing is held while the predicate runs, so that nobody waits for it. What they
+   give is of one and the same revision. 0, 1 or ZP_E*. */
 typedef struct zp_view {
   void *context;
-  int (*get)(void *context, zp_bytes key, zp_bytes *value);
-  int (*first)(void *context, zp_bytes *key, zp_bytes *value);
-  int (*next)(void *context, zp_bytes *key, zp_bytes *value);
-  void (*read)(void *context, const zp_bytes *key); /* the result depends on this key; NULL: on every key */
+  int (*get)(void *context, zp_bytes key, zp_bytes *value); /* 1 and a copy of the value, valid until the next call; 0: it is absent */
+  /* Fill the page, which is empty, with the pairs that follow a key (NULL: with the first ones) in byte order: up to `most` of them, or
+     until it is full; none at the end. */
+  int (*walk)(void *context, const zp_bytes *after, size_t most, zp_page *page);
+  int (*count)(void *context, uint64_t *count);             /* all keys */
+  void (*read)(void *context, const zp_bytes *key);         /* the result depends on this key; NULL: on every key */
 } zp_view;
 
 int zp_vm_open(const zp_vm_limits *limits, zp_vm **vm);

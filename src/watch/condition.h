@@ -32,6 +32,6 @@ typedef struct zp_condition {
 } zp_condition;
 
 /* A zp_watch_test; the context is a zp_condition. */
-int zp_condition_test(void *condition, zp_store *store, zp_watch *watch);
+int zp_condition_test(void *condition, zp_store *store, uint64_t revision, zp_watch *watch);
 
 #endif

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "sys/bell.h"
+#include "sys/interrupt.h"
 
 /* A set of keys, as bytes one after the other with their sizes. Small: what a predicate reads, what a caller lists. */
 typedef struct key_set {
@@ -23,6 +24,8 @@ struct zp_watch {
   bool tested;       /* `holds` and `keys` are those of the state at `position` */
   bool holds;
   unsigned tests; /* how many evaluations there were: each may have changed `keys` */
+  double deadline;   /* of the wait */
+  uint64_t promised; /* what is considered even if the deadline has passed: up to what was newest when the wait began */
   zp_alarm alarm;
 };
 
@@ -145,18 +148,27 @@ static void skip_looked(zp_watch *watch) {
 
 /* ---- looking ---- */
 
-/* Evaluate the condition at a revision; leaves the read at the newest one. */
-static int test_at(zp_watch *watch, uint64_t revision, uint64_t newest) {
-  int rc = zp_store_read_move(watch->store, revision);
-  if (rc) return rc;
+/* Evaluate the condition at a revision, with the read closed meanwhile: it may take its time, and writers wait for reads. Gives what is newest
+   then. Records from before are not to be used after that. */
+static int test_at(zp_watch *watch, uint64_t revision, uint64_t *newest) {
+  zp_store_read_end(watch->store);
+  if (zp_interrupt_is_due()) return ZP_EINTR;
   clear_keys(&watch->keys);
-  rc = watch->options.test(watch->options.context, watch->store, watch);
-  if (rc < 0) return rc;
+  watch->tested = false; /* if it fails, the keys are not all that it reads */
+  int rc = watch->options.test(watch->options.context, watch->store, revision, watch);
+  int again = zp_store_read_begin(watch->store);
+  if (again || rc < 0) return again ? again : rc;
+  *newest = zp_store_read_revision(watch->store);
   watch->holds = rc;
   watch->tested = true;
   watch->tests++;
   watch->position = revision;
-  return zp_store_read_move(watch->store, newest);
+  return 0;
+}
+
+/* Whether the wait is over, though there may be more to look at: where updates come faster than they can be considered, there always is. */
+static bool is_late(const zp_watch *watch) {
+  return watch->position >= watch->promised && watch->deadline != ZP_FOREVER && zp_clock_now() >= watch->deadline;
 }
 
 /* Whether a record is an update at all for this watch, whoever made it. */
@@ -225,20 +237,22 @@ static int look_at_present(zp_watch *watch, uint64_t newest, uint64_t *revision)
 }
 
 /* Go from revision to revision. */
-static int walk(zp_watch *watch, uint64_t newest, uint64_t *revision) {
+static int walk(zp_watch *watch, uint64_t *newest, uint64_t *revision) {
   int rc = watch->tested ? 0 : test_at(watch, watch->position, newest);
   while (!rc) {
     zp_log_record record;
     /* While it holds any update is a revision at which it holds, or ceases to; else only what it read can change that. */
     bool any = watch->holds || watch->keys.all;
-    rc = any ? next_of_any(watch, watch->position, false, &record) : next_of_keys(watch, &record);
+    if (is_late(watch)) *newest = watch->position;
+    else rc = any ? next_of_any(watch, watch->position, false, &record) : next_of_keys(watch, &record);
     if (rc < 0) return rc;
     if (rc == 0) {
-      watch->position = newest;
-      return look_at_present(watch, newest, revision);
+      watch->position = *newest;
+      return look_at_present(watch, *newest, revision);
     }
+    bool own = is_own(watch, &record);
     rc = test_at(watch, record.revision, newest);
-    if (!rc && watch->holds && !is_own(watch, &record)) {
+    if (!rc && watch->holds && !own) {
       *revision = record.revision;
       return MATCH;
     }
@@ -254,8 +268,16 @@ static int changed_since(zp_watch *watch, uint64_t revision) {
   return next_of_keys(watch, &record);
 }
 
+/* Evaluate the condition at the newest revision. Where one is given up sooner than a predicate has looked through it, the next one may not. */
+static int test_newest(zp_watch *watch, uint64_t *newest) {
+  enum { TRIES = 10 };
+  int rc = ZP_EHISTORY;
+  for (int i = 0; rc == ZP_EHISTORY && i < TRIES; i++) rc = test_at(watch, zp_store_read_revision(watch->store), newest);
+  return rc;
+}
+
 /* What follows `position`, or the state there, is not kept any more. */
-static int look_past_loss(zp_watch *watch, uint64_t newest, uint64_t *revision) {
+static int look_past_loss(zp_watch *watch, uint64_t *newest, uint64_t *revision) {
   uint64_t since = watch->position;
   zp_log_record record;
   int rc = zp_store_next_update(watch->store, since, &record);
@@ -264,21 +286,23 @@ static int look_past_loss(zp_watch *watch, uint64_t newest, uint64_t *revision) 
     clear_keys(&watch->keys);
     watch->keys.all = watch->tested = true;
     watch->holds = false;
-    return walk(watch, newest, revision);
+    rc = walk(watch, newest, revision);
+    if (rc != ZP_EHISTORY) return rc;
   }
   bool is_same = rc == 0; /* other namespaces have changed, this one has not */
-  rc = test_at(watch, newest, newest);
+  rc = test_newest(watch, newest);
   if (rc) return rc;
-  if (is_same || (watch->holds && !watch->options.gapless)) return look_at_present(watch, newest, revision);
+  if (is_same || (watch->holds && !watch->options.gapless)) return look_at_present(watch, watch->position, revision);
+  uint64_t tested = watch->position;
   /* If it does not hold, and nothing that it read has changed, then it has not held in between. */
   rc = watch->holds ? ZP_EHISTORY : changed_since(watch, since);
-  watch->position = newest;
+  watch->position = tested;
   if (rc == 0) return NOTHING;
   if (rc < 0 && rc != ZP_EHISTORY) return rc;
   return zp_fail(ZP_EHISTORY, "the condition may have held at revisions after %llu that are not kept any more", (unsigned long long)since);
 }
 
-static int look_for_condition(zp_watch *watch, uint64_t newest, uint64_t *revision) {
+static int look_for_condition(zp_watch *watch, uint64_t *newest, uint64_t *revision) {
   int rc = walk(watch, newest, revision);
   return rc == ZP_EHISTORY ? look_past_loss(watch, newest, revision) : rc;
 }
@@ -287,7 +311,8 @@ static int look(zp_watch *watch, uint64_t *revision) {
   int rc = zp_store_read_begin(watch->store);
   if (rc) return rc;
   uint64_t newest = zp_store_read_revision(watch->store);
-  rc = watch->options.test ? look_for_condition(watch, newest, revision) : look_for_change(watch, newest, revision);
+  if (watch->promised == 0) watch->promised = newest;
+  rc = watch->options.test ? look_for_condition(watch, &newest, revision) : look_for_change(watch, newest, revision);
   zp_store_read_end(watch->store);
   return rc;
 }
@@ -305,6 +330,8 @@ static int set_alarm(zp_watch *watch) {
 }
 
 int zp_watch_next(zp_watch *watch, double deadline, zp_watch_cursor *cursor, uint64_t *revision) {
+  watch->deadline = deadline;
+  watch->promised = 0;
   skip_looked(watch);
   int rc = look(watch, revision);
   while (rc == NOTHING) {
@@ -313,7 +340,8 @@ int zp_watch_next(zp_watch *watch, double deadline, zp_watch_cursor *cursor, uin
     unsigned tests = watch->tests;
     rc = set_alarm(watch);
     if (!rc) rc = look(watch, revision);
-    if (rc == NOTHING && tests == watch->tests) rc = zp_alarm_wait(watch->store, &watch->alarm, deadline);
+    if (rc == NOTHING && is_late(watch)) rc = ZP_ETIMEOUT;
+    else if (rc == NOTHING && tests == watch->tests) rc = zp_alarm_wait(watch->store, &watch->alarm, deadline);
   }
   if (rc == ZP_ETIMEOUT && !watch->options.live) { /* a live one has not looked at what comes right after the cursor */
     use_subject(watch);

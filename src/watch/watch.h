@@ -15,7 +15,8 @@
  *
  * Everything happens in the process that waits; no server takes part. A wait sleeps on the bell (store.h, alarms).
  *
- * Conditions are evaluated by a callback on the store, moved to the revision in question; it says what it read.
+ * Conditions are evaluated by a callback, which reads the store as of the revision in question, and says what it read. No read is
+ * open when it is called: what it does may take its time, and writers wait for reads.
  *
  * Errors: 0, 1 or ZP_E*. No Lua, never raises. A watch belongs to one thread.
  */
@@ -49,9 +50,9 @@ void zp_watch_cursor_move(zp_watch_cursor *cursor, uint64_t revision);
 
 typedef struct zp_watch zp_watch;
 
-/* Evaluate a condition within a read of the store, moved to the revision: 1 it holds, 0 it does not, or an error. Calls
-   zp_watch_read for every key that it looks at, absent ones too. */
-typedef int zp_watch_test(void *context, zp_store *store, zp_watch *watch);
+/* Evaluate a condition as of a revision (zp_store_read_begin_as_of): 1 it holds, 0 it does not, or an error. Calls zp_watch_read for
+   every key that it looks at, absent ones too. ZP_EINTR if a signal is to be taken first: it is evaluated again then. */
+typedef int zp_watch_test(void *context, zp_store *store, uint64_t revision, zp_watch *watch);
 
 typedef struct zp_watch_options {
   zp_watch_test *test; /* the condition; NULL: watch for changes of keys */

@@ -358,6 +358,87 @@ describe("a watcher", function()
       end))
     end)
 
+    --- assert, as a predicate can have it: that of busted cannot travel.
+    local function must(holds)
+      if not holds then error "it does not hold" end
+    end
+
+    it("walks over all keys of a large state, in any number of walks at a time", function()
+      local content = {}
+      for i = 1, 3000 do content[i] = i end
+      content.text = ("x"):rep(200000) -- more than is fetched at once
+      content.zebra = true
+      other:update(content)
+      assert.equal(3002, #state)
+      local function holds(test) assert.is_truthy(state:get_when(test, { timeout = 0 })) end
+      holds(function(s)
+        local n, last = 0, 0
+        for key, value in pairs(s) do
+          n = n + 1
+          if n <= 3000 then must(key == n and value == n) end
+          last = key
+        end
+        return n == 3002 and last == "zebra" and #s == 3002
+      end)
+      holds(function(s)
+        local inner, outer = pairs(s), pairs(s)
+        for i = 1, 3000 do
+          must(inner() == i)
+          must(outer() == i)
+          must(s[i] == i)
+        end
+        must(inner() == "text" and inner() == "zebra" and inner() == nil and inner() == nil)
+        return outer() == "text"
+      end)
+      holds(function(s)
+        for key in pairs(s) do return key == 1 end
+      end)
+      holds(function(s)
+        local keys, values, items, copy = s:keys(), s:values(), s:items(), s:copy()
+        must(#keys == 3002 and #values == 3002 and #items == 3002)
+        for i, key in ipairs(keys) do must(items[i][1] == key and items[i][2] == values[i] and copy[key] == values[i]) end
+        return true
+      end)
+    end)
+
+    it("walks over as many keys as there happen to be", function()
+      for _, size in ipairs { 0, 1, 15, 16, 17, 47, 48, 49, 512, 513, 1024 } do
+        local content = {}
+        for i = 1, size do content[i] = i end
+        other:set(content)
+        assert.is_truthy(state:get_when(function(s)
+          local n = 0
+          for key in pairs(s) do
+            n = n + 1
+            must(key == n)
+          end
+          return n == size and #s:keys() == size and #s == size
+        end, { timeout = 0 }))
+      end
+    end)
+
+    it("sees one revision, whatever happens while it looks", function()
+      local ready <const>, rounds <const> = 600, 300
+      local function content_of(n)
+        local content = {}
+        for i = 1, ready do content[i] = n end
+        return content
+      end
+      other:set(content_of(0))
+      local writer = ctx:process(function(own)
+        for n = 1, rounds do own:update(content_of(n)) end
+      end)
+      assert.is_truthy(state:get_when(function(s)
+        local first = s[1]
+        for _, value in pairs(s) do
+          if value ~= first then error(("torn: %d and %d"):format(first, value)) end
+        end
+        must(s[ready] == first)
+        return first == rounds
+      end, { timeout = GENEROUS }))
+      writer:wait()
+    end)
+
     it("treats an absent key as one that does not hold yet, whatever it does with it", function()
       assert.is_nil((state:get_when(function(s) return s.gold_price < 40 end, { timeout = 0 })))
       other.gold_price = 30

@@ -26,7 +26,7 @@ enum { KEYS = 8 };
 
 typedef struct fake_state {
   zp_buf keys[KEYS], values[KEYS];
-  size_t count, at;
+  size_t count;
   size_t reads;    /* of single keys */
   int all;         /* reads of every key */
   char last[64];   /* the key that was read last, without its tag */
@@ -44,18 +44,22 @@ static int fake_get(void *context, zp_bytes key, zp_bytes *value) {
   return 0;
 }
 
-static int fake_next(void *context, zp_bytes *key, zp_bytes *value) {
+static int fake_walk(void *context, const zp_bytes *after, size_t most, zp_page *page) {
   fake_state *state = context;
-  if (state->at >= state->count) return 0;
-  *key = (zp_bytes){state->keys[state->at].data, state->keys[state->at].size};
-  *value = (zp_bytes){state->values[state->at].data, state->values[state->at].size};
-  state->at++;
-  return 1;
+  size_t i = 0;
+  while (after && i < state->count &&
+         (state->keys[i].size != after->size || memcmp(state->keys[i].data, after->data, after->size) != 0))
+    i++;
+  for (i += after != NULL; i < state->count && page->count < most; i++) {
+    int rc = zp_page_add(page, zp_buf_bytes(&state->keys[i]), zp_buf_bytes(&state->values[i]));
+    if (rc) return rc;
+  }
+  return 0;
 }
 
-static int fake_first(void *context, zp_bytes *key, zp_bytes *value) {
-  ((fake_state *)context)->at = 0;
-  return fake_next(context, key, value);
+static int fake_count(void *context, uint64_t *count) {
+  *count = ((fake_state *)context)->count;
+  return 0;
 }
 
 static void fake_read(void *context, const zp_bytes *key) {
@@ -68,7 +72,7 @@ static void fake_read(void *context, const zp_bytes *key) {
   snprintf(state->last, sizeof state->last, "%.*s", (int)key->size - 1, (const char *)key->data + 1);
 }
 
-static zp_view view_of(fake_state *state) { return (zp_view){state, fake_get, fake_first, fake_next, fake_read}; }
+static zp_view view_of(fake_state *state) { return (zp_view){state, fake_get, fake_walk, fake_count, fake_read}; }
 
 /* A state from the source of a table. */
 static fake_state make_state(const char *table) {
