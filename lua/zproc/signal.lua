@@ -39,6 +39,7 @@ local impossible = {
   SIGSTOP = "cannot be caught by any program",
   SIGCHLD = "is used by zproc itself",
   SIGIO = "is used by zproc itself",
+  SIGPOLL = "is used by zproc itself",
   SIGURG = "is used by zproc itself",
   SIGSEGV = "says that the program is damaged",
   SIGBUS = "says that the program is damaged",

@@ -161,11 +161,18 @@ static int core_raise_signal(lua_State *L) {
   return 0;
 }
 
-/* core.die_of(number): end this process by the signal, as if it had not been caught. */
+/* core.is_ignored(number): whether the signal is ignored in this process. */
+static int core_is_ignored(lua_State *L) {
+  lua_pushboolean(L, zp_interrupt_is_ignored((int)luaL_checkinteger(L, 1)));
+  return 1;
+}
+
+/* core.die_of(number): end this process by the signal, whatever was done about it before it was caught. */
 static int core_die_of(lua_State *L) {
   int number = (int)luaL_checkinteger(L, 1);
   zp_output_flush();
   zp_interrupt_release(number);
+  signal(number, SIG_DFL);
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, number);
@@ -177,6 +184,7 @@ static int core_die_of(lua_State *L) {
 static const luaL_Reg functions[] = {
     {"catch_signal", core_catch_signal},
     {"raise_signal", core_raise_signal},
+    {"is_ignored", core_is_ignored},
     {"set_signals", zp_lua_set_signals},
     {"die_of", core_die_of},
     {NULL, NULL},

@@ -4,10 +4,12 @@
  * The Lua modules are compiled in, as they are in the executable; the Lua API comes from the host. What `zproc run` does around a script
  * is done by lua/zproc/host.lua, since here the host does what is around it.
  *
- * The library is never unloaded (-z nodelete), although Lua does that when it closes a VM: the handlers of signals, forks and exits
- * that it has installed stay in use until the process ends.
+ * What it touches of the process it leaves as it was when the last VM that has it is closed: handlers of signals (handler.h). All the same the
+ * library is never unloaded (-z nodelete), although Lua does that when it closes a VM: handlers of forks and exits cannot be taken back, and one of
+ * a signal stays if the host has put its own over it.
  */
 #include <dlfcn.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 
@@ -18,14 +20,22 @@
 #include "bind/core.h"
 #include "bind/lerror.h"
 #include "bind/lsignal.h"
+#include "sys/child.h"
+#include "sys/interrupt.h"
 #include "sys/output.h"
 #include "sys/program.h"
 
 static const char mark; /* its address is the key of a userdata, the last thing that goes when a VM is closed; it keeps the loader of "zproc" */
 
+static _Atomic int machines; /* VMs of this process that have the module */
+
+/* Contexts, servers and processes are closed by then. The last VM leaves the signals of the host as they were. */
 static int on_close(lua_State *L) {
   (void)L;
   zp_lsignal_leave();
+  if (atomic_fetch_sub(&machines, 1) > 1) return 0;
+  zp_interrupt_release_all();
+  zp_child_release();
   return 0;
 }
 
@@ -81,6 +91,7 @@ static void install(lua_State *L) {
   lua_setfield(L, -2, "__gc");
   lua_setmetatable(L, -2);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &mark);
+  atomic_fetch_add(&machines, 1);
   lua_pop(L, 1);
   require(L, "zproc.host");
   lua_getfield(L, -1, "attach");

@@ -26,6 +26,7 @@
 #include "server/protocol.h"
 #include "sys/alias.h"
 #include "sys/child.h"
+#include "sys/handler.h"
 #include "sys/inet.h"
 #include "sys/interrupt.h"
 #include "sys/program.h"
@@ -80,6 +81,8 @@ static _Atomic bool missed;
 
 static bool prepared; /* handler and timer of this process are there; under `busy` */
 static timer_t retry_timer;
+static pthread_t preparer; /* the thread that has made them, */
+static bool unblocked;     /* and whether it had blocked the signal before */
 
 /* ---- allowed in a signal handler: from here ... ---- */
 
@@ -182,6 +185,7 @@ static bool has_died(zp_server *server) {
 static int bury(zp_server *server) {
   int status = 0;
   while (waitpid(server->pid, &status, 0) < 0 && errno == EINTR) {}
+  fcntl(server->lifeline, F_SETFL, O_NONBLOCK); /* no more SIGIO, even if a child that was forked just now has yet to close its copy */
   close(server->lifeline);
   server->lifeline = -1;
   server->pid = 0;
@@ -333,15 +337,34 @@ static int prepare(void) {
   if (prepared) return 0;
   struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGIO};
   if (timer_create(CLOCK_MONOTONIC, &event, &retry_timer) < 0) return zp_fail_errno("cannot start a server: timer_create");
-  struct sigaction action = {.sa_handler = on_sigio, .sa_flags = SA_RESTART};
-  sigfillset(&action.sa_mask);
-  if (sigaction(SIGIO, &action, NULL) < 0) return zp_fail_errno("cannot start a server: sigaction");
-  sigset_t sigio; /* whoever has started this program may have blocked it */
+  int rc = zp_handler_put(SIGIO, on_sigio);
+  if (rc) {
+    timer_delete(retry_timer);
+    return rc;
+  }
+  sigset_t sigio, before; /* whoever has started this program may have blocked it */
   sigemptyset(&sigio);
   sigaddset(&sigio, SIGIO);
-  pthread_sigmask(SIG_UNBLOCK, &sigio, NULL);
+  pthread_sigmask(SIG_UNBLOCK, &sigio, &before);
+  unblocked = sigismember(&before, SIGIO) == 1;
+  preparer = pthread_self();
   prepared = true;
   return 0;
+}
+
+/* There is no server that is a process any more: leave this process as it was. While busy. */
+static void restore(void) {
+  for (const zp_server *server = servers; server; server = server->next)
+    if (server->kind == ZP_SERVER_PROCESS) return;
+  if (!prepared) return;
+  timer_delete(retry_timer);
+  zp_handler_remove(SIGIO);
+  prepared = false;
+  if (!unblocked || !pthread_equal(preparer, pthread_self())) return; /* a mask is a thread's own */
+  sigset_t sigio;
+  sigemptyset(&sigio);
+  sigaddset(&sigio, SIGIO);
+  pthread_sigmask(SIG_BLOCK, &sigio, NULL);
 }
 
 /* What has no descriptors any more. */
@@ -397,6 +420,7 @@ static void strike(zp_server *server) {
   shutdown(server->network, SHUT_RDWR);
   for (size_t i = 0; i < server->socket_count; i++) shutdown(server->sockets[i], SHUT_RDWR);
   close_descriptors(server);
+  restore();
 }
 
 /* Make what the server needs, and put it on the list; a process is started then. */
@@ -405,8 +429,12 @@ static int begin(zp_server *server, const zp_server_options *options) {
   int rc = server->kind == ZP_SERVER_THREAD ? check_descriptors() : prepare();
   if (!rc) rc = open_descriptors(server, options->listeners, options->listener_count);
   if (!rc && server->kind == ZP_SERVER_PROCESS && spawn(server, false) < 0) rc = zp_child_fail_fork("a server");
-  if (rc) close_descriptors(server);
-  else enlist(server);
+  if (rc) {
+    close_descriptors(server);
+    restore();
+  } else {
+    enlist(server);
+  }
   give();
   return rc;
 }

@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "sys/handler.h"
 #include "sys/interrupt.h"
 #include "sys/output.h"
 
@@ -22,6 +23,7 @@
    see it. */
 typedef struct birth {
   pid_t pid;
+  int message_fd;     /* the handle's; -1: it has closed it; under the lock */
   int exitcode;       /* valid once it has ended */
   _Atomic bool ended; /* and is reaped */
   bool forgotten;     /* there is no handle any more; under the lock */
@@ -38,9 +40,15 @@ struct zp_child {
   birth *birth;
 };
 
-/* The message file: 8 bytes of size, 8 of the parent's wish that it ends, then the message. The size is written last, so a message that
-   was cut short by death does not count. */
-enum { WISH = 8, HEADER = 16 };
+/* The message file: 8 bytes of size, 8 of the parent's wish that it ends, 8 of the status that the child has ended with and one more, then the
+   message. The size is written last, so a message that was cut short by death does not count. */
+enum { WISH = 8, STATUS = 16, HEADER = 24 };
+
+/* Where this process notes its exit status, if it is a child itself. A process that it forks by other means inherits that, but not the pid. */
+static struct {
+  pid_t pid;
+  int message_fd;
+} own;
 
 /* ---- reaping ----
    Children are reaped by the handler of SIGCHLD, so that none stays a zombie, whether or not anybody waits for it.
@@ -67,14 +75,21 @@ static void block(sigset_t *before) {
 
 static void unblock(const sigset_t *before) { pthread_sigmask(SIG_SETMASK, before, NULL); }
 
+/* How a process ended that somebody else has reaped, such as a program that waits for whichever child: as it has noted itself. One that was
+   killed had no time for that, and by which signal is lost. Under the lock. */
+static int recall_exit(const birth *entry) {
+  uint64_t noted = 0;
+  if (entry->message_fd < 0 || pread(entry->message_fd, &noted, sizeof noted, STATUS) != sizeof noted || noted == 0) return EXIT_FAILURE;
+  return (int)(noted - 1);
+}
+
 /* Look whether a process has ended, and if so take it off the list. Under the lock. */
 static bool reap(birth **link) {
   birth *entry = *link;
   int status;
   pid_t pid = waitpid(entry->pid, &status, WNOHANG);
   if (pid == 0 || (pid < 0 && errno != ECHILD)) return false;
-  if (pid < 0) status = W_EXITCODE(EXIT_FAILURE, 0); /* somebody else has reaped it: how it ended is lost */
-  entry->exitcode = WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+  entry->exitcode = pid < 0 ? recall_exit(entry) : WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
   zp_table_end(entry->row, entry->pid, entry->exitcode);
   *link = entry->next;
   if (entry->forgotten) {
@@ -92,16 +107,17 @@ static birth **find(pid_t pid) {
 }
 
 /* Of many children one has ended, most of the time: ask the kernel which, rather than each of them. A zombie that is none of ours hides
-   the others, and is left to whoever it belongs to. */
+   the others, and is left to whoever it belongs to; unless the program has said that nobody waits for its children, of which the kernel would
+   have taken care without our handler. */
 static void on_sigchld(int signal) {
-  (void)signal;
   int number = errno;
+  bool nobody_waits = zp_handler_is_unwanted(signal);
   take_lock();
   for (;;) {
     siginfo_t info = {0};
     if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid == 0) break;
     birth **link = find(info.si_pid);
-    if (*link && reap(link)) continue;
+    if (*link ? reap(link) : nobody_waits && waitpid(info.si_pid, NULL, WNOHANG) == info.si_pid) continue;
     for (link = &births; *link;)
       if (!reap(link)) link = &(*link)->next;
     break;
@@ -117,13 +133,7 @@ static void after_fork_in_child(void) {
   atomic_flag_clear(&lock);
 }
 
-static void prepare_process(void) {
-  pthread_atfork(NULL, NULL, after_fork_in_child);
-  /* With SA_RESTART: other people's system calls need not know of our children. */
-  struct sigaction action = {.sa_handler = on_sigchld, .sa_flags = SA_RESTART | SA_NOCLDSTOP};
-  sigfillset(&action.sa_mask);
-  sigaction(SIGCHLD, &action, NULL);
-}
+static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork_in_child); }
 
 static void free_birth(birth *entry) {
   zp_table_close(&entry->table);
@@ -147,7 +157,7 @@ int zp_child_fail_fork(const char *what) {
 
 int zp_child_fork(bool die_with_parent, zp_child **out, pid_t *out_pid) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
-  pthread_once(&once, prepare_process);
+  pthread_once(&once, watch_forks);
   zp_child *child = malloc(sizeof *child);
   birth *entry = calloc(1, sizeof *entry);
   if (!child || !entry) {
@@ -162,10 +172,21 @@ int zp_child_fork(bool die_with_parent, zp_child **out, pid_t *out_pid) {
     free(entry);
     return zp_fail_errno("cannot start a process: memfd_create");
   }
+  entry->message_fd = child->message_fd;
   zp_output_prepare_fork();
   birth *forgotten = NULL;
   sigset_t before;
   block(&before);
+  take_lock();
+  int rc = zp_handler_put(SIGCHLD, on_sigchld); /* the program may have replaced it since the last time */
+  give_lock();
+  if (rc) {
+    unblock(&before);
+    free(entry);
+    child->birth = NULL;
+    zp_child_close(&child);
+    return rc;
+  }
   pid_t pid = fork();
   if (pid > 0) {
     entry->pid = pid;
@@ -181,7 +202,7 @@ int zp_child_fork(bool die_with_parent, zp_child **out, pid_t *out_pid) {
   free_graves(forgotten);
   if (pid < 0) {
     errno = number;
-    int rc = zp_child_fail_fork("a process");
+    rc = zp_child_fail_fork("a process");
     free(entry);
     child->birth = NULL;
     zp_child_close(&child);
@@ -194,6 +215,10 @@ int zp_child_fork(bool die_with_parent, zp_child **out, pid_t *out_pid) {
   }
   if (pid == 0) zp_output_enter_child();
   child->pid = pid;
+  if (pid == 0) {
+    own.pid = getpid();
+    own.message_fd = child->message_fd;
+  }
   *out = child;
   *out_pid = pid;
   return 0;
@@ -250,7 +275,19 @@ int zp_child_leave(zp_child *child, zp_bytes message) {
 
 void zp_child_exit(int status) {
   zp_output_flush();
+  uint64_t noted = (uint64_t)(status & 0xff) + 1;
+  /* It matters only if somebody else reaps this process, so without memory for it, it is left out. */
+  if (own.pid == getpid()) (void)!pwrite(own.message_fd, &noted, sizeof noted, STATUS);
   _exit(status);
+}
+
+void zp_child_release(void) {
+  sigset_t before;
+  block(&before);
+  take_lock();
+  if (!births) zp_handler_remove(SIGCHLD);
+  give_lock();
+  unblock(&before);
 }
 
 /* A pid of -1 must never reach kill() or waitpid(), and another process's children are not ours to reap. */
@@ -289,13 +326,20 @@ static int settle(zp_child *child) {
   if (child->message_fd < 0) return 0;
   int rc = read_message(child->message_fd, &child->message);
   if (rc) return rc;
-  close(child->message_fd);
+  close(child->message_fd); /* nobody asks for it in the birth of a child that has ended */
   child->message_fd = -1;
   return 0;
 }
 
+/* How long to sleep between two looks, in seconds. Where the signal is blocked (a program may read it from a descriptor) looking is all there is. */
+static double look_after(void) {
+  static const double SELDOM = 0.5, OFTEN = 0.01;
+  sigset_t mask;
+  return pthread_sigmask(SIG_SETMASK, NULL, &mask) == 0 && sigismember(&mask, SIGCHLD) == 1 ? OFTEN : SELDOM;
+}
+
 static int await_end(zp_child *child, double deadline) {
-  static const double LOOK = 0.5; /* seconds */
+  const double LOOK = look_after();
   if (has_ended(child)) return 0;
   int rc = check_owner(child);
   if (rc) return rc;
@@ -369,17 +413,18 @@ void zp_child_close(zp_child **handle) {
   zp_child *child = *handle;
   if (!child) return;
   *handle = NULL;
-  if (child->message_fd >= 0) close(child->message_fd);
   zp_buf_free(&child->message);
   if (child->birth && child->parent == getpid()) { /* in another process it is a copy that nothing uses */
     sigset_t before;
     block(&before);
     take_lock();
     child->birth->forgotten = true;
+    child->birth->message_fd = -1;
     bool ended = has_ended(child);
     give_lock();
     unblock(&before);
     if (ended) free_birth(child->birth);
   }
+  if (child->message_fd >= 0) close(child->message_fd);
   free(child);
 }

@@ -7,7 +7,9 @@
  *
  * A zp_child belongs to the process that forked it: only that one can wait for it, signal it, or see its exit. What is
  * inherited by further forks is inert. A child that ends is reaped at once, by a handler of SIGCHLD, whether anybody waits for it or
- * not, and whether or not there still is a handle; no pid is signalled after that, so a reused pid is never hit.
+ * not, and whether or not there still is a handle; no pid is signalled after that, so a reused pid is never hit. The program that this is
+ * part of may have a handler of its own, which is called as well, and children of its own, which are left to it; should it wait for
+ * whichever child and get one of these, the exit status is known all the same.
  *
  * Threads: each zp_child is used by one thread at a time.
  *
@@ -41,6 +43,10 @@ int zp_child_leave(zp_child *child, zp_bytes message);
 
 /* In the child: write out what is held back and end at once, without atexit handlers and finalisers, which are the parent's. */
 _Noreturn void zp_child_exit(int status);
+
+/* Nothing of zproc is left in this process: put back the handler of SIGCHLD that was there before, unless there are children, which go on
+   being reaped. */
+void zp_child_release(void);
 
 /* Wait until the child has ended or the deadline (zp_clock_now seconds, or ZP_FOREVER) has passed. 0, ZP_ETIMEOUT, ZP_EINTR if
    an interrupt is due (interrupt.h), or ZP_ESYS (not the parent). A deadline in the past: just look. Once the end was seen here the child

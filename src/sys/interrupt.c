@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "sys/handler.h"
 
 static _Atomic uint32_t count;
 static _Thread_local bool is_armed;
@@ -57,10 +59,14 @@ void zp_interrupt_all(void) {
 /* What tells a thread to stop. By default it does nothing, and hardly anybody uses it. */
 enum { STOP_SIGNAL = SIGURG };
 
+enum { SIGNALS = 65 };
+
 static zp_interrupt_signals process_pending; /* bit n - 1: signal n has come */
-static _Atomic uint64_t caught_once;
+static _Atomic uint64_t caught, caught_once;
+static struct sigaction before[SIGNALS]; /* what the program did with those that are caught */
 static void (*_Atomic notify)(void);
 
+static atomic_flag is_putting = ATOMIC_FLAG_INIT; /* some thread puts or removes the handler of STOP_SIGNAL */
 static pthread_t first_thread; /* set before there is another one */
 static _Thread_local bool is_thread;
 static _Thread_local zp_interrupt_signals *thread_pending;
@@ -96,6 +102,7 @@ static void after_fork_in_child(void) {
   is_thread = false;
   first_thread = pthread_self();
   atomic_store(&process_pending, 0);
+  atomic_flag_clear(&is_putting);
 }
 
 static pthread_once_t forks_watched = PTHREAD_ONCE_INIT;
@@ -104,19 +111,26 @@ static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork_in_child);
 
 int zp_interrupt_catch(int signal, bool once) {
   pthread_once(&forks_watched, watch_forks);
-  if (signal < 1 || signal > 64) return zp_fail(ZP_ESYS, "there is no signal %d", signal);
+  if (signal < 1 || signal >= SIGNALS) return zp_fail(ZP_ESYS, "there is no signal %d", signal);
   /* Without SA_RESTART: what blocks in somebody else's C comes back as well. */
-  struct sigaction action = {.sa_handler = on_signal, .sa_flags = once ? (int)SA_RESETHAND : 0};
-  if (sigaction(signal, &action, NULL) < 0) return zp_fail_errno("signal %d cannot be caught", signal);
+  struct sigaction action = {.sa_handler = on_signal, .sa_flags = once ? (int)SA_RESETHAND : 0}, old;
+  if (sigaction(signal, &action, &old) < 0) return zp_fail_errno("signal %d cannot be caught", signal);
+  /* What a signal that was caught once has been reset to is not what the program had. */
+  if (!(atomic_fetch_or(&caught, bit(signal)) & bit(signal))) before[signal] = old;
   if (once) atomic_fetch_or(&caught_once, bit(signal));
   else atomic_fetch_and(&caught_once, ~bit(signal));
   return 0;
 }
 
-void zp_interrupt_release(int signal_number) {
-  signal(signal_number, SIG_DFL);
-  atomic_fetch_and(&caught_once, ~bit(signal_number));
-  atomic_fetch_and(&process_pending, ~bit(signal_number));
+bool zp_interrupt_is_ignored(int signal) {
+  struct sigaction now;
+  return sigaction(signal, NULL, &now) == 0 && !(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_IGN;
+}
+
+void zp_interrupt_release(int signal) {
+  if (atomic_fetch_and(&caught, ~bit(signal)) & bit(signal)) sigaction(signal, &before[signal], NULL);
+  atomic_fetch_and(&caught_once, ~bit(signal));
+  atomic_fetch_and(&process_pending, ~bit(signal));
 }
 
 void zp_interrupt_release_once(void) {
@@ -144,16 +158,27 @@ void zp_interrupt_set_notify(void (*call)(void)) { atomic_store(&notify, call); 
 
 static pthread_once_t threads_prepared = PTHREAD_ONCE_INIT;
 
-static void prepare_threads(void) {
-  first_thread = pthread_self();
-  /* With SA_RESTART: most of those that come are for somebody else. */
-  struct sigaction action = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
-  sigaction(STOP_SIGNAL, &action, NULL);
+static void prepare_threads(void) { first_thread = pthread_self(); }
+
+static void begin_putting(void) {
+  while (atomic_flag_test_and_set(&is_putting)) sched_yield();
 }
 
 void zp_interrupt_prepare_threads(void) {
   pthread_once(&forks_watched, watch_forks);
   pthread_once(&threads_prepared, prepare_threads);
+  begin_putting();
+  (void)zp_handler_put(STOP_SIGNAL, on_stop); /* it cannot fail for this signal */
+  atomic_flag_clear(&is_putting);
+}
+
+void zp_interrupt_release_all(void) {
+  uint64_t signals = atomic_load(&caught);
+  for (int number = 1; signals; number++, signals >>= 1)
+    if (signals & 1) zp_interrupt_release(number);
+  begin_putting();
+  zp_handler_remove(STOP_SIGNAL);
+  atomic_flag_clear(&is_putting);
 }
 
 void zp_interrupt_enter_thread(zp_interrupt_signals *signals) {

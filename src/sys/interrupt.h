@@ -50,10 +50,16 @@ void zp_interrupt_all(void);
    by default. ZP_ESYS for signals that cannot be caught. */
 int zp_interrupt_catch(int signal, bool once);
 
-/* The signal does again what it does by default. */
+/* The signal does again what it did before it was caught. */
 void zp_interrupt_release(int signal);
 
-/* A signal that was caught with `once` is the script's business alone: called in a forked child, lets it have its default there. */
+/* Nothing of zproc is left in this process: all signals do again what they did before. */
+void zp_interrupt_release_all(void);
+
+/* Whether the signal is ignored at present. Whoever has started this program may have wished so (nohup), and that is to be respected. */
+bool zp_interrupt_is_ignored(int signal);
+
+/* A signal that was caught with `once` is the script's business alone: called in a forked child, lets it do there what it did before. */
 void zp_interrupt_release_once(void);
 
 /* The number of a signal that has come, each of them once; 0: none. */
