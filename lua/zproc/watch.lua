@@ -110,7 +110,8 @@ local function define_watcher(kind, shape)
 end
 
 --- state:when_xxx(...): an iterator over the snapshots of all matches. It ends after `count` of them, or when no match has
---- come for `timeout` seconds.
+--- come for `timeout` seconds. A match has been dealt with when the next one is asked for, or the loop is left without an error; one whose
+--- body has raised is there for the next iterator.
 local function define_iterator(kind, shape)
   local call = "state:" .. shape.name
   local spec = with(shape.spec, ITERATOR)
@@ -122,14 +123,15 @@ local function define_iterator(kind, shape)
     -- What the body of the loop changes itself is no news to it, or a loop on a condition that stays true would run on its own.
     local watched = { live = opts.live, timeout = opts.timeout, duplicate_okay = opts.duplicate_okay,
       exclude = opts.exclude, own_known = true, gapless = opts.since ~= nil }
-    local left = opts.count or math.huge
+    local left, dealt_with = opts.count or math.huge, core.bookmark(self)
     return function()
+      dealt_with:move()
       if left <= 0 then return nil end
       left = left - 1
       local snapshot = core.watch(self, kind, subject, value, watched)
       watched.gapless = true -- from the first match on
       return snapshot
-    end
+    end, nil, nil, dealt_with
   end
 end
 
@@ -209,7 +211,9 @@ local function define_call(kind, shape)
       options.check_target(call, fn)
       for_process.name = for_process.name or process.name_of(fn)
       return self:process(function(own, ...)
+        local dealt_with <close> = core.bookmark(own)
         while true do
+          dealt_with:move()
           local snapshot = core.watch(own, kind, subject, value, for_watch)
           if snapshot == nil then error(select(2, time_is_up(call, for_watch.timeout))) end
           fn(snapshot, own, ...)

@@ -27,6 +27,7 @@
 static const char vm_key; /* in the registry: the VM of predicates */
 
 #define WATCHER "zproc.Watcher"
+#define BOOKMARK "zproc.Bookmark"
 
 /* What one wait holds. */
 typedef struct watcher {
@@ -334,8 +335,44 @@ static int core_set_cursor(lua_State *L) {
   return 0;
 }
 
+/* ---- bookmarks ---- */
+
+/* A place of a State's cursor, to go back to if what was given there comes to nothing. */
+typedef struct bookmark {
+  zp_watch_cursor *cursor; /* of the State that the user value keeps */
+  zp_watch_cursor place;
+} bookmark;
+
+/* core.bookmark(state) -> Bookmark, for where the State's cursor is. */
+static int core_bookmark(lua_State *L) {
+  zp_watch_cursor *cursor = zp_lremote_is(L, 1) ? &zp_lremote_check(L, 1)->cursor : &zp_lstate_check(L, 1)->cursor;
+  bookmark *self = lua_newuserdatauv(L, sizeof *self, 1);
+  *self = (bookmark){cursor, *cursor};
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, -2, 1);
+  luaL_setmetatable(L, BOOKMARK);
+  return 1;
+}
+
+/* bookmark:move(): to where the cursor is now. */
+static int bookmark_move(lua_State *L) {
+  bookmark *self = luaL_checkudata(L, 1, BOOKMARK);
+  self->place = *self->cursor;
+  return 0;
+}
+
+/* As a variable that is closed: an error takes the cursor back. */
+static int bookmark_close(lua_State *L) {
+  bookmark *self = luaL_checkudata(L, 1, BOOKMARK);
+  if (!lua_isnoneornil(L, 2)) *self->cursor = self->place;
+  return 0;
+}
+
+static const luaL_Reg bookmark_methods[] = {{"move", bookmark_move}, {NULL, NULL}};
+
 static const luaL_Reg functions[] = {
     {"watch", core_watch},
+    {"bookmark", core_bookmark},
     {"go_live", core_go_live},
     {"renew", core_renew},
     {"set_cursor", core_set_cursor},
@@ -345,4 +382,9 @@ static const luaL_Reg functions[] = {
 void zp_lwatch_open(lua_State *L) {
   luaL_setfuncs(L, functions, 0);
   zp_lclass_new(L, WATCHER, NULL, watcher_gc);
+  zp_lclass_new(L, BOOKMARK, bookmark_methods, NULL);
+  luaL_getmetatable(L, BOOKMARK);
+  lua_pushcfunction(L, bookmark_close);
+  lua_setfield(L, -2, "__close");
+  lua_pop(L, 1);
 }

@@ -31,7 +31,7 @@ describe("a watcher", function()
 
   --- Make more changes, of the key "big", than are kept.
   local function lose_history()
-    for i = 1, 30 do other.big = ("x"):rep(5000000) .. i end
+    for i = 1, 20 do other.big = ("x"):rep(4000000) .. i end
     other.big = nil
   end
 
@@ -322,8 +322,8 @@ describe("a watcher", function()
     end)
 
     it("is not, after it has looked in vain now and then", function()
-      for i = 1, 40 do
-        other.big = ("x"):rep(5000000) .. i
+      for i = 1, 20 do
+        other.big = ("x"):rep(4000000) .. i
         other.gone = i -- deleted keys are forgotten
         other.gone = nil
         assert.is_nil((state:get_when_change("absent", { timeout = 0 })))
@@ -558,6 +558,75 @@ describe("a watcher", function()
     end)
   end)
 
+  describe("as an iterator whose body raises", function()
+    local function numbers(iterator_of, from)
+      local seen = {}
+      for snapshot in iterator_of(from) do seen[#seen + 1] = snapshot.n end
+      return seen
+    end
+    local function changes(from) return from:when_change("n", { timeout = 0 }) end
+
+    it("leaves what it has raised over, and what comes after it, to the next one", function()
+      for i = 1, 4 do other.n = i end
+      refuses("boom", function()
+        for snapshot in changes(state) do
+          if snapshot.n == 2 then error(zproc.error_class "Boom" "boom") end
+        end
+      end)
+      assert.same({ 2, 3, 4 }, numbers(changes, state))
+    end)
+
+    it("leaves it after it has waited for something else, and changed something, too", function()
+      for i = 1, 3 do other.n = i end
+      local ok = pcall(function()
+        for _ in changes(state) do
+          state.own = 1
+          other.x = 1
+          assert.equal(1, state:get_when_equal("x", 1).x)
+          error "boom"
+        end
+      end)
+      assert.is_false(ok)
+      assert.same({ 1, 2, 3 }, numbers(changes, state))
+    end)
+
+    it("leaves a condition that held already, once more", function()
+      state.n = 1
+      local function loop(from) return from:when_equal("n", 1, { timeout = 0 }) end
+      for _ = 1, 3 do
+        pcall(function()
+          for _ in loop(state) do error "boom" end
+        end)
+      end
+      assert.same({ 1 }, numbers(loop, state))
+      assert.same({}, numbers(loop, state))
+    end)
+
+    it("leaves it for the outer loop as well, and within a coroutine that is closed", function()
+      for i = 1, 3 do other.n = i end
+      other.x = 1
+      local thread = coroutine.create(function()
+        for _ in changes(state) do
+          for _ in state:when_change("x", { timeout = 0 }) do error "boom" end
+        end
+      end)
+      assert.is_false(coroutine.resume(thread))
+      coroutine.close(thread)
+      assert.same({ 1, 2, 3 }, numbers(changes, state))
+    end)
+
+    it("does not give again what was left by break, return or goto", function()
+      for i = 1, 5 do other.n = i end
+      for _ in changes(state) do break end
+      assert.equal(2, (function()
+        for snapshot in changes(state) do return snapshot.n end
+      end)())
+      for _ in changes(state) do goto out end
+      ::out::
+      assert.same({ 4, 5 }, numbers(changes, state))
+    end)
+  end)
+
   describe("for raw updates", function()
     it("gives before, after and whether they are the same", function()
       other.a = 1
@@ -632,6 +701,72 @@ describe("a watcher", function()
     end)
   end)
 
+  describe("whose handler raises, and is tried again", function()
+    local AGAIN <const> = { retry_for = { zproc.AnyError }, retry_delay = 0 }
+
+    --- Deal with an order; what is not in the list of those that fail is noted.
+    local function deal(own, n)
+      io.stderr = io.open("/dev/null", "w")
+      zproc.atomic(function(snapshot)
+        if snapshot.failures > 0 and n == 2 then
+          snapshot.failures = snapshot.failures - 1
+          return true
+        end
+        table.insert(snapshot.seen, n)
+      end)(own)
+      if own.failures ~= own.failed and n == 2 then
+        own.failed = own.failures
+        own:get_when_equal("order", 4, { timeout = 60 })
+        error "not yet"
+      end
+    end
+
+    --- Orders 1 to 4 are made; each is dealt with once, in order, though the second one has failed twice.
+    local function expect_all(p)
+      for i = 1, 4 do other.order = i end
+      local snapshot = state:get_when(function(s) return #s.seen > 3 end, { timeout = GENEROUS })
+      assert.same({ 1, 2, 3, 4 }, snapshot and snapshot.seen)
+      assert.equal(0, state.failures)
+      p:stop()
+    end
+
+    before_each(function() state:set { failures = 2, failed = 2, seen = {}, order = 0 } end)
+
+    it("gets the same change again", function()
+      expect_all(ctx:call_when_change("order", function(snapshot, own) deal(own, snapshot.order) end, AGAIN))
+    end)
+
+    it("gets the same change again in a thread", function()
+      expect_all(ctx:call_when_change("order", function(snapshot, own) deal(own, snapshot.order) end,
+        { retry_for = { zproc.AnyError }, retry_delay = 0, backend = "thread" }))
+    end)
+
+    it("gets the same match of a predicate again", function()
+      local last = 0
+      expect_all(ctx:call_when(function(s) return s.order > 0 end, function(snapshot, own)
+        if snapshot.order == last then return end
+        deal(own, snapshot.order)
+        last = snapshot.order
+      end, AGAIN))
+    end)
+
+    it("begins its loop where the last one has failed", function()
+      expect_all(ctx:process(function(own)
+        for snapshot in own:when_change "order" do deal(own, snapshot.order) end
+      end, AGAIN))
+    end)
+
+    it("fails over the same change until it gives up", function()
+      local p = ctx:call_when_change("order", function(snapshot)
+        io.stderr = io.open("/dev/null", "w")
+        error("cannot do " .. snapshot.order)
+      end, { retry_for = { zproc.AnyError }, retry_delay = 0, max_retries = 2 })
+      other.order = 1
+      other.order = 2
+      refuses("cannot do 1", p.wait, p, GENEROUS)
+    end)
+  end)
+
   describe("given bad input", function()
     it("refuses timeouts that are none", function()
       for _, timeout in ipairs { -1, 0 / 0, "1", {} } do
@@ -676,7 +811,7 @@ describe("a watcher", function()
         return own:get_when_change("x", { timeout = GENEROUS }).x
       end)
       state:get_when_available("waiting", { timeout = GENEROUS })
-      for i = 1, 30 do other.big = ("x"):rep(5000000) .. i end
+      for i = 1, 20 do other.big = ("x"):rep(4000000) .. i end
       other.x = "seen"
       assert.equal("seen", p:wait())
     end)
