@@ -17,8 +17,8 @@ declare -gA _zproc_options=(
   [help]=''
 )
 _zproc_actions='get set del dump load watch history' # of zproc state
-_zproc_common='--secret-key-file --help'
-_zproc_with_value=' --address --at --bind --count --data-dir --interval --limit --namespace --secret-key-file --since --sync --timeout --transport '
+_zproc_common='--secret-key-file --allow-user --help'
+_zproc_with_value=' --address --allow-user --at --bind --count --data-dir --interval --limit --namespace --secret-key-file --since --sync --timeout --transport '
 
 # The addresses of this user's servers, each with a newline.
 _zproc_addresses() {
@@ -34,6 +34,7 @@ _zproc_values() { # OPTION, what is there of it
     --transport) compgen -W 'auto network' -- "$2" ;;
     --sync) compgen -W 'never interval always' -- "$2" ;;
     --address) compgen -W "$(_zproc_addresses)" -- "$2" ;;
+    --allow-user) compgen -u -- "$2" ;;
     --secret-key-file) compgen -f -- "$2" ;;
     --data-dir) compgen -d -- "$2" ;;
   esac

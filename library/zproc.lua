@@ -29,7 +29,7 @@ local zproc = {}
 ---@alias zproc.Transport "auto"|"network"
 
 ---@alias zproc.ErrorName
----| "AuthError" # the secret key is wrong, or missing
+---| "AuthError" # the secret key is wrong, or missing; or the server, or a file, belongs to another user
 ---| "DecodeError" # bytes that are no value, or name something that is not here
 ---| "EncodeError" # a value that cannot travel
 ---| "HistoryLost" # a revision that is no longer kept
@@ -108,6 +108,7 @@ local zproc = {}
 ---@field namespace string? "default"
 ---@field secret_key string?
 ---@field transport zproc.Transport? "auto"
+---@field allow_user string|integer|(string|integer)[]|nil users whose servers, files and links this process uses, too, from now on; their code can run in it
 ---@field server_backend "process"|"thread"|nil "process"
 ---@field process zproc.ProcessOptions? the options that its processes have by default
 
@@ -115,6 +116,7 @@ local zproc = {}
 ---@field namespace string? "default"
 ---@field secret_key string?
 ---@field transport zproc.Transport? "auto"
+---@field allow_user string|integer|(string|integer)[]|nil users whose servers, files and links this process uses, too, from now on; their code can run in it
 
 ---@class zproc.ForkOptions: zproc.StateOptions
 ---@field server_address zproc.Address? by default that of the State
@@ -130,6 +132,7 @@ local zproc = {}
 ---@field namespace string?
 ---@field secret_key string?
 ---@field transport zproc.Transport?
+---@field allow_user string|integer|(string|integer)[]|nil users whose servers, files and links this process uses, too, from now on; their code can run in it
 ---@field cleanup boolean? whether it ends with the process that has started it; by default as the Context has it
 ---@field retry_for (zproc.Signal|zproc.ErrorClass|string|fun(err: any): boolean)[]? what to try again for
 ---@field retry_delay number? seconds (5)
@@ -193,12 +196,14 @@ local zproc = {}
 ---@class zproc.AddressPingOptions: zproc.PingOptions
 ---@field secret_key string?
 ---@field transport zproc.Transport?
+---@field allow_user string|integer|(string|integer)[]|nil users whose servers, files and links this process uses, too, from now on; their code can run in it
 
 ---@class zproc.ServerOptions
 ---@field backend "process"|"thread"|nil "process"
 ---@field data_dir string? where the state is kept; without it the state is gone with the server
 ---@field sync "never"|"interval"|"always"|nil what a power failure may cost ("interval")
 ---@field secret_key string? what clients need
+---@field allow_user string|integer|(string|integer)[]|nil users whose servers, files and links this process uses, too, from now on; their code can run in it
 ---@field insecure boolean? let anybody in who reaches an address that is not of this machine alone (false)
 ---@field bind zproc.Address[]? further addresses
 

@@ -64,14 +64,20 @@ function address.path(call, server_address)
   return path
 end
 
---- The directory of the state behind an ipc address. Raises a UsageError if it is none, and ServerLost if there is no server.
+--- The directory of the state behind an ipc address. Raises a UsageError if it is none, ServerLost if there is no server, and AuthError if the
+--- server is one of a user that this process does not trust.
 ---@param call string the function's name, for messages
 ---@param server_address string
 ---@return string directory
 function address.directory(call, server_address)
-  local socket = core.real_path(address.path(call, server_address))
-  local directory = socket and socket:match("^(.+)" .. ENDPOINT .. "$")
-  if socket and not directory then
+  local ok, directory = pcall(core.find_server, address.path(call, server_address))
+  if not ok then
+    if errors.is(directory, "AuthError") then
+      directory.message = ("%s: the server at %s: %s"):format(call, server_address, directory.message)
+    end
+    error(directory, 0)
+  end
+  if directory == false then
     error(errors.new("ServerLost", ("%s: there is no server at %s: what is there is something else"):format(call, server_address)))
   elseif not directory then
     error(errors.new("ServerLost", ("%s: there is no server at %s; zproc.start_server(%q) starts one, or zproc server --bind %s"):format(

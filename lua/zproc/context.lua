@@ -49,6 +49,7 @@ local OPTIONS = {
   server_backend = "backend",
   secret_key = "secret",
   transport = "transport",
+  allow_user = "users",
   process = "table",
 }
 
@@ -82,6 +83,7 @@ function context.new(server_address, opts)
       options.describe(opts.server_address))
   end
   server_address = server_address or opts.server_address
+  link.trust("zproc.context", opts)
   local namespace = opts.namespace or "default"
   local own, way
   if server_address then

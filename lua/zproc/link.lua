@@ -23,7 +23,7 @@ Link.__index = Link
 local link = {}
 
 --- What each call that takes an address takes besides.
-link.OPTIONS = { secret_key = "secret", transport = "transport" }
+link.OPTIONS = { secret_key = "secret", transport = "transport", allow_user = "users" }
 
 --- Connections of this VM by endpoint and key, for as long as somebody uses them.
 local connections = setmetatable({}, { __mode = "v" })
@@ -64,6 +64,14 @@ local function pass_on(call, ok, ...)
   error(raised, 0)
 end
 
+--- Trust the users that a call names: this process, and what it starts, uses from now on what belongs to them.
+---@param call string the function's name, for messages
+---@param opts { allow_user: string|string[]|nil }
+function link.trust(call, opts)
+  local users = opts.allow_user
+  for _, name in ipairs(type(users) == "table" and users or { users }) do link.name_call(call, core.trust_user, tostring(name)) end
+end
+
 --- Call a function on behalf of a call of the script's, whose name comes before the message of what it raises.
 ---@param call string
 ---@param fn function
@@ -93,6 +101,7 @@ end
 ---@return zproc.Link? nil if the time is up
 function link.reach(call, server_address, opts)
   local transport, place = address.parse(call, server_address)
+  link.trust(call, opts)
   local self = attach {
     server_address = server_address,
     secret_key = link.secret_of(opts),
@@ -105,7 +114,7 @@ function link.reach(call, server_address, opts)
       self.directory = directory
       return self
     end
-    local endpoint = name_call(call, core.network_endpoint, place, opts.timeout)
+    local endpoint = name_call(call, core.network_endpoint, address.path(call, address.of_directory(directory)), opts.timeout)
     if not endpoint then return nil end
     self.connection = connect(endpoint, self.secret_key)
   else
@@ -142,7 +151,8 @@ function link.unpack(packed)
   local self = attach(packed)
   if not self.directory then
     local transport, place = address.parse("a process", self.server_address)
-    local endpoint = transport == "tcp" and "tcp://" .. place or core.network_endpoint(place)
+    local endpoint = transport == "tcp" and "tcp://" .. place
+      or core.network_endpoint(address.path("a process", address.of_directory(address.directory("a process", self.server_address))))
     self.connection = connect(endpoint, self.secret_key)
   end
   return self

@@ -37,6 +37,16 @@ local kinds = {
   secret = {
     function(value) return type(value) == "string" and value ~= "" end, "a string that is not empty",
   },
+  users = {
+    function(value)
+      if type(value) ~= "table" then return type(value) == "string" and value ~= "" or math.type(value) == "integer" end
+      for _, name in ipairs(value) do
+        if type(name) ~= "string" and math.type(name) ~= "integer" then return false end
+      end
+      return options.name_in(value) == nil
+    end,
+    "the name of a user, or a list of such",
+  },
   transport = {
     function(value) return value == "auto" or value == "network" end, "'auto' or 'network'",
   },

@@ -36,6 +36,7 @@ local OPTIONS = {
   cleanup = "boolean", -- set by the Context
   secret_key = "secret",
   transport = "transport",
+  allow_user = "users",
 }
 for name, kind in pairs(retry.OPTIONS) do OPTIONS[name] = kind end
 

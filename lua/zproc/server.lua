@@ -62,10 +62,11 @@ end
 --- Start a server, owned by this process: with an empty state, or with that of a data directory.
 ---@param call string the function's name, for messages
 ---@param addresses string[] none: a random one
----@param opts? { backend: string?, data_dir: string?, sync: string?, secret_key: string?, insecure: boolean? }
+---@param opts? { backend: string?, data_dir: string?, sync: string?, secret_key: string?, insecure: boolean?, allow_user: string|string[]|nil }
 ---@return zproc.Server
 function server.start(call, addresses, opts)
   opts = opts or {}
+  link.trust(call, opts)
   local secret_key = link.secret_of(opts)
   local alias, listeners, bound = listen(call, addresses, secret_key ~= nil, opts.insecure)
   if opts.sync and not opts.data_dir then errors.usage("%s: 'sync' is about a data directory, and there is none", call) end
@@ -141,6 +142,7 @@ local OPTIONS <const> = {
   data_dir = "string",
   sync = "sync",
   secret_key = "secret",
+  allow_user = "users",
   insecure = "boolean",
   bind = "list",
 }
@@ -170,7 +172,8 @@ end
 ---@return integer? pid
 ---@return zproc.Error?
 function server.ping(call, server_address, opts)
-  opts = options.check(call, opts, { timeout = "seconds", payload = "string", secret_key = "secret", transport = "transport" })
+  opts = options.check(call, opts, { timeout = "seconds", payload = "string", secret_key = "secret", transport = "transport",
+    allow_user = "users" })
   local begin = core.clock()
   local way = link.reach(call, server_address, opts)
   local left = opts.timeout and math.max(0, opts.timeout - (core.clock() - begin))

@@ -28,7 +28,7 @@ local options = require "zproc.options"
 
 local state = {}
 
-local OPTIONS <const> = { namespace = "string", secret_key = "secret", transport = "transport" }
+local OPTIONS <const> = { namespace = "string", secret_key = "secret", transport = "transport", allow_user = "users" }
 
 local Public <const> = { __name = "State" } -- what getmetatable gives: what is in the real metatable must not be lost
 core.state_metamethods.__metatable = Public
@@ -40,7 +40,7 @@ function state.check_self(self, call) class.check_self(self, Public, call) end
 
 --- zproc.state(server_address, [options])
 ---@param server_address string
----@param opts? { namespace: string?, secret_key: string?, transport: "auto"|"network"|nil }
+---@param opts? { namespace: string?, secret_key: string?, transport: "auto"|"network"|nil, allow_user: string|string[]|nil }
 ---@return zproc.State
 function state.new(server_address, opts)
   opts = options.check("zproc.state", opts, OPTIONS)
@@ -55,12 +55,13 @@ end
 function core.state_methods.fork(self, opts)
   state.check_self(self, "state:fork")
   opts = options.check("state:fork", opts,
-    { namespace = "string", server_address = "string", secret_key = "secret", transport = "transport" })
+    { namespace = "string", server_address = "string", secret_key = "secret", transport = "transport", allow_user = "users" })
   local own = core.link_of(self)
   if opts.server_address or opts.secret_key or opts.transport then
     own = link.open("state:fork", opts.server_address or own.server_address, {
       secret_key = opts.secret_key or own.secret_key,
       transport = opts.transport or own.transport,
+      allow_user = opts.allow_user,
     })
   end
   local fresh = own:state(opts.namespace or self.namespace)

@@ -20,7 +20,9 @@
 #include "server/client.h"
 #include "server/keeper.h"
 #include "store/store.h"
+#include "server/protocol.h"
 #include "sys/dir.h"
+#include "sys/trust.h"
 
 #define SERVER "zproc.ServerHandle"
 
@@ -98,6 +100,24 @@ static int core_real_path(lua_State *L) {
   return 1;
 }
 
+/* core.find_server(path) -> the directory of the server whose socket is at the path; false if what is there is something else, nil if nothing
+   is. Raises an AuthError if it, or a link on the way, is of a user that is not trusted. */
+static int core_find_server(lua_State *L) {
+  char directory[PATH_MAX];
+  int rc = zp_trust_follow(luaL_checkstring(L, 1), ZP_SERVER_SOCKET, directory);
+  if (rc == ZP_ENOSTORE) return 0;
+  if (rc == ZP_EUSAGE) lua_pushboolean(L, false);
+  else if (rc) return zp_lua_raise(L, rc);
+  else lua_pushstring(L, directory);
+  return 1;
+}
+
+/* core.trust_user(name): what belongs to that user is used by this process from now on. */
+static int core_trust_user(lua_State *L) {
+  int rc = zp_trust_user(luaL_checkstring(L, 1));
+  return rc ? zp_lua_raise(L, rc) : 0;
+}
+
 /* core.is_abandoned(directory): whether it is one of a server whose processes are all dead. */
 static int core_is_abandoned(lua_State *L) {
   lua_pushboolean(L, zp_dir_is_abandoned(luaL_checkstring(L, 1)));
@@ -137,6 +157,8 @@ static const luaL_Reg functions[] = {
     {"start_server", core_start_server},
     {"ping", core_ping},
     {"real_path", core_real_path},
+    {"find_server", core_find_server},
+    {"trust_user", core_trust_user},
     {"is_abandoned", core_is_abandoned},
     {"is_elsewhere", core_is_elsewhere},
     {"retire_store", core_retire_store},

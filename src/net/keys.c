@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "net/lib.h"
+#include "sys/trust.h"
 
 static const char NAME[] = "keys";
 
@@ -59,8 +60,9 @@ int zp_keys_write(const char *directory, const zp_keys *keys) {
   char path[PATH_MAX];
   int rc = set_path(directory, path);
   if (rc) return rc;
-  int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (fd < 0) return zp_fail_errno("cannot write %s", path);
+  int fd;
+  rc = zp_trust_open(directory, NAME, O_WRONLY | O_CREAT | O_EXCL, &fd);
+  if (rc) return rc;
   ssize_t n = write(fd, keys, sizeof *keys);
   if (n != (ssize_t)sizeof *keys) {
     if (n >= 0) errno = ENOSPC;
@@ -75,8 +77,10 @@ int zp_keys_read(const char *directory, zp_keys *keys) {
   char path[PATH_MAX];
   int rc = set_path(directory, path);
   if (rc) return rc;
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return errno == ENOENT ? 0 : zp_fail_errno("cannot read %s", path);
+  int fd;
+  rc = zp_trust_open(directory, NAME, O_RDONLY, &fd);
+  if (rc == ZP_ENOSTORE) return 0;
+  if (rc) return rc;
   ssize_t n = read(fd, keys, sizeof *keys);
   close(fd);
   return n == (ssize_t)sizeof *keys ? 1 : zp_fail(ZP_ESYS, "%s is damaged", path);

@@ -1,6 +1,7 @@
 #include "net/remote.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <linux/tcp.h> /* the system's own, which knows of the bytes */
 #include <netinet/in.h>
 #include <poll.h>
@@ -23,6 +24,7 @@
 #include "sys/interrupt.h"
 #include "sys/procfile.h"
 #include "sys/sock.h"
+#include "sys/trust.h"
 
 static const double PROBE_FIRST = 0.25, PROBE_LAST = 5; /* seconds between questions after a request */
 static const double CONNECT_SECONDS = 10;               /* for the first look whether somebody is there */
@@ -39,7 +41,9 @@ enum {
 
 struct zp_remote {
   char *endpoint;
-  char reached[ZP_INET_NAME_SIZE + 8]; /* the endpoint by number: of several addresses of a host the one at which somebody listens */
+  char reached[ZP_INET_NAME_SIZE + 64]; /* the endpoint by number: of several addresses of a host the one at which somebody listens; on this
+                                           machine the directory that was found to be a trusted user's, whatever its name leads to later */
+  int held; /* that directory, for as long as there is a connection; -1: none */
   bool has_keys;
   zp_keys keys;
   unsigned generation; /* of the process whose connection it is */
@@ -94,14 +98,21 @@ int zp_remote_open(const char *endpoint, const zp_keys *keys, zp_remote **out) {
   if (keys) self->keys = *keys;
   self->has_keys = keys != NULL;
   self->server.directory = self->directory;
+  self->held = -1;
   *out = self;
   return 0;
+}
+
+static void let_go(zp_remote *self) {
+  if (self->held >= 0) close(self->held);
+  self->held = -1;
 }
 
 /* A child leaves alone what it has inherited: it has not got the threads that belong to it. */
 static void forget_if_inherited(zp_remote *self) {
   if (self->generation == generation) return;
   self->context = self->socket = self->monitor = NULL;
+  let_go(self);
   self->is_greeted = self->is_under_way = false;
   self->sequence = 0;
   self->generation = generation;
@@ -114,6 +125,7 @@ static void disconnect(zp_remote *self) {
   if (self->socket) zp_zmq->close(self->socket);
   if (self->context) zp_zmq->ctx_term(self->context);
   self->context = self->socket = self->monitor = NULL;
+  let_go(self);
   self->is_greeted = self->is_under_way = false;
 }
 
@@ -132,10 +144,25 @@ void zp_remote_close(zp_remote **handle) {
   free(self);
 }
 
+static const char IPC[] = "ipc://";
+
 /* Whether anybody listens at an endpoint: ZeroMQ would go on trying for ever and say nothing. *fd: a connection, to be closed. */
 static int dial(const char *endpoint, double deadline, int *fd) {
-  if (strncmp(endpoint, "ipc://", 6) == 0) return zp_sock_connect(endpoint + 6, deadline, fd);
+  if (strncmp(endpoint, IPC, strlen(IPC)) == 0) return zp_sock_connect_trusted(endpoint + strlen(IPC), deadline, fd);
   return zp_inet_connect(endpoint + strlen("tcp://"), deadline, fd);
+}
+
+/* Let ZeroMQ connect, and connect again, within the very directory that is looked at here. */
+static int hold_directory(zp_remote *self) {
+  char directory[PATH_MAX];
+  const char *path = self->endpoint + strlen(IPC), *slash = strrchr(path, '/');
+  if (!slash || strlen(path) >= sizeof directory) return zp_fail(ZP_ENOSTORE, "nobody listens at %s", self->endpoint);
+  memcpy(directory, path, (size_t)(slash - path));
+  directory[slash - path] = '\0';
+  let_go(self);
+  int rc = zp_trust_open_directory(directory, ZP_TRUST_PRIVATE, &self->held);
+  if (!rc) snprintf(self->reached, sizeof self->reached, "%s/proc/self/fd/%d%.40s", IPC, self->held, slash);
+  return rc;
 }
 
 /* Look for the server before ZeroMQ does. A host may have several addresses, of which ZeroMQ would take the first. */
@@ -151,7 +178,7 @@ static int look(zp_remote *self, double deadline) {
   if (is_tcp) rc = zp_inet_peer(fd, name);
   close(fd);
   if (is_tcp && !rc) snprintf(self->reached, sizeof self->reached, "tcp://%s", name);
-  return rc;
+  return rc || is_tcp ? rc : hold_directory(self);
 }
 
 /* What was reached, where that has a number. */
@@ -361,9 +388,13 @@ static bool is_here(const zp_parcel *hello, const char *directory) {
   char boot[64];
   struct stat there;
   zp_alive_space pids;
+  int fd;
   size_t n = zp_procfile_read(ZP_PROCFILE_BOOT, boot, sizeof boot);
   if (n == 0 || hello->strings[1].size != n || memcmp(hello->strings[1].data, boot, n) != 0) return false;
-  if (hello->numbers[1] != geteuid() || stat(directory, &there) < 0 || zp_alive_read_space(&pids)) return false;
+  if (hello->numbers[1] != geteuid() || zp_alive_read_space(&pids) || zp_trust_open_directory(directory, ZP_TRUST_PRIVATE, &fd)) return false;
+  int failed = fstat(fd, &there);
+  close(fd);
+  if (failed) return false;
   return there.st_dev == hello->numbers[2] && there.st_ino == hello->numbers[3] && pids.device == hello->numbers[4] &&
          pids.inode == hello->numbers[5] && access(directory, W_OK) == 0;
 }

@@ -12,7 +12,7 @@
 
 /* Ask the server that listens at path for a sign of life. The payload, of at most ZP_PING_MAX bytes, comes back in *echo (the caller
    frees it), and *pid is the server's. A server that is being started again is waited for.
-   ZP_ENOSTORE if nobody listens there, ZP_ETIMEOUT at the deadline (zp_clock_now seconds, ZP_FOREVER), ZP_EINTR if a
+   ZP_ENOSTORE if nobody listens there, ZP_EAUTH if it is a server of a user that this process does not trust (sys/trust.h), ZP_ETIMEOUT at the deadline (zp_clock_now seconds, ZP_FOREVER), ZP_EINTR if a
    signal handler ran; ZP_ESYS, also if what listens there speaks another language. */
 int zp_client_ping(const char *path, zp_bytes payload, double deadline, pid_t *pid, zp_buf *echo);
 

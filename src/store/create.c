@@ -18,6 +18,7 @@
 #include "base/err.h"
 #include "store/handle.h"
 #include "sys/dirlock.h"
+#include "sys/trust.h"
 
 enum { DEFAULT_REVISIONS = 200000, DEFAULT_BYTES = 64 << 20 };
 
@@ -87,10 +88,11 @@ static int place_data(int directory_fd, const char *directory, const char *data_
   int fd = open(data_file, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (fd < 0) return zp_fail_errno("cannot open %s", data_file);
   struct stat status;
-  int code = fstat(fd, &status) < 0 ? errno : 0;
+  int code = fstat(fd, &status) < 0 ? errno : 0, rc = code ? 0 : zp_trust_check(&status, ZP_TRUST_PRIVATE, data_file);
   *size = status.st_size;
   close(fd);
   if (code) return fail_code(directory, code, data_file);
+  if (rc) return rc;
   if (symlinkat(data_file, directory_fd, DATA) < 0) return zp_fail_errno("cannot make a store in %s", directory);
   return 0;
 }
@@ -124,6 +126,7 @@ static int make_control(int directory_fd, const char *directory, const zp_store_
   control->identity = identity;
   control->data_device = data.st_dev;
   control->data_inode = data.st_ino;
+  control->data_owner = data.st_uid;
   /* What was given up before is not known in detail. */
   for (int place = 0; place < ZP_STORE_PLACES; place++) {
     atomic_store(&control->trimmed[place], oldest);

@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "sys/interrupt.h"
 #include "sys/procfile.h"
+#include "sys/trust.h"
 
 unsigned zp_env_generation = 1;
 
@@ -96,23 +97,20 @@ int zp_env_allocate(int fd, off_t from, off_t to) {
    behind less than a page of its own. */
 int zp_env_allocate_lock_file(const char *directory) {
   enum { SIZE = ZP_STORE_READERS * 64 + 4096 };
-  char *path = zp_env_path(directory, "lock.mdb");
-  if (!path) return ZP_ENOMEM;
-  int rc = 0;
   struct stat status;
-  int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (fd < 0 || fstat(fd, &status) < 0) {
-    rc = zp_fail_errno("cannot open %s", path);
+  int fd, rc = zp_trust_open(directory, "lock.mdb", O_RDWR | O_CREAT, &fd);
+  if (rc) return rc;
+  if (fstat(fd, &status) < 0) {
+    rc = zp_fail_errno("cannot open %s/lock.mdb", directory);
   } else if (status.st_size < SIZE) {
     int code = zp_env_allocate(fd, 0, SIZE);
     if (code) {
       errno = code;
-      rc = zp_fail_errno("cannot make %s", path);
+      rc = zp_fail_errno("cannot make %s/lock.mdb", directory);
       if (code == ENOSPC || code == EDQUOT) rc = ZP_EFULL;
     }
   }
-  if (fd >= 0) close(fd);
-  free(path);
+  close(fd);
   return rc;
 }
 
@@ -254,24 +252,57 @@ static int open_trees(zp_env *env) {
   return rc;
 }
 
+static int fail_moved(const zp_env *env) {
+  return zp_fail(ZP_ENOSTORE, "the data of the state in %s were moved or replaced", env->directory);
+}
+
+/* Look at what data.mdb leads to before it is used. Whose it may be was decided when the store was made (create.c). */
+static int check_data(const zp_env *env, int directory_fd, struct stat *data) {
+  char place[PATH_MAX], what[PATH_MAX + 16];
+  int fd = openat(directory_fd, "data.mdb", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return zp_fail_errno("cannot read the store %s: data.mdb", env->directory);
+  int rc = fstat(fd, data);
+  close(fd);
+  if (rc < 0) return zp_fail_errno("cannot read the store %s: data.mdb", env->directory);
+  if (!zp_env_has_data(env->control, data)) return fail_moved(env);
+  snprintf(what, sizeof what, "%s/data.mdb", zp_env_data_directory(env->directory, place));
+  if (data->st_uid != env->control->data_owner && !zp_trust_is(data->st_uid)) return zp_trust_fail(what, data->st_uid);
+  struct stat own = *data;
+  own.st_uid = geteuid();
+  return zp_trust_check(&own, ZP_TRUST_PRIVATE, what);
+}
+
+/* What LMDB has opened by its name has to be what was looked at. */
+static int check_opened(const zp_env *env) {
+  mdb_filehandle_t fd;
+  struct stat opened;
+  int rc = mdb_env_get_fd(env->mdb, &fd);
+  if (rc) return rc;
+  return fstat(fd, &opened) < 0 ? errno : zp_env_has_data(env->control, &opened) ? 0 : fail_moved(env);
+}
+
 /* Under the size lock: mdb_env_open sets the file to the size that it is told. */
 static int open_mdb(zp_env *env) {
   unsigned flags = ZP_STORE_MDB_FLAGS | (env->control->is_synced ? 0 : ZP_STORE_MDB_UNSYNCED);
   struct stat data;
-  char *path = zp_env_path(env->directory, "data.mdb");
-  if (!path) return ZP_ENOMEM;
-  int rc = stat(path, &data);
-  free(path);
-  if (rc < 0) return zp_fail_errno("cannot read the store %s: data.mdb", env->directory);
-  if (!zp_env_has_data(env->control, &data))
-    return zp_fail(ZP_ENOSTORE, "the data of the state in %s were moved or replaced", env->directory);
-  rc = zp_env_allocate_lock_file(env->directory);
+  int at;
+  char path[32];
+  int rc = zp_trust_open_directory(env->directory, ZP_TRUST_PRIVATE, &at);
   if (rc) return rc;
+  snprintf(path, sizeof path, "/proc/self/fd/%d", at); /* the directory that was looked at, whatever its name leads to by now */
+  rc = check_data(env, at, &data);
+  if (!rc) rc = zp_env_allocate_lock_file(env->directory);
+  if (rc) {
+    close(at);
+    return rc;
+  }
   rc = mdb_env_create(&env->mdb);
   if (!rc) rc = mdb_env_set_maxdbs(env->mdb, 3);
   if (!rc) rc = mdb_env_set_maxreaders(env->mdb, ZP_STORE_READERS);
   if (!rc) rc = mdb_env_set_mapsize(env->mdb, (size_t)data.st_size);
-  if (!rc) rc = mdb_env_open(env->mdb, env->directory, flags, 0600);
+  if (!rc) rc = mdb_env_open(env->mdb, path, flags, 0600);
+  close(at);
+  if (!rc) rc = check_opened(env);
   if (!rc) rc = open_trees(env);
   MDB_stat stat;
   if (!rc) rc = mdb_env_stat(env->mdb, &stat);
@@ -353,29 +384,23 @@ static int find_or_open(const char *directory, int fd, const struct stat *contro
 
 int zp_env_acquire(const char *directory, zp_env **out) {
   pthread_once(&registry.once, watch_forks);
-  char *path = zp_env_path(directory, "control");
-  if (!path) return ZP_ENOMEM;
   struct stat control;
-  int fd = open(path, O_RDWR | O_CLOEXEC), number = errno;
-  free(path);
-  if (fd < 0 && (number == ENOENT || number == ENOTDIR)) return zp_fail(ZP_ENOSTORE, "there is no store in %s", directory);
-  errno = number;
-  if (fd < 0 || fstat(fd, &control) < 0) return zp_fail_errno("cannot open the store %s", directory); /* what is open has a status */
+  int fd, rc = zp_trust_open(directory, "control", O_RDWR, &fd);
+  if (rc == ZP_ENOSTORE) return zp_fail(ZP_ENOSTORE, "there is no store in %s", directory);
+  if (rc) return rc;
+  if (fstat(fd, &control) < 0) return zp_fail_errno("cannot open the store %s", directory); /* what is open has a status */
   return find_or_open(directory, fd, &control, out);
 }
 
 zp_control *zp_env_map_control(const char *directory) {
-  char *path = zp_env_path(directory, "control");
-  if (!path) return NULL;
   pthread_mutex_lock(&registry.mutex); /* or closing it would drop the size lock of another thread */
-  int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+  int fd = -1;
   struct stat status;
   void *map = MAP_FAILED;
-  if (fd >= 0 && fstat(fd, &status) == 0 && status.st_size >= (off_t)sizeof(zp_control))
+  if (zp_trust_open(directory, "control", O_RDWR, &fd) == 0 && fstat(fd, &status) == 0 && status.st_size >= (off_t)sizeof(zp_control))
     map = mmap(NULL, sizeof(zp_control), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (fd >= 0) close(fd);
   pthread_mutex_unlock(&registry.mutex);
-  free(path);
   if (map == MAP_FAILED) return NULL;
   zp_control *control = map;
   if (memcmp(control->magic, ZP_STORE_MAGIC, sizeof control->magic) == 0 && control->format == ZP_STORE_FORMAT &&

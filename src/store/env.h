@@ -67,6 +67,7 @@ typedef struct zp_control {
   _Atomic uint32_t deleting; /* not 0: keys were deleted since waiters were last told to look */
   uint64_t identity;       /* of the state; drawn at random, and kept with the data */
   uint64_t data_device, data_inode; /* of data.mdb: another file in its place is not this store's */
+  uint32_t data_owner;              /* the user whose it is, whom the maker of the store trusts */
   zp_alive_space space;    /* of its maker: a mutex's owner, and who has claimed a task, are known by numbers of it */
   char boot[ZP_BOOT_SIZE]; /* the boot of the machine that `writer` is of: a mutex does not survive one */
   _Alignas(64) pthread_mutex_t writer;

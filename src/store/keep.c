@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "store/handle.h"
 #include "sys/dirlock.h"
+#include "sys/trust.h"
 
 enum { WRITER_SECONDS = 10 };
 
@@ -74,12 +75,18 @@ static int replace(const char *directory, const char *from, const char *name) {
   return rc ? rc : sync_directory(directory);
 }
 
-/* Hold the directory: what becomes of snapshot.new is not a matter of two servers at the same time. */
-static int lock_snapshots(const char *directory, int *lock) { return zp_dirlock_take(directory, ZP_FOREVER, lock); }
+/* What becomes of snapshot.new is not a matter of two servers at the same time. */
+static int lock_snapshots(const char *directory, int *lock) {
+  char path[PATH_MAX];
+  int rc = path_in(directory, "snapshot.lock", path);
+  return rc ? rc : zp_dirlock_take_file(path, ZP_FOREVER, lock);
+}
 
 static int copy_file(const char *from, const char *to) {
+  struct stat opened;
   int in = open(from, O_RDONLY | O_CLOEXEC), out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), rc = 0;
-  if (in < 0 || out < 0) rc = zp_fail_errno("cannot copy %s to %s", from, to);
+  if (in < 0 || out < 0 || fstat(in, &opened) < 0) rc = zp_fail_errno("cannot copy %s to %s", from, to);
+  else rc = zp_trust_check(&opened, ZP_TRUST_PRIVATE, from);
   static char block[1 << 16];
   for (ssize_t n = 1; !rc && n > 0;) {
     n = read(in, block, sizeof block);
@@ -116,6 +123,12 @@ static int read_status(const char *directory, status *out) {
   FILE *file = fopen(path, "re");
   if (!file && errno == ENOENT) return 0;
   if (!file) return zp_fail_errno("cannot read %s", path);
+  struct stat opened;
+  rc = fstat(fileno(file), &opened) < 0 ? zp_fail_errno("cannot read %s", path) : zp_trust_check(&opened, ZP_TRUST_UNWRITABLE, path);
+  if (rc) {
+    fclose(file);
+    return rc;
+  }
   *out = (status){.format = 0};
   int found = fscanf(file, "zproc %d %7s %39s %15s ", &out->format, out->state, out->boot, out->sync);
   bool whole = found == 4 && fgets(out->runtime, sizeof out->runtime, file);
@@ -212,6 +225,14 @@ static int restore(zp_keep *keep) {
   return strcmp(last.state, "closed") != 0 && strcmp(last.boot, boot) != 0 ? recover(keep, &last) : 0;
 }
 
+/* Who can change the names in it can have any file of this user's taken for data. */
+static int check_directory(const char *path) {
+  int fd;
+  int rc = zp_trust_open_directory(path, ZP_TRUST_UNWRITABLE, &fd);
+  if (!rc) close(fd);
+  return rc ? zp_fail(rc == ZP_ENOSTORE ? ZP_ESYS : rc, "cannot use the data directory: %s", zp_error_detail()) : 0;
+}
+
 int zp_keep_open(const char *directory, zp_sync sync, zp_keep **out) {
   *out = NULL;
   zp_keep *keep = calloc(1, sizeof *keep);
@@ -222,6 +243,7 @@ int zp_keep_open(const char *directory, zp_sync sync, zp_keep **out) {
   int rc = 0;
   if (mkdir(directory, 0700) < 0 && errno != EEXIST) rc = zp_fail_errno("cannot make the data directory %s", directory);
   if (!rc && !realpath(directory, keep->path)) rc = zp_fail_errno("cannot use the data directory %s", directory);
+  if (!rc) rc = check_directory(keep->path);
   if (!rc) rc = take_lock(keep);
   if (!rc) rc = restore(keep);
   if (rc) {

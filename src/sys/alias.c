@@ -13,18 +13,24 @@
 #include "base/err.h"
 #include "sys/dirlock.h"
 #include "sys/sock.h"
+#include "sys/trust.h"
 
-/* Lock the directory that path is in; anybody may do that, so not without a limit. */
-static int lock_directory(const char *path, int *lock) {
+/* What is done about the name `path` is done by one process at a time, of this user's: another user's have no business with it. */
+typedef struct turn {
+  char file[PATH_MAX];
+  int lock;
+} turn;
+
+/* Another process of this user may have been stopped in the middle, so it is not waited for without a limit. */
+static int take_turn(const char *path, turn *self) {
   static const double PATIENCE = 10; /* seconds */
-  char directory[PATH_MAX];
-  const char *slash = strrchr(path, '/');
-  if (!slash || strlen(path) >= sizeof directory) return zp_fail(ZP_ESYS, "%.100s is no absolute path that can be used", path);
-  memcpy(directory, path, strlen(path) + 1);
-  directory[slash == path ? 1 : slash - path] = 0;
-  int rc = zp_dirlock_take(directory, zp_clock_now() + PATIENCE, lock);
+  if (path[0] != '/' || snprintf(self->file, sizeof self->file, "%s.lock", path) >= (int)sizeof self->file)
+    return zp_fail(ZP_ESYS, "%.100s is no absolute path that can be used", path);
+  int rc = zp_dirlock_take_file(self->file, zp_clock_now() + PATIENCE, &self->lock);
   return rc ? zp_fail(rc, "cannot use the address %s: %s", path, zp_error_detail()) : 0;
 }
+
+static void end_turn(const turn *self) { zp_dirlock_release_file(self->file, self->lock); }
 
 static bool leads_to(const char *path, const char *target) {
   char found[PATH_MAX];
@@ -32,7 +38,13 @@ static bool leads_to(const char *path, const char *target) {
   return size == (ssize_t)strlen(target) && memcmp(found, target, (size_t)size) == 0;
 }
 
-/* Under the lock: 0 if the place is free or may be taken over. */
+/* What is there is another user's, and cannot be taken over or even asked. */
+static int fail_foreign(const char *path, const struct stat *named) {
+  char owner[ZP_TRUST_NAME_SIZE];
+  return zp_fail(ZP_EUSAGE, "the address %s is in use: it belongs to %s", path, zp_trust_name(named->st_uid, owner));
+}
+
+/* When it is our turn: 0 if the place is free or may be taken over. */
 static int check_free(const char *path) {
   struct stat status;
   if (lstat(path, &status) < 0) return errno == ENOENT ? 0 : zp_fail_errno("cannot use the address %s", path);
@@ -44,7 +56,7 @@ static int check_free(const char *path) {
     return rc;
   }
   if (rc == ZP_ETIMEOUT) return zp_fail(ZP_EUSAGE, "the address %s is in use, by a server that is very busy", path);
-  if (rc != ZP_ENOSTORE) return rc;
+  if (rc != ZP_ENOSTORE) return zp_trust_is(status.st_uid) ? rc : fail_foreign(path, &status);
   if (S_ISLNK(status.st_mode) || S_ISSOCK(status.st_mode)) return 0;
   return zp_fail(ZP_EUSAGE, "the address %s is in use: there is a file that is no socket", path);
 }
@@ -59,8 +71,9 @@ static int name_fresh(const char *path, const char *target, char *out, size_t ma
 
 int zp_alias_create(const char *path, const char *target) {
   char fresh[PATH_MAX];
-  int lock;
-  int rc = lock_directory(path, &lock);
+  struct stat status;
+  turn ours;
+  int rc = take_turn(path, &ours);
   if (rc) return rc;
   rc = check_free(path);
   if (rc) goto out;
@@ -68,19 +81,19 @@ int zp_alias_create(const char *path, const char *target) {
   if (rc) goto out;
   if (symlink(target, fresh) < 0 || rename(fresh, path) < 0) {
     rc = zp_fail_errno("cannot use the address %s", path);
+    if (lstat(path, &status) == 0 && !zp_trust_is(status.st_uid)) rc = fail_foreign(path, &status);
     unlink(fresh);
   }
 out:
-  zp_dirlock_release(lock);
+  end_turn(&ours);
   return rc;
 }
 
 void zp_alias_remove(const char *path, const char *target) {
   char fresh[PATH_MAX];
-  int lock;
-  if (name_fresh(path, target, fresh, sizeof fresh)) return;
-  if ((!leads_to(path, target) && !leads_to(fresh, target)) || lock_directory(path, &lock)) return;
+  turn ours;
+  if (name_fresh(path, target, fresh, sizeof fresh) || take_turn(path, &ours)) return;
   if (leads_to(path, target)) unlink(path);
   if (leads_to(fresh, target)) unlink(fresh);
-  zp_dirlock_release(lock);
+  end_turn(&ours);
 }

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "sys/trust.h"
 
 struct zp_dir {
   pid_t maker;
@@ -30,20 +31,37 @@ enum {
 
 /* ---- the root ---- */
 
-static bool is_usable(const char *root) {
+static bool is_usable(const char *root, struct stat *status) {
+  return root && root[0] == '/' && strlen(root) < PATH_MAX - 64 && stat(root, status) == 0 &&
+         S_ISDIR(status->st_mode) && faccessat(AT_FDCWD, root, W_OK | X_OK, AT_EACCESS) == 0;
+}
+
+/* Who owns the root can give the name of a directory in it to another one. That would be noticed (trust.h), but is of no use to anybody. */
+static bool is_trusted(const char *root) {
   struct stat status;
-  return root && root[0] == '/' && strlen(root) < PATH_MAX - 64 && stat(root, &status) == 0 &&
-         S_ISDIR(status.st_mode) && faccessat(AT_FDCWD, root, W_OK | X_OK, AT_EACCESS) == 0;
+  return is_usable(root, &status) && zp_trust_leads(status.st_uid);
 }
 
 /* What the user has asked for is used or refused; another place without a word would surprise. */
 static const char *find_root(void) {
   const char *wish = getenv("ZPROC_RUNTIME_DIR");
-  if (wish && *wish) return is_usable(wish) ? wish : NULL;
+  if (wish && *wish) return is_trusted(wish) ? wish : NULL;
   const char *candidates[] = {"/dev/shm", getenv("XDG_RUNTIME_DIR"), getenv("TMPDIR"), "/tmp"};
   for (size_t i = 0; i < sizeof candidates / sizeof *candidates; i++)
-    if (is_usable(candidates[i])) return candidates[i];
+    if (is_trusted(candidates[i])) return candidates[i];
   return NULL;
+}
+
+static int fail_root(void) {
+  struct stat status;
+  const char *wish = getenv("ZPROC_RUNTIME_DIR");
+  if (!wish || !*wish) return zp_fail(ZP_ESYS, "there is no directory to keep the state in: set ZPROC_RUNTIME_DIR to a writable one");
+  if (is_usable(wish, &status)) {
+    char what[300];
+    snprintf(what, sizeof what, "ZPROC_RUNTIME_DIR is %.200s, which", wish);
+    return zp_trust_fail(what, status.st_uid);
+  }
+  return zp_fail(ZP_ESYS, "ZPROC_RUNTIME_DIR is %s: that is no writable directory with an absolute path", wish);
 }
 
 /* ---- removing ---- */
@@ -79,11 +97,21 @@ static int remove_contents(int fd, int depth) {
   return rc;
 }
 
+/* A directory of this user; -1 with errno. */
+static int open_own(int root_fd, const char *name) {
+  struct stat status;
+  int fd = openat(root_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0 || (fstat(fd, &status) == 0 && status.st_uid == geteuid())) return fd;
+  close(fd);
+  errno = EPERM;
+  return -1;
+}
+
 /* Somebody who is just opening what is within may make a file behind our back; he will find no store, and not do it again. */
 static bool remove_tree(int root_fd, const char *name) {
   enum { TRIES = 16 };
   for (int i = 0; i < TRIES; i++) {
-    int fd = openat(root_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = open_own(root_fd, name);
     if (fd < 0 || remove_contents(fd, 0) < 0) return false;
     if (unlinkat(root_fd, name, AT_REMOVEDIR) == 0) return true;
     if (errno != ENOTEMPTY && errno != EEXIST) return false;
@@ -95,28 +123,25 @@ static bool remove_tree(int root_fd, const char *name) {
 
 /* `owner` is locked before it has its name, so whoever finds it unlocked knows that nobody owns the directory. */
 static int own(zp_dir *dir) {
-  char making[PATH_MAX + 8], owner[PATH_MAX + 8];
-  snprintf(making, sizeof making, "%s/making", dir->path);
-  snprintf(owner, sizeof owner, "%s/owner", dir->path);
-  int fd = open(making, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (fd < 0) return zp_fail_errno("cannot make %s", owner);
-  if (flock(fd, LOCK_EX | LOCK_NB) < 0 || rename(making, owner) < 0) {
-    int rc = zp_fail_errno("cannot make %s", owner);
-    unlink(making);
+  static const char making[] = "making", owner[] = "owner";
+  int at, fd = -1;
+  int rc = zp_trust_open_directory(dir->path, ZP_TRUST_PRIVATE, &at);
+  if (!rc) rc = zp_trust_open_at(at, dir->path, making, O_RDWR | O_CREAT | O_EXCL, &fd);
+  else return rc;
+  if (!rc && (flock(fd, LOCK_EX | LOCK_NB) < 0 || renameat(at, making, at, owner) < 0)) {
+    rc = zp_fail_errno("cannot make %s/%s", dir->path, owner);
+    unlinkat(at, making, 0);
     close(fd);
-    return rc;
   }
-  dir->owner_fd = fd;
-  return 0;
+  close(at);
+  if (!rc) dir->owner_fd = fd;
+  return rc;
 }
 
 int zp_dir_plan(zp_dir **out) {
   *out = NULL;
   const char *root = find_root();
-  const char *wish = getenv("ZPROC_RUNTIME_DIR");
-  if (!root && wish && *wish)
-    return zp_fail(ZP_ESYS, "ZPROC_RUNTIME_DIR is %s: that is no writable directory with an absolute path", wish);
-  if (!root) return zp_fail(ZP_ESYS, "there is no directory to keep the state in: set ZPROC_RUNTIME_DIR to a writable one");
+  if (!root) return fail_root();
   uint64_t random; /* of so many numbers none comes twice */
   if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random) return zp_fail_errno("cannot make a directory: getrandom");
   zp_dir *dir = calloc(1, sizeof *dir);
@@ -165,15 +190,17 @@ void zp_dir_release(zp_dir **handle) {
 
 /* ---- what was left behind ---- */
 
-/* A directory of this user that nobody owns; one without `owner` only if it has been so for `age` seconds. The descriptor of its
+static bool is_own(uid_t user) { return user == geteuid(); }
+
+/* A directory of a user that may be looked at, and that nobody owns; one without `owner` only if it has been so for `age` seconds. The descriptor of its
    `owner`, locked, is left in *owner_fd (-1: it has none), so that nobody comes to own it before it is gone. */
-static bool is_abandoned(int root_fd, const char *name, int age, int *owner_fd) {
+static bool is_abandoned(int root_fd, const char *name, bool (*may)(uid_t), int age, int *owner_fd) {
   *owner_fd = -1;
   struct stat status;
   int fd = openat(root_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (fd < 0) return false;
   bool abandoned = false;
-  if (fstat(fd, &status) == 0 && status.st_uid == geteuid()) {
+  if (fstat(fd, &status) == 0 && may(status.st_uid)) {
     *owner_fd = openat(fd, "owner", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (*owner_fd >= 0) abandoned = flock(*owner_fd, LOCK_EX | LOCK_NB) == 0;
     else abandoned = errno == ENOENT && (age == 0 || time(NULL) - status.st_ctime > age);
@@ -191,7 +218,7 @@ static void let_go(int owner_fd) {
 
 int zp_dir_adopt(const char *path, zp_dir **out) {
   int owner_fd;
-  bool abandoned = is_abandoned(AT_FDCWD, path, 0, &owner_fd);
+  bool abandoned = is_abandoned(AT_FDCWD, path, is_own, 0, &owner_fd);
   zp_dir *dir = abandoned && strlen(path) < sizeof dir->path ? calloc(1, sizeof *dir) : NULL;
   if (!dir) {
     let_go(owner_fd);
@@ -206,7 +233,7 @@ int zp_dir_adopt(const char *path, zp_dir **out) {
 
 bool zp_dir_is_abandoned(const char *path) {
   int owner_fd;
-  bool abandoned = is_abandoned(AT_FDCWD, path, HALF_MADE_AGE, &owner_fd);
+  bool abandoned = is_abandoned(AT_FDCWD, path, zp_trust_is, HALF_MADE_AGE, &owner_fd);
   let_go(owner_fd);
   return abandoned;
 }
@@ -226,7 +253,7 @@ int zp_dir_sweep(void (*farewell)(const char *path)) {
   while ((entry = readdir(stream))) {
     if (strncmp(entry->d_name, prefix, (size_t)prefix_size) != 0) continue;
     int owner_fd;
-    if (is_abandoned(root_fd, entry->d_name, HALF_MADE_AGE, &owner_fd)) {
+    if (is_abandoned(root_fd, entry->d_name, is_own, HALF_MADE_AGE, &owner_fd)) {
       int size = snprintf(path, sizeof path, "%s/%s", root, entry->d_name);
       if (farewell && size < (int)sizeof path) farewell(path);
       if (remove_tree(root_fd, entry->d_name)) removed++;

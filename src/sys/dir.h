@@ -5,7 +5,8 @@
  * set, and then no other; else the first that is writable of /dev/shm, $XDG_RUNTIME_DIR, $TMPDIR and /tmp. Its maker holds an
  * exclusive flock on the file `owner` within; children inherit that lock with the open file, so the directory counts as in
  * use as long as any process of the tree lives. zp_dir_sweep removes those of this user whose lock nobody holds: what was
- * left by a process that was killed.
+ * left by a process that was killed. Others can put what they like into a root that is shared: only what is found to be this user's when
+ * it is open is used or removed (trust.h), and a root of another user is none.
  *
  * Errors: 0 or ZP_E* with detail. Never raises.
  */

@@ -20,6 +20,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "sys/trust.h"
 
 enum { DESCRIPTORS_MAX = 8, ARGUMENTS_MAX = 8 };
 static const double PATIENCE = 10; /* seconds that a program may take to say its version; it takes milliseconds */
@@ -154,9 +155,11 @@ static int check(const char *path) {
 
 /* ---- where is it? ---- */
 
+/* One that anybody else could have put there is none: a module may lie in a place that is shared. */
 static bool is_program(const char *path) {
   struct stat about;
-  return stat(path, &about) == 0 && S_ISREG(about.st_mode) && access(path, X_OK) == 0;
+  return stat(path, &about) == 0 && S_ISREG(about.st_mode) && zp_trust_leads(about.st_uid) && !(about.st_mode & S_IWOTH) &&
+         access(path, X_OK) == 0;
 }
 
 /* Write `directory`/`name`, if that is a program. */
@@ -187,7 +190,7 @@ static int look(void) {
   const char *wish = getenv("ZPROC");
   if (wish && *wish) {
     /* The script may change its directory. */
-    if (!is_program(wish) || !realpath(wish, path)) return zp_fail(ZP_ESYS, "no server can be started: ZPROC is %s, which is no program", wish);
+    if (!is_program(wish) || !realpath(wish, path)) return zp_fail(ZP_ESYS, "no server can be started: ZPROC is %s, which is no program, or one of another user", wish);
     return check(path);
   }
   if (is_near(path) || is_in(configured, "zproc", path)) return check(path);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "sys/trust.h"
 
 static int path_of(const char *directory, const char *name, char path[PATH_MAX]) {
   int size = snprintf(path, PATH_MAX, "%s/%s", directory, name);
@@ -17,10 +18,10 @@ static int path_of(const char *directory, const char *name, char path[PATH_MAX])
 
 int zp_shared_create(const char *directory, const char *name, size_t size) {
   char path[PATH_MAX];
-  int rc = path_of(directory, name, path);
+  int fd, rc = path_of(directory, name, path);
+  if (!rc) rc = zp_trust_open(directory, name, O_RDWR | O_CREAT, &fd);
+  if (rc == ZP_ENOSTORE) return zp_fail(ZP_ESYS, "cannot make %s: %s", path, zp_error_detail());
   if (rc) return rc;
-  int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (fd < 0) return zp_fail_errno("cannot make %s", path);
   int error = posix_fallocate(fd, 0, (off_t)size);
   close(fd);
   if (!error) return 0;
@@ -32,11 +33,10 @@ int zp_shared_create(const char *directory, const char *name, size_t size) {
 
 int zp_shared_open(const char *directory, const char *name, size_t size, void **out) {
   char path[PATH_MAX];
-  int rc = path_of(directory, name, path);
+  int fd, rc = path_of(directory, name, path);
+  if (!rc) rc = zp_trust_open(directory, name, O_RDWR, &fd);
+  if (rc == ZP_ENOSTORE) return zp_fail(ZP_ENOSTORE, "there is no state in %s", directory);
   if (rc) return rc;
-  int fd = open(path, O_RDWR | O_CLOEXEC);
-  if (fd < 0 && errno == ENOENT) return zp_fail(ZP_ENOSTORE, "there is no state in %s", directory);
-  if (fd < 0) return zp_fail_errno("cannot open %s", path);
   struct stat status;
   if (fstat(fd, &status) < 0 || (size_t)status.st_size != size) {
     close(fd);

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "sys/trust.h"
 
 enum { BACKLOG = 1024 };
 
@@ -117,8 +118,42 @@ int zp_sock_connect(const char *path, double deadline, int *out) {
   return rc;
 }
 
+static bool ask_peer(int fd, struct ucred *peer) {
+  socklen_t size = sizeof *peer;
+  return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, peer, &size) == 0;
+}
+
+static int check_peer(int fd, const char *path) {
+  struct ucred peer;
+  char what[300];
+  if (!ask_peer(fd, &peer)) return zp_fail_errno("cannot see who listens at %.200s", path);
+  if (zp_trust_is(peer.uid)) return 0;
+  snprintf(what, sizeof what, "process %d, which listens at %.200s,", (int)peer.pid, path);
+  return zp_trust_fail(what, peer.uid);
+}
+
+int zp_sock_connect_trusted(const char *path, double deadline, int *out) {
+  char directory[PATH_MAX], held[64 + NAME_MAX];
+  const char *slash = strrchr(path, '/');
+  int at, fd;
+  if (!slash || slash == path || strlen(path) >= sizeof directory || strlen(slash) > NAME_MAX) return zp_fail(ZP_ENOSTORE, "nobody listens at %s", path);
+  memcpy(directory, path, (size_t)(slash - path));
+  directory[slash - path] = '\0';
+  int rc = zp_trust_open_directory(directory, ZP_TRUST_PRIVATE, &at);
+  if (rc == ZP_ENOSTORE) return zp_fail(rc, "nobody listens at %s", path);
+  if (rc) return rc;
+  snprintf(held, sizeof held, "/proc/self/fd/%d%s", at, slash);
+  rc = zp_sock_connect(held, deadline, &fd);
+  close(at);
+  if (rc == ZP_ENOSTORE) return zp_fail(rc, "nobody listens at %s", path);
+  if (rc) return rc;
+  rc = check_peer(fd, path);
+  if (rc) close(fd);
+  else *out = fd;
+  return rc;
+}
+
 pid_t zp_sock_listener(int fd) {
   struct ucred peer;
-  socklen_t size = sizeof peer;
-  return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : 0;
+  return ask_peer(fd, &peer) ? peer.pid : 0;
 }

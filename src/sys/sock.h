@@ -27,6 +27,10 @@ bool zp_sock_listens(int fd);
    ZP_EINTR if a signal handler ran, ZP_ESYS. */
 int zp_sock_connect(const char *path, double deadline, int *fd);
 
+/* The same for a socket of a server, which is in a private directory: the directory and the process that listens have to be of users that this
+   process trusts (trust.h), else ZP_EAUTH. The name of the socket is not a symbolic link. */
+int zp_sock_connect_trusted(const char *path, double deadline, int *fd);
+
 /* The process that listens at the other end of a connected socket: the one that called zp_sock_listen. 0 if unknown. */
 pid_t zp_sock_listener(int fd);
 

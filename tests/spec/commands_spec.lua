@@ -71,7 +71,7 @@ describe("a command", function()
       assert.equal(name, command.usage:match "^%S+")
       assert.is_truthy(command.help:find("^usage: zproc " .. name .. "[ \n]"), name)
       local named = words_in(command.help, "%-%-%a[%a-]*")
-      named["--secret-key-file"], named["--version"], named["--help"] = nil, nil, nil
+      named["--secret-key-file"], named["--allow-user"], named["--version"], named["--help"] = nil, nil, nil, nil
       for _, word in ipairs(options_of(name)) do
         assert.is_true(named[word], ("%s is not in the help of %s"):format(word, name))
         named[word] = nil
@@ -107,7 +107,7 @@ describe("a command", function()
     assert.same({ "server" }, complete "zproc se")
     for _, name in ipairs(cli.names) do
       local words = options_of(name)
-      words[#words + 1], words[#words + 2] = "--help", "--secret-key-file"
+      for _, common in ipairs { "--help", "--secret-key-file", "--allow-user" } do words[#words + 1] = common end
       table.sort(words)
       completed = complete("zproc " .. name .. " --")
       table.sort(completed)

@@ -67,6 +67,7 @@ local COMMON <const> = {
   ["--help"] = { name = "help" },
   ["-h"] = { name = "help" },
   ["--secret-key-file"] = { takes = "a file", read = secret_key },
+  ["--allow-user"] = { takes = "the name of a user", many = true },
 }
 
 -- ---- reading ----

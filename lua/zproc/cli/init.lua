@@ -43,6 +43,7 @@ function cli.overview()
   lines[#lines + 1] = [[
 
 zproc COMMAND --help tells more. Each takes --secret-key-file FILE, for servers that have a secret key; or there is $ZPROC_SECRET_KEY.
+And each takes --allow-user NAME, to use servers and files of that user; code of that user can run as you then.
 The exit status is 0 if all went well, 1 if the command has failed, 2 if the command line is wrong.
 ]]
   return table.concat(lines, "\n")
@@ -95,7 +96,10 @@ function cli.main(words)
     io.write(cli.help_of(command, given.about))
     return 0
   end
-  require "zproc.link".default_secret = given.secret_key_file
+  local link = require "zproc.link"
+  link.default_secret = given.secret_key_file
+  local ok, err = pcall(link.trust, name, given)
+  if not ok then return failure.of(err) end
   return command.run(given)
 end
 

@@ -21,6 +21,7 @@ local command = {
 
 command.help = [=[
 usage: zproc server [--bind ADDRESS ...] [--data-dir DIR [--sync never|interval|always]] [--secret-key-file FILE] [--insecure]
+       [--allow-user NAME]
 
 Start a server, print its addresses, and keep it until SIGTERM, SIGINT or SIGHUP. Its state begins empty and is gone with it, unless
 there is a data directory.
@@ -34,6 +35,8 @@ there is a data directory.
   --secret-key-file FILE
                    the key that clients need, and that all they say is encrypted with; or $ZPROC_SECRET_KEY. Without a key a server
                    listens at addresses of this machine alone
+  --allow-user NAME
+                   use a data directory, or files in it, of this user. Otherwise they have to be your own, even if you are root
   --insecure       listen at other addresses without a key: whoever can reach them can run code here
 ]=]
 

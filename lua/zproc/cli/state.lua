@@ -395,6 +395,7 @@ local function options_text(words)
   local entries = {}
   for i, word in ipairs(words) do entries[i] = { written(word), OPTIONS[word].help } end
   entries[#entries + 1] = { "--secret-key-file FILE", "the secret key of the server, as for all commands" }
+  entries[#entries + 1] = { "--allow-user NAME", "use the state though it is that user's, as for all commands" }
   return columns(entries)
 end
 
@@ -403,7 +404,7 @@ local function help_of(name)
   local action, words = actions[name], table.move(actions[name].options, 1, #actions[name].options, 1, {})
   table.move(ALWAYS, 1, #ALWAYS, #words + 1, words)
   local summary = action.summary:gsub("^%l", string.upper)
-  return ("usage: %s\n       [--namespace NAME] [--transport auto|network] [--secret-key-file FILE]\n\n%s.\n%s\n%s\nExample:\n%s"):format(
+  return ("usage: %s\n       [--namespace NAME] [--transport auto|network] [--secret-key-file FILE] [--allow-user NAME]\n\n%s.\n%s\n%s\nExample:\n%s"):format(
     synopsis(name), summary, action.details, options_text(words), (action.example:gsub("[^\n]+", "  %0")))
 end
 
