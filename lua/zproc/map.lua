@@ -259,7 +259,7 @@ end
 
 --- A worker whose server is elsewhere has died: the server cannot see that, nor of what.
 local function mourn(self, one)
-  if not one.notepad or one.exitcode >= 0 then return end
+  if not self._link.connection or one._is_thread or one.exitcode >= 0 and not one.notepad:task() then return end
   local client, item, span = one.notepad:read()
   if client then self._link.connection:bury(client, item, span) end
 end
@@ -290,16 +290,22 @@ local function ensure_workers(self, count, pool, only)
   for _, one in ipairs(self.worker_list) do alive = alive + (one.pool == pool and 1 or 0) end
   local given = self._options.process or {}
   for _ = alive + 1, count do
-    local notepad = self._link.connection and given.backend ~= "thread" and core.notepad() or nil
+    local notepad, is_thread = core.notepad(), given.backend == "thread"
     local one = process.new("ctx:process_map", worker.main, self.server_address, {
       name = "worker",
       stateful = false,
       backend = given.backend,
-      args = { n = 4, self._link:pack(), pool, only, notepad },
-    }, self)
-    one.pool, one.notepad = pool, notepad
+      args = { n = 4, self._link:pack(), pool, only, not is_thread and notepad or nil },
+    }, self, notepad)
+    one.pool = pool
     self.worker_list[#self.worker_list + 1] = one
   end
+end
+
+--- Drop the tasks that finalisers could not.
+local function drop_garbage(self)
+  local garbage = self._garbage
+  while #garbage > 0 and self._queue:drop(garbage[#garbage]) do worker.call_off(self.worker_list, table.remove(garbage)) end
 end
 
 --- The queue of a Context's server, opened once.
@@ -311,7 +317,7 @@ local function queue_of(self)
     self._garbage = {} -- tasks that a finaliser was kept from dropping
     runtime.on_open()
   end
-  while #self._garbage > 0 and self._queue:drop(self._garbage[#self._garbage]) do table.remove(self._garbage) end
+  drop_garbage(self)
   return self._queue
 end
 
@@ -420,7 +426,11 @@ local function fetch(self, into, offset)
     tell_progress(self, info)
     if not read_ahead(self) then
       ensure_workers(self._context, self._workers, self._pool, self._only)
-      if not queue:wait(LOOK) then queue:recover() end
+      if not queue:wait(LOOK) then
+        queue:recover()
+        drop_garbage(self._context)
+        worker.call_off_dropped(queue, self._context.worker_list, task)
+      end
     end
   end
 end
@@ -475,11 +485,12 @@ local function drop(self)
   if self._progress then self._progress() end
   if self._context._closed or self._is_done then return true end
   if not self._queue:drop(self._task) then return false end
+  worker.call_off(self._context.worker_list, self._task)
   dismiss(self)
   return true
 end
 
---- Give up what was not taken yet: nothing of it is begun any more.
+--- Give up what was not taken yet: nothing of it is begun any more, and what was begun is ended.
 function MapResult:close()
   if getmetatable(self) ~= MapResult then check_usable(self, "result:close") end
   if self._closed or self._pid ~= core.getpid() then return end

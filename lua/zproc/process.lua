@@ -120,8 +120,9 @@ end
 ---@param server_address string
 ---@param opts table?
 ---@param context? zproc.Context that it is one of
+---@param notepad? userdata of a worker
 ---@return zproc.Process
-function process.new(call, target, server_address, opts, context)
+function process.new(call, target, server_address, opts, context, notepad)
   options.check_target(call, target)
   opts = options.check(call, opts, OPTIONS)
   local self = setmetatable({
@@ -133,6 +134,7 @@ function process.new(call, target, server_address, opts, context)
     _retry = retry.plan(call, opts),
     _is_thread = opts.backend == "thread",
     _is_alone = context == nil, -- no Context will stop it
+    notepad = notepad,
   }, Process)
   if self._is_thread then check_thread(call, self) end
   if context then
@@ -212,7 +214,7 @@ local function start_thread(self)
     namespace = self.namespace,
     options = opts,
     revision = self._state_for(self.namespace):revision(),
-  })
+  }, self.notepad)
   if self._is_alone then
     self._pid = core.getpid()
     runtime.add(self)
@@ -285,6 +287,11 @@ end
 
 --- So that what is open may be a process.
 Process.close = Process.stop
+
+--- Let a worker look at its Notepad.
+function Process:_urge()
+  if self.is_alive then self._child:urge() end
+end
 
 --- Ask it to end without waiting; for ending many at once. That is done once: a second signal would hit what it does to end in order.
 function Process:_terminate()

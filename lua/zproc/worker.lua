@@ -115,12 +115,13 @@ end
 local function run(self, task, known, from, to, is_suspect)
   local queue, call, given, seed = self.queue, known.call, known.spec.range, known.spec.seed
   local seed_random = core.seed_random
+  local notepad = self.notepad
   local results, failures = {}, nil
   local place = from -- the item that is being worked on
   local span = 1
 
   local function work()
-    while place < to do
+    while place < to and not notepad:is_called_off() do
       local stop = math.min(place + span, to)
       local block = not given and block_of(self, task, known, place)
       if block then stop = math.min(stop, block.base + block.count + 1) end
@@ -150,7 +151,8 @@ local function run(self, task, known, from, to, is_suspect)
     end
   end
 
-  while place < to do
+  notepad:begin(task)
+  while place < to and not notepad:is_called_off() do
     local thread = coroutine.create(work) -- what it leaves is closed, and a yield is not ours
     local ok, raised = coroutine.resume(thread)
     if ok and coroutine.status(thread) == "dead" then break end
@@ -161,6 +163,7 @@ local function run(self, task, known, from, to, is_suspect)
     failures[place - from + 1] = err
     place = place + 1
   end
+  notepad:finish()
   if seed then seed_random() end -- the next task may want other numbers
   return results, failures
 end
@@ -222,18 +225,46 @@ local function hand_over(self, task, known, from, count, results, failures, seco
   error(errors.new("StateFull", "a worker finds no room for its results", { where = false }))
 end
 
+--- The task is dropped: those of the workers that work for it are to do so no more.
+---@param workers zproc.Process[]
+---@param task integer
+function worker.call_off(workers, task)
+  for _, one in ipairs(workers) do
+    if one.notepad:call_off(task) then one:_urge() end
+  end
+end
+
+--- Find workers that go on with a task that somebody else has dropped, and call them off. They have been at the same chunk for as long as
+--- that is called again and again.
+---@param queue userdata
+---@param workers zproc.Process[]
+---@param own integer? a task that is not dropped
+function worker.call_off_dropped(queue, workers, own)
+  local is_dropped = {}
+  for _, one in ipairs(workers) do
+    local task, begun = one.notepad:task()
+    if task and task ~= own and begun == one._begun then
+      if is_dropped[task] == nil then is_dropped[task] = queue:describe(task) == nil end
+      if is_dropped[task] and one.notepad:call_off(task) then one:_urge() end
+    end
+    one._begun = begun
+  end
+end
+
 --- Serve a pool until this process is ended, or, with `task`, until that task is complete.
 ---@param packed table the Link to the server
 ---@param pool integer worker.EVERYWHERE: that of all tasks
 ---@param only integer? the task
----@param notepad userdata? where its parent sees what it works on
+---@param notepad userdata? where its parent sees what it works on; a thread has it by itself
 function worker.main(packed, pool, only, notepad)
   runtime.unwind_on_exit()
   own_pid = core.getpid()
+  notepad = notepad or core.own_notepad()
+  local _ <close> = setmetatable({}, { __close = function() notepad:finish() end })
   local way = link.unpack(packed)
   local queue = way:queue(notepad)
   queue:enlist(pool)
-  local self = { queue = queue, link = way, known = {}, order = {} }
+  local self = { queue = queue, link = way, notepad = notepad, known = {}, order = {} }
   local look = LOOK_FIRST
   queue:arm_work()
   local task, from, to, is_suspect = queue:claim()

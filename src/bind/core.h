@@ -23,6 +23,7 @@ void zp_lstate_open(lua_State *L);
 void zp_lchild_open(lua_State *L);
 void zp_leditor_open(lua_State *L);
 void zp_lnet_open(lua_State *L);
+void zp_lnotepad_open(lua_State *L);
 void zp_lqueue_open(lua_State *L);
 void zp_lrandom_open(lua_State *L);
 void zp_lremote_open(lua_State *L);

@@ -211,6 +211,12 @@ static int child_kill(lua_State *L) {
   return rc ? zp_lua_raise(L, rc) : 0;
 }
 
+/* child:urge(): let it look at its Notepad. */
+static int child_urge(lua_State *L) {
+  int rc = zp_child_signal(check_child(L), ZP_INTERRUPT_URGE);
+  return rc ? zp_lua_raise(L, rc) : 0;
+}
+
 /* child:stop(): ask it to end. */
 static int child_stop(lua_State *L) {
   int rc = zp_child_stop(check_child(L));
@@ -239,7 +245,7 @@ static int core_child_exit(lua_State *L) { end_child((int)luaL_checkinteger(L, 1
 
 static const luaL_Reg child_methods[] = {
     {"leave", child_leave}, {"wait", child_wait}, {"message", child_message},
-    {"kill", child_kill}, {"stop", child_stop}, {"pid", child_pid}, {NULL, NULL},
+    {"kill", child_kill}, {"urge", child_urge}, {"stop", child_stop}, {"pid", child_pid}, {NULL, NULL},
 };
 
 static const luaL_Reg functions[] = {

@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "codec/names.h"
 #include "sys/interrupt.h"
+#include "sys/notepad.h"
 
 static const char metatable_key, signals_key; /* registry keys: their addresses */
 
@@ -82,6 +83,12 @@ int zp_lua_raise_signal(lua_State *L, int signal) {
   return lua_error(L);
 }
 
+int zp_lua_raise_called_off(lua_State *L) {
+  luaL_checkstack(L, 8, NULL);
+  lua_pushliteral(L, "the map that this item is one of is closed");
+  return raise_named(L, zp_lua_error_name(ZP_ENOTASK), NULL);
+}
+
 int zp_lua_set_signals(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
@@ -90,7 +97,11 @@ int zp_lua_set_signals(lua_State *L) {
 }
 
 int zp_lua_raise_from(lua_State *L, int code, const char *traceback) {
-  if (code == ZP_EINTR) return zp_lua_raise_signal(L, zp_interrupt_take());
+  if (code == ZP_EINTR) {
+    int signal = zp_interrupt_take();
+    if (signal || !zp_notepad_take_call()) return zp_lua_raise_signal(L, signal);
+    return zp_lua_raise_called_off(L);
+  }
   luaL_checkstack(L, 8, NULL);
   lua_pushstring(L, zp_error_detail());
   return raise_named(L, zp_lua_error_name(code), traceback);

@@ -27,6 +27,9 @@ int zp_lua_usage(lua_State *L, const char *format, ...);
 /* Raise a SignalError; its field `signal` is what zp_lua_set_signals was given for the number. Does not return. */
 int zp_lua_raise_signal(lua_State *L, int signal);
 
+/* Raise the error of an item that nobody wants any more (sys/notepad.h). */
+int zp_lua_raise_called_off(lua_State *L);
+
 /* Lua function: takes a table of the values that stand for signals, by number. */
 int zp_lua_set_signals(lua_State *L);
 

@@ -6,7 +6,6 @@
  */
 #include <stdatomic.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include <lauxlib.h>
 
@@ -17,53 +16,18 @@
 #include "bind/lclass.h"
 #include "bind/lerror.h"
 #include "bind/lnet.h"
+#include "bind/lnotepad.h"
 #include "bind/lqueue.h"
 #include "bind/pack.h"
 
 #define QUEUE "zproc.RemoteQueue"
-#define NOTEPAD "zproc.Notepad"
-
-/* In memory that a worker shares with the process that has started it: how far it is, for the case that it dies. */
-typedef struct notepad {
-  unsigned char client[ZP_CLIENT_SIZE]; /* the number that the server knows the worker by */
-  _Atomic bool is_enlisted;
-  _Atomic uint64_t item, span;
-} notepad;
 
 typedef struct remote_queue {
   zp_remote *remote; /* of the Connection, which is the first user value */
   uint64_t identity; /* of the state that it is of; 0: not known */
-  notepad *pad;      /* of the Notepad, which is the second; NULL: there is none */
+  zp_notes *pad;     /* of the Notepad, which is the second; NULL: there is none */
   uint64_t pool;     /* that this worker has enlisted in */
 } remote_queue;
-
-/* core.notepad() -> Notepad, for a worker that is about to be forked. */
-static int core_notepad(lua_State *L) {
-  notepad **pad = lua_newuserdatauv(L, sizeof *pad, 0);
-  *pad = NULL;
-  luaL_setmetatable(L, NOTEPAD);
-  void *memory = mmap(NULL, sizeof **pad, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) return zp_lua_raise(L, zp_fail_errno("cannot share memory with a worker"));
-  *pad = memory;
-  return 1;
-}
-
-/* notepad:read() -> client, item, span: who the worker was, and what it was working on; nothing if it had not enlisted. */
-static int notepad_read(lua_State *L) {
-  const notepad *pad = *(notepad **)luaL_checkudata(L, 1, NOTEPAD);
-  if (!pad || !atomic_load(&pad->is_enlisted)) return 0;
-  lua_pushlstring(L, (const char *)pad->client, sizeof pad->client);
-  lua_pushinteger(L, (lua_Integer)atomic_load_explicit(&pad->item, memory_order_acquire));
-  lua_pushinteger(L, (lua_Integer)atomic_load_explicit(&pad->span, memory_order_relaxed));
-  return 3;
-}
-
-static int notepad_gc(lua_State *L) {
-  notepad **pad = luaL_checkudata(L, 1, NOTEPAD);
-  if (*pad) munmap(*pad, sizeof **pad);
-  *pad = NULL;
-  return 0;
-}
 
 static remote_queue *check_queue(lua_State *L) {
   remote_queue *self = luaL_checkudata(L, 1, QUEUE);
@@ -83,7 +47,8 @@ static const zp_parcel *call(lua_State *L, remote_queue *self, int type, zp_parc
 static int core_remote_queue(lua_State *L) {
   zp_remote *remote = zp_lnet_check(L, 1);
   uint64_t identity = (uint64_t)luaL_optinteger(L, 2, 0);
-  notepad *pad = lua_isnoneornil(L, 3) ? NULL : *(notepad **)luaL_checkudata(L, 3, NOTEPAD);
+  zp_notepad *given = zp_lnotepad_get(L, 3);
+  zp_notes *pad = given ? zp_notepad_notes(given) : NULL;
   lua_settop(L, 3);
   remote_queue *self = lua_newuserdatauv(L, sizeof *self, 2);
   *self = (remote_queue){.remote = remote, .identity = identity, .pad = pad};
@@ -241,7 +206,7 @@ static void enlist(lua_State *L, remote_queue *self) {
   if (rc) zp_lua_raise(L, rc);
   if (!self->pad) return;
   atomic_store(&self->pad->item, UINT64_MAX);
-  memcpy(self->pad->client, zp_remote_client(self->remote), ZP_CLIENT_SIZE);
+  memcpy(self->pad->client, zp_remote_client(self->remote), ZP_NOTEPAD_CLIENT);
   atomic_store(&self->pad->is_enlisted, true);
 }
 
@@ -341,19 +306,12 @@ static const luaL_Reg methods[] = {
     {NULL, NULL},
 };
 
-static const luaL_Reg notepad_methods[] = {
-    {"read", notepad_read},
-    {NULL, NULL},
-};
-
 static const luaL_Reg functions[] = {
     {"remote_queue", core_remote_queue},
-    {"notepad", core_notepad},
     {NULL, NULL},
 };
 
 void zp_lrqueue_open(lua_State *L) {
   luaL_setfuncs(L, functions, 0);
   zp_lclass_new(L, QUEUE, methods, queue_close);
-  zp_lclass_new(L, NOTEPAD, notepad_methods, notepad_gc);
 }

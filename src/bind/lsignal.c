@@ -13,6 +13,7 @@
 #include "bind/core.h"
 #include "bind/lerror.h"
 #include "sys/interrupt.h"
+#include "sys/notepad.h"
 #include "sys/output.h"
 #include "sys/thread.h"
 
@@ -38,7 +39,7 @@ static void set_hook(void) {
 }
 
 /* Whether there is something to raise. */
-static bool is_wanted(void) { return zp_interrupt_has_signal() || zp_thread_must_stop(); }
+static bool is_wanted(void) { return zp_interrupt_has_signal() || zp_thread_must_stop() || zp_notepad_has_call(); }
 
 /* What is to be raised now, or 0. Whoever does not listen to the wish that his thread stops hears it again and again. */
 static int take(void) {
@@ -46,24 +47,27 @@ static int take(void) {
   return zp_thread_must_stop() ? SIGTERM : signal;
 }
 
+/* Raise what there is to raise. */
+static void raise_wanted(lua_State *L) {
+  int signal = take();
+  if (!signal && !zp_notepad_take_call()) return;
+  zp_interrupt_disarm();
+  if (signal) zp_lua_raise_signal(L, signal);
+  zp_lua_raise_called_off(L);
+}
+
 static void on_hook(lua_State *L, lua_Debug *ar) {
   if (is_wanted()) {
     lua_getinfo(L, "S", ar);
     if (zp_lua_is_own(ar)) return;
   }
-  if (!zp_thread_must_stop()) lua_sethook(L, running.hook, running.mask, running.count);
-  int signal = take();
-  if (signal) zp_lua_raise_signal(L, signal);
+  if (!zp_thread_must_stop() && !zp_notepad_is_insisted()) lua_sethook(L, running.hook, running.mask, running.count);
+  raise_wanted(L);
 }
 
 /* ---- waits ---- */
 
-void zp_lsignal_raise(lua_State *L) {
-  int signal = take();
-  if (!signal) return;
-  zp_interrupt_disarm();
-  zp_lua_raise_signal(L, signal);
-}
+void zp_lsignal_raise(lua_State *L) { raise_wanted(L); }
 
 void zp_lsignal_begin_wait(lua_State *L) {
   zp_output_flush_errors();

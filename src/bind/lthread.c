@@ -16,6 +16,7 @@
 #include "bind/core.h"
 #include "bind/lclass.h"
 #include "bind/lerror.h"
+#include "bind/lnotepad.h"
 #include "bind/lsignal.h"
 #include "sys/interrupt.h"
 #include "sys/output.h"
@@ -79,9 +80,21 @@ static void redirect_output(lua_State *L) {
 
 /* ---- the thread ---- */
 
-/* Under protection, in the thread. Argument 1: the job, a zp_buf, as a light userdata. Returns the exit code, and the message or nil. */
+typedef struct job {
+  zp_buf bytes;
+  zp_notepad *pad; /* of a worker; else NULL */
+} job;
+
+static void free_job(job *one) {
+  if (!one) return;
+  zp_buf_free(&one->bytes);
+  zp_notepad_close(&one->pad);
+  free(one);
+}
+
+/* Under protection, in the thread. Argument 1: the job, as a light userdata. Returns the exit code, and the message or nil. */
 static int run_job(lua_State *L) {
-  const zp_buf *job = lua_touserdata(L, 1);
+  const job *one = lua_touserdata(L, 1);
   luaL_openlibs(L);
   redirect_output(L);
   zp_core_install(L);
@@ -89,23 +102,24 @@ static int run_job(lua_State *L) {
   lua_pushliteral(L, "zproc.thread");
   lua_call(L, 1, 1);
   lua_getfield(L, -1, "run");
-  lua_pushlstring(L, (const char *)job->data, job->size);
+  lua_pushlstring(L, (const char *)one->bytes.data, one->bytes.size);
   lua_call(L, 1, 2);
   return 2;
 }
 
 /* What the thread runs; the context is the job, which is freed. */
 static int thread_main(void *context, zp_buf *message) {
-  zp_buf *job = context;
+  job *one = context;
   int exitcode = EXIT_FAILURE;
   zp_output_enter_thread();
+  zp_lnotepad_set_own(one->pad);
   lua_State *L = luaL_newstate();
   if (!L) {
     fputs("zproc: out of memory: cannot run a thread\n", zp_output_stderr());
     goto out;
   }
   lua_pushcfunction(L, run_job);
-  lua_pushlightuserdata(L, job);
+  lua_pushlightuserdata(L, one);
   if (lua_pcall(L, 1, 2, 0) == LUA_OK) {
     exitcode = (int)lua_tointeger(L, -2);
     size_t size;
@@ -119,24 +133,26 @@ static int thread_main(void *context, zp_buf *message) {
   lua_close(L);
 out:
   zp_output_leave_thread();
-  zp_buf_free(job);
-  free(job);
+  zp_notepad_finish();
+  zp_lnotepad_set_own(NULL);
+  free_job(one);
   return exitcode;
 }
 
-/* core.start_thread(bytes) -> Thread. */
+/* core.start_thread(bytes [, notepad]) -> Thread. */
 static int core_start_thread(lua_State *L) {
   size_t size;
   const char *bytes = luaL_checklstring(L, 1, &size);
+  zp_notepad *pad = zp_lnotepad_get(L, 2);
   zp_thread **thread = lua_newuserdatauv(L, sizeof *thread, 0);
   *thread = NULL;
   luaL_setmetatable(L, THREAD);
-  zp_buf *job = calloc(1, sizeof *job);
-  int rc = job ? zp_buf_append(job, bytes, size) : zp_fail(ZP_ENOMEM, "out of memory: cannot start a thread");
-  if (!rc) rc = zp_thread_start(thread_main, job, thread);
+  job *one = calloc(1, sizeof *one);
+  if (one && pad) one->pad = zp_notepad_keep(pad);
+  int rc = one ? zp_buf_append(&one->bytes, bytes, size) : zp_fail(ZP_ENOMEM, "out of memory: cannot start a thread");
+  if (!rc) rc = zp_thread_start(thread_main, one, thread);
   if (!rc) return 1;
-  if (job) zp_buf_free(job);
-  free(job);
+  free_job(one);
   return zp_lua_raise(L, rc);
 }
 
@@ -178,6 +194,12 @@ static int thread_stop(lua_State *L) {
   return 0;
 }
 
+/* thread:urge(): let it look at its Notepad. */
+static int thread_urge(lua_State *L) {
+  zp_thread_urge(check_thread(L));
+  return 0;
+}
+
 /* thread:kill(): ask it again and again, wherever it runs Lua code of the script. */
 static int thread_kill(lua_State *L) {
   zp_thread_stop(check_thread(L), true);
@@ -197,7 +219,7 @@ static int thread_gc(lua_State *L) {
 
 static const luaL_Reg methods[] = {
     {"wait", thread_wait}, {"message", thread_message}, {"stop", thread_stop},
-    {"kill", thread_kill}, {"pid", thread_pid},         {NULL, NULL},
+    {"kill", thread_kill}, {"urge", thread_urge},       {"pid", thread_pid},   {NULL, NULL},
 };
 
 static const luaL_Reg functions[] = {

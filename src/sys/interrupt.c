@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "sys/handler.h"
+#include "sys/notepad.h"
 
 static _Atomic uint32_t count;
 static _Thread_local bool is_armed;
@@ -56,9 +57,6 @@ void zp_interrupt_all(void) {
 
 /* ---- signals ---- */
 
-/* What tells a thread to stop. By default it does nothing, and hardly anybody uses it. */
-enum { STOP_SIGNAL = SIGURG };
-
 enum { SIGNALS = 65 };
 
 static zp_interrupt_signals process_pending; /* bit n - 1: signal n has come */
@@ -66,7 +64,7 @@ static _Atomic uint64_t caught, caught_once;
 static struct sigaction before[SIGNALS]; /* what the program did with those that are caught */
 static void (*_Atomic notify)(void);
 
-static atomic_flag is_putting = ATOMIC_FLAG_INIT; /* some thread puts or removes the handler of STOP_SIGNAL */
+static atomic_flag is_putting = ATOMIC_FLAG_INIT; /* some thread puts or removes the handler of ZP_INTERRUPT_URGE */
 static pthread_t first_thread; /* set before there is another one */
 static _Thread_local bool is_thread;
 static _Thread_local zp_interrupt_signals *thread_pending;
@@ -85,15 +83,20 @@ static void tell(void) {
 static void on_signal(int signal) {
   int number = errno;
   atomic_fetch_or(&process_pending, bit(signal));
-  if (is_thread) pthread_kill(first_thread, STOP_SIGNAL);
+  if (is_thread) pthread_kill(first_thread, ZP_INTERRUPT_URGE);
   else tell();
   errno = number;
 }
 
-static void on_stop(int signal) {
+static void on_urge(int signal) {
   (void)signal;
   int number = errno;
-  tell();
+  if (!is_thread && !pthread_equal(pthread_self(), first_thread)) { /* a thread of somebody else's */
+    pthread_kill(first_thread, ZP_INTERRUPT_URGE);
+  } else {
+    zp_notepad_on_urge();
+    tell();
+  }
   errno = number;
 }
 
@@ -168,7 +171,7 @@ void zp_interrupt_prepare_threads(void) {
   pthread_once(&forks_watched, watch_forks);
   pthread_once(&threads_prepared, prepare_threads);
   begin_putting();
-  (void)zp_handler_put(STOP_SIGNAL, on_stop); /* it cannot fail for this signal */
+  (void)zp_handler_put(ZP_INTERRUPT_URGE, on_urge); /* it cannot fail for this signal */
   atomic_flag_clear(&is_putting);
 }
 
@@ -177,7 +180,7 @@ void zp_interrupt_release_all(void) {
   for (int number = 1; signals; number++, signals >>= 1)
     if (signals & 1) zp_interrupt_release(number);
   begin_putting();
-  zp_handler_remove(STOP_SIGNAL);
+  zp_handler_remove(ZP_INTERRUPT_URGE);
   atomic_flag_clear(&is_putting);
 }
 
@@ -190,6 +193,6 @@ bool zp_interrupt_is_in_thread(void) { return is_thread; }
 
 void zp_interrupt_thread(pthread_t thread, zp_interrupt_signals *signals) {
   atomic_fetch_or(signals, bit(SIGTERM));
-  pthread_kill(thread, STOP_SIGNAL); /* so that it is interrupted while it computes, too */
+  pthread_kill(thread, ZP_INTERRUPT_URGE); /* so that it is interrupted while it computes, too */
   zp_interrupt_all();
 }

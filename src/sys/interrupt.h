@@ -23,9 +23,13 @@
 #define ZP_SYS_INTERRUPT_H
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+/* The signal that tells a thread, or a worker, to look what is asked of it. By default it does nothing, and hardly anybody uses it. */
+enum { ZP_INTERRUPT_URGE = SIGURG };
 
 /* Begin and end to be cut short. Arming again is how an interrupt is acknowledged. */
 void zp_interrupt_arm(void);

@@ -121,6 +121,11 @@ void zp_thread_stop(zp_thread *thread, bool insist) {
   zp_interrupt_thread(thread->id, &thread->signals); /* not joined, so the id is still its own */
 }
 
+void zp_thread_urge(zp_thread *thread) {
+  if (check_owner(thread) || thread->joined) return;
+  pthread_kill(thread->id, ZP_INTERRUPT_URGE);
+}
+
 bool zp_thread_is_to_stop(void) { return own && atomic_load(&own->to_stop); }
 bool zp_thread_must_stop(void) { return own && atomic_load(&own->must_stop); }
 

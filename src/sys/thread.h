@@ -39,6 +39,9 @@ pid_t zp_thread_process(const zp_thread *thread);
 /* Ask it to stop; insist: again and again, wherever it looks. */
 void zp_thread_stop(zp_thread *thread, bool insist);
 
+/* Let it look whether something is asked of it (notepad.h). */
+void zp_thread_urge(zp_thread *thread);
+
 /* In a thread: whether it was asked to stop, and whether somebody insists. False in threads that zp_thread_start did not start. */
 bool zp_thread_is_to_stop(void);
 bool zp_thread_must_stop(void);

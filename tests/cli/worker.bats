@@ -223,3 +223,31 @@ LUA
   done <"$dir/addresses"
   [ "$(wc -l <"$dir/addresses")" -eq 3 ]
 }
+
+@test "a worker is free when the map is closed, and one that is in C is replaced" {
+  for transport in auto network; do
+    start_workers 1 "$transport"
+    for target in 'while true do end' 'return ("a"):rep(300000):find ".-.-.-b"'; do
+      run_script "
+        local task = ctx:process_map(function() ctx_state = zproc.state('$address') ctx_state.pid = zproc.getpid() $target end, { 1 },
+          { return_task = true })
+        local result <close> = ctx:pull_results_for_task(task)
+        local own = {}
+        for _, one in ipairs(ctx.worker_list) do own[one.pid] = true end
+        print(ctx.state:get_when_not_none 'pid')"
+      output=$(run_script '
+        local pids = {}
+        for i, pid in ctx:process_map(function() zproc.sleep(0.01) return zproc.getpid() end, function() return 1 end, { count = 1 }) do
+          pids[pid] = true
+          local count = 0
+          for _ in pairs(pids) do count = count + 1 end
+          if count == 2 then print "free" break end
+        end')
+      echo "$output"
+      [ "$output" = free ]
+    done
+    kill "$worker"
+    wait "$worker" || true
+    worker=
+  done
+}

@@ -32,23 +32,22 @@ memory, unless --transport network says otherwise.
 ]=]
 
 local LOOK <const> = 0.1 -- seconds between looks at the workers
+local LOOK_DROPPED <const> = 0.5 -- seconds between looks whether what they work on is still wanted
 local PAUSE <const> = 1 -- seconds at least between two failures of a worker and the one that replaces it
 local FAILURES_MAX <const> = 10 -- in a row, of one worker and those that replace it
 local SETTLED <const> = 5 -- seconds after which a worker does not fail because it cannot work at all
 
 --- Start a worker of the server.
 local function start(way)
-  local notepad = way.connection and core.notepad() or nil
-  local one = process.new("worker", worker.main, way.server_address, {
+  local notepad = core.notepad()
+  return process.new("worker", worker.main, way.server_address, {
     name = "worker",
     stateful = false,
     args = { n = 4, way:pack(), worker.EVERYWHERE, nil, notepad },
   }, {
     _link = way,
     _table = way:join_processes(),
-  })
-  one.notepad = notepad
-  return one
+  }, notepad)
 end
 
 --- A worker with its place among the others, for what is counted of it and those that replace it.
@@ -59,10 +58,11 @@ end
 --- A worker has ended: what there is to do before it is replaced. Raises if it is no use to go on.
 local function bury(way, one)
   local dead = one.worker
-  if dead.exitcode < 0 and dead.notepad then
+  if way.connection and (dead.exitcode < 0 or dead.notepad:task()) then
     local client, item, span = dead.notepad:read()
     if client then way.connection:bury(client, item, span) end
-  elseif dead.exitcode > 0 then
+  end
+  if dead.exitcode > 0 then
     one.failures = core.clock() - one.started < SETTLED and one.failures + 1 or 1
     way:ping("worker") -- it raises if the server is gone
     if one.failures > FAILURES_MAX then dead:wait() end
@@ -72,7 +72,15 @@ end
 
 --- Look after the workers until something raises.
 local function supervise(way, seats)
+  local queue, look_at = nil, 0
   while true do
+    if core.clock() >= look_at then
+      queue = queue or way:queue()
+      local workers = {}
+      for i, one in ipairs(seats) do workers[i] = one.worker end
+      worker.call_off_dropped(queue, workers)
+      look_at = core.clock() + LOOK_DROPPED
+    end
     for _, one in ipairs(seats) do
       if not one.worker.is_alive and core.clock() >= one.resume_at then
         bury(way, one)
