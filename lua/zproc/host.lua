@@ -44,7 +44,7 @@ function host.attach(open_output)
   stand_guard()
   if not is_interpreter() then return end
   open_output()
-  core.catch_signal(signal.by_name.SIGINT.number, true)
+  signal.end_by "SIGINT"
 end
 
 return host

@@ -94,7 +94,17 @@ function signal.to_error(value)
   wanted[one] = true
 end
 
---- The same for the time of a call, and only where the script has not asked for it anyway.
+--- For a program that signals ask to end: each of these is raised as an error, and the next one after it ends the program at once. One that is
+--- ignored stays ignored, as whoever has started the program wished: nohup, or a shell for what it puts into the background.
+---@param ... string the names of signals
+function signal.end_by(...)
+  for _, name in ipairs { ... } do
+    local number = by_name[name].number
+    if not core.is_ignored(number) then core.catch_signal(number, true) end
+  end
+end
+
+--- As to_error for the time of a call, and only where the script has not asked for it anyway.
 ---@param one zproc.Signal
 function signal.borrow(one)
   if not wanted[one] then core.catch_signal(one.number, false) end

@@ -22,6 +22,7 @@
 #include "store/store.h"
 #include "server/protocol.h"
 #include "sys/dir.h"
+#include "sys/interrupt.h"
 #include "sys/trust.h"
 
 #define SERVER "zproc.ServerHandle"
@@ -138,13 +139,13 @@ static int core_retire_store(lua_State *L) {
 }
 
 /* core.await_termination() -> the number of the signal that asks this process to end: SIGTERM, SIGINT or SIGHUP. From the call on
-   these three no longer end it by themselves. */
+   these three no longer end it by themselves. One that is ignored stays so (a signal that is blocked would come all the same). */
 static int core_await_termination(lua_State *L) {
+  static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
   sigset_t set;
   sigemptyset(&set);
-  sigaddset(&set, SIGTERM);
-  sigaddset(&set, SIGINT);
-  sigaddset(&set, SIGHUP);
+  for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+    if (!zp_interrupt_is_ignored(signals[i])) sigaddset(&set, signals[i]);
   pthread_sigmask(SIG_BLOCK, &set, NULL);
   int number;
   do number = sigwaitinfo(&set, NULL);

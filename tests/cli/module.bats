@@ -235,7 +235,8 @@ print("caught", err.signal)
 LUA
   mkfifo "$dir/out"
   for way in catch:0 die:1; do
-    lua "$script" "${way%:*}" >"$dir/out" 2>&1 &
+    # bash starts background processes with SIGINT ignored, which would stay so.
+    env --default-signal=INT ZP_TEST_FINDS=1 timeout -k 5 120 "$SRCDIR/tests/run-lua" "$script" "${way%:*}" >"$dir/out" 2>&1 &
     exec 6<"$dir/out"
     read -r -t 60 host <&6
     kill -INT "$host"

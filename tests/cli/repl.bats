@@ -171,7 +171,7 @@ LUA
 start() {
   script -qec true /dev/null </dev/null >/dev/null 2>&1 || skip "no pseudo-terminal"
   mkfifo "$dir/keys" "$dir/screen"
-  script -qec "exec $ZPROC repl" /dev/null <"$dir/keys" >"$dir/screen" 3>&- &
+  env --default-signal=INT script -qec "exec $ZPROC repl" /dev/null <"$dir/keys" >"$dir/screen" 3>&- &
   repl=$!
   exec 5>"$dir/keys" 4<"$dir/screen"
 }

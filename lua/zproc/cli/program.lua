@@ -36,7 +36,7 @@ end
 ---@return integer status
 function program.run(main, ...)
   -- ^C ends the program and its processes in order; a second one does it at once.
-  core.catch_signal(signal.by_name.SIGINT.number, true)
+  signal.end_by "SIGINT"
   local ok, result = xpcall(function(...)
     main(...)
     core.raise_signal() -- that came when no instruction of the program was left

@@ -118,7 +118,7 @@ local function converse()
   local read_line = open_terminal()
   print(("zproc %s (%s): zproc, ctx and state are at hand; ^D ends"):format(core.version, _VERSION))
   while true do
-    core.catch_signal(signal.by_name.SIGINT.number, true)
+    signal.end_by "SIGINT"
     local ok, chunk, wrong = pcall(read_chunk, read_line)
     if not ok then
       if not errors.is(chunk, "SignalError") then error(chunk, 0) end

@@ -147,7 +147,7 @@ end
 ---@param given { address: string, once: boolean?, json: boolean?, interval: number?, namespace: string?, transport: string? }
 ---@return integer status
 function command.run(given)
-  for _, name in ipairs { "SIGINT", "SIGTERM" } do core.catch_signal(signal.by_name[name].number, true) end
+  signal.end_by("SIGINT", "SIGTERM")
   local ok, err = pcall(show, given)
   if ok or errors.is(err, "SignalError") then return 0 end
   return failure.of(err)

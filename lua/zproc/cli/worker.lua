@@ -97,7 +97,7 @@ end
 function command.run(given)
   local address, count = given.address, given.count or core.cpu_count()
   arg = { [0] = "zproc worker" } -- its name among the processes of the server
-  for _, name in ipairs { "SIGTERM", "SIGINT", "SIGHUP" } do core.catch_signal(signal.by_name[name].number, true) end
+  signal.end_by("SIGTERM", "SIGINT", "SIGHUP")
   local seats = {}
   local ok, err = pcall(function()
     local way = open.link("worker", given)
