@@ -59,6 +59,37 @@ says() {
   [ "$(state get x)" = 1 ]
 }
 
+@test "an integer that takes more than 64 bits is refused wherever it stands, and nothing is set" {
+  state set x 1
+  big=9223372036854775808
+  for words in "set x $big" "set x -9223372036854775809" "set y 1 x {\"a\":[1,$big]}" "set x ${big}e0" "set --json-keys $big 1" "get --json-keys $big" \
+    "del --json-keys $big" "watch --json-keys $big --timeout 1"; do
+    # shellcheck disable=SC2086
+    run timeout 60 "$ZPROC" state "$address" $words
+    echo "$words: $status: $output"
+    [ "$status" -eq 2 ]
+    [[ "$output" == *"an integer that takes more than 64 bits at byte"* ]]
+  done
+  echo $big >"$dir/stdin"
+  run state set x - <"$dir/stdin"
+  [ "$status" -eq 2 ]
+  for line in "{\"key\":\"x\",\"value\":$big}" "{\"key\":$big,\"value\":1}" "{\"key\":\"x\",\"value\":{\"a\":[[$big]]}}"; do
+    printf '{"key":"y","value":1}\n%s\n' "$line" >"$dir/dump"
+    for option in '' --replace; do
+      # shellcheck disable=SC2086
+      run state load $option "$dir/dump"
+      echo "$line: $status: $output"
+      [ "$status" -eq 1 ]
+      [[ "$output" == *"line 2 of the dump"*"an integer that takes more than 64 bits"* ]]
+    done
+  done
+  [ "$(state get)" = '{"x":1}' ]
+  state set least -9223372036854775808 most 9223372036854775807 float 9223372036854775808.0 power 1e19
+  [ "$(state get)" = '{"float":9.223372036854776e+18,"least":-9223372036854775808,"most":9223372036854775807,"power":1e+19,"x":1}' ]
+  state dump | state load --namespace copy
+  [ "$(state get --namespace copy)" = "$(state get)" ]
+}
+
 @test "several keys are set in one step" {
   state set a 1 b -2 keys 3
   run state history

@@ -32,7 +32,6 @@ describe("json", function()
     assert.same({ a = { 1, 2 }, b = "x/y" }, (json.decode ' { "a" : [ 1 , 2 ] ,\r\n\t"b":"x\\/y" } '))
     assert.equal("\u{1F600}é\b\f", (json.decode [["\ud83d\ude00\u00E9\b\f"]]))
     assert.equal("float", math.type(json.decode "1e2"))
-    assert.equal("float", math.type(json.decode "9223372036854775808"))
     assert.equal("integer", math.type(json.decode "-9223372036854775808"))
   end)
 
@@ -65,12 +64,31 @@ describe("json", function()
       ['"a'] = "a string without an end at byte 3", ['"\n"'] = "a control character in a string at byte 2",
       [ [["\x"]] ] = "an unknown escape in a string at byte 3", [ [["\u12"]] ] = "\\u takes four hexadecimal digits at byte 4",
       [ [["\ud800"]] ] = "half of a surrogate pair at byte 8", [ [["\udc00\udc00"]] ] = "half of a surrogate pair at byte 8",
-      ["1e999"] = "a number that is too large at byte 1", ['"\xff"'] = "no UTF-8 at byte 2",
+      ["1e999"] = "a number that is too large at byte 1", ["[1e-999]"] = "a number that is too small at byte 2",
+      ["9223372036854775808"] = "an integer that takes more than 64 bits at byte 1",
+      ["-9223372036854775809"] = "an integer that takes more than 64 bits at byte 1",
+      ["18446744073709551615e0"] = "an integer that takes more than 64 bits at byte 1",
+      ["92233720368547758080e-1"] = "an integer that takes more than 64 bits at byte 1",
+      ['{"a":[1,{"b":100000000000000000000}]}'] = "an integer that takes more than 64 bits at byte 14", ['"\xff"'] = "no UTF-8 at byte 2",
       [("["):rep(2000)] = "more than 1000 arrays and objects within each other, the most that is read, at byte 1002",
     } do
       local value, said = json.decode(text)
       assert.is_nil(value)
       assert.equal(wrong, said)
+    end
+  end)
+end)
+
+describe("a number", function()
+  it("is an integer to the bit, or a float, and never the one for the other", function()
+    for text, number in pairs {
+      ["9223372036854775807"] = math.maxinteger, ["-9223372036854775808"] = math.mininteger, ["[0]"] = { 0 }, ["-0.0"] = -0.0, ["0e5"] = 0.0,
+      ["1e19"] = 1e19, ["9223372036854775808.0"] = 2.0 ^ 63, ["1E2"] = 100.0, ["0.000e-999"] = 0.0, ["5e-324"] = 5e-324,
+    } do
+      local value, wrong = json.decode(text)
+      assert.is_nil(wrong)
+      assert.same(number, value)
+      assert.equal(math.type(number), math.type(value))
     end
   end)
 end)

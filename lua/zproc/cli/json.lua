@@ -169,6 +169,9 @@ local function read_number(text, at)
   local exponent = text:match("^[eE][+-]?%d+", at + #digits + #fraction) or ""
   local number = tonumber(digits .. fraction .. exponent)
   if number == math.huge or number == -math.huge then fail(at, "a number that is too large") end
+  -- Lua would make a float of it, which is another number.
+  if fraction == "" and math.type(tonumber(digits)) ~= "integer" then fail(at, "an integer that takes more than 64 bits") end
+  if number == 0 and (digits .. fraction):find "[1-9]" then fail(at, "a number that is too small") end
   return number, at + #digits + #fraction + #exponent
 end
 

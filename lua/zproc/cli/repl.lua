@@ -7,6 +7,7 @@ local environment = require "zproc.cli.environment"
 local errors = require "zproc.errors"
 local failure = require "zproc.cli.failure"
 local open = require "zproc.cli.open"
+local out = require "zproc.cli.out"
 local program = require "zproc.cli.program"
 local runtime = require "zproc.runtime"
 local signal = require "zproc.signal"
@@ -56,18 +57,26 @@ local function show(...)
   if parts.n > 0 then print(table.concat(parts, "\t")) end
 end
 
+--- A line of standard input; nil at its end. Raises if it cannot be read, which is no end.
+local function read_input()
+  local line, wrong = io.read "l"
+  if not line and wrong then error(("cannot read stdin: %s"):format(wrong), 0) end
+  return line
+end
+
 --- Without a terminal: run what there is, unless something is no Lua. Raises what it raises.
 ---@return integer status
 local function run_all()
   local lines = 0
   local function read_line()
     lines = lines + 1
-    return io.read "l"
+    return read_input()
   end
   while true do
     local chunk, wrong = read_chunk(read_line, lines + 1)
     if chunk then
       show(chunk())
+      if not out.is_taken() then return failure.FAILED end
     elseif wrong then
       runtime.say(wrong)
       return failure.FAILED
@@ -98,7 +107,7 @@ local function open_terminal()
   return function(prompt)
     io.write(prompt)
     io.stdout:flush()
-    return (io.read "l")
+    return read_input()
   end
 end
 

@@ -4,6 +4,7 @@ local core = require "zproc.core"
 local arguments = require "zproc.cli.arguments"
 local errors = require "zproc.errors"
 local failure = require "zproc.cli.failure"
+local out = require "zproc.cli.out"
 local server = require "zproc.server"
 
 local command = {
@@ -56,10 +57,10 @@ function command.run(given)
   local ok, kept = pcall(server.start, "server", given.bind or {}, given)
   if not ok then return failure.of(in_own_words(kept)) end
   for _, address in ipairs(kept.server_addresses) do print(address) end
-  io.stdout:flush()
-  core.await_termination()
+  local is_known = out.is_taken() -- or nobody may know where it is
+  if is_known then core.await_termination() end
   kept:stop()
-  return 0
+  return is_known and 0 or failure.FAILED
 end
 
 return command

@@ -6,6 +6,7 @@ local errors = require "zproc.errors"
 local failure = require "zproc.cli.failure"
 local json = require "zproc.cli.json"
 local open = require "zproc.cli.open"
+local out = require "zproc.cli.out"
 local records = require "zproc.cli.records"
 local text = require "zproc.cli.text"
 local zproc = require "zproc"
@@ -97,12 +98,6 @@ end
 --- The whole state, now or at a revision.
 local function snapshot_of(state, given)
   return given.at and state:at(given.at) or state:copy()
-end
-
---- Print one line that somebody may be waiting for.
-local function put(line)
-  print(line)
-  io.stdout:flush()
 end
 
 --- There is no such key.
@@ -293,7 +288,7 @@ $ zproc state ipc:///tmp/place watch --since 0 --count 1
     local old, seen = state:at(core.cursor(state)), 0
     for new in updates do
       local line = records.update(core.cursor(state), old, new, wanted)
-      if line then put(line) end
+      if line and not out.put(line) then return failure.FAILED end
       old, seen = new, seen + 1
     end
     if seen == given.count then return 0 end

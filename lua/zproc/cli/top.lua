@@ -6,6 +6,7 @@ local failure = require "zproc.cli.failure"
 local json = require "zproc.cli.json"
 local listing = require "zproc.cli.listing"
 local open = require "zproc.cli.open"
+local out = require "zproc.cli.out"
 local signal = require "zproc.signal"
 local text = require "zproc.cli.text"
 
@@ -121,7 +122,8 @@ local function draw(lines, rows)
   io.write(HOME, table.concat(out), CLEAR_REST)
 end
 
---- Look and show, until there is no more to show or something raises.
+--- Look and show, until there is no more to show, nobody takes it, or something raises.
+---@return integer status
 local function show(given)
   local way = open.link("top", given)
   local state = open.state("top", given)
@@ -138,9 +140,10 @@ local function show(given)
     else
       print(table.concat(lines_of(shown), "\n") .. (given.once and "" or "\n"))
     end
-    io.stdout:flush()
+    if not out.is_taken() then return failure.FAILED end
     before = now
   until given.once
+  return 0
 end
 
 --- Show it.
@@ -148,9 +151,9 @@ end
 ---@return integer status
 function command.run(given)
   signal.end_by("SIGINT", "SIGTERM")
-  local ok, err = pcall(show, given)
-  if ok or errors.is(err, "SignalError") then return 0 end
-  return failure.of(err)
+  local ok, result = pcall(show, given)
+  if ok then return result end
+  return errors.is(result, "SignalError") and 0 or failure.of(result)
 end
 
 return command

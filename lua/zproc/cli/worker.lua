@@ -5,6 +5,7 @@ local arguments = require "zproc.cli.arguments"
 local errors = require "zproc.errors"
 local failure = require "zproc.cli.failure"
 local open = require "zproc.cli.open"
+local out = require "zproc.cli.out"
 local process = require "zproc.process"
 local runtime = require "zproc.runtime"
 local signal = require "zproc.signal"
@@ -102,15 +103,13 @@ function command.run(given)
   local ok, err = pcall(function()
     local way = open.link("worker", given)
     for i = 1, count do seats[i] = seat(way) end
-    print(("%d workers for %s"):format(count, address))
-    io.stdout:flush()
-    supervise(way, seats)
+    if out.put(("%d workers for %s"):format(count, address)) then supervise(way, seats) end
   end)
   for _, one in ipairs(seats) do pcall(one.worker._terminate, one.worker) end
   for _, one in ipairs(seats) do pcall(one.worker.stop, one.worker) end
   local trouble = runtime.shutdown()
   if errors.is(err, "SignalError") and trouble == nil then return 0 end
-  return ok and 0 or failure.of(err)
+  return ok and failure.FAILED or failure.of(err)
 end
 
 return command
