@@ -53,7 +53,7 @@ local zproc = {}
 ---@field traceback string? of the place where it was raised, in whichever process that was
 ---@field exitcode integer? of a ProcessWaitError
 ---@field process zproc.Process? of a ProcessWaitError
----@field cause any of a ProcessWaitError: what the target raised
+---@field cause any of a ProcessWaitError: what the target raised; of words an error object whose message they are
 ---@field status integer? of a ProcessExit
 ---@field signal zproc.Signal? of a SignalError
 ---@field tries integer? how often a process was tried, if more than once
@@ -139,6 +139,10 @@ local zproc = {}
 ---@field max_retries integer? without it there is no end
 ---@field retry_args any[]? instead of args in further tries
 ---@field retry_kwargs table? instead of kwargs in further tries
+---@field stop zproc.StopOptions? how it is stopped
+
+---@class zproc.StopOptions
+---@field timeout number? seconds between SIGTERM and SIGKILL (2)
 
 ---@class zproc.FactoryOptions: zproc.ProcessOptions
 ---@field count integer? processes for each target (1)
@@ -295,8 +299,8 @@ function zproc.is_error(value, class) end
 
 ---@class zproc.Context
 ---@field state zproc.State
----@field process_list zproc.Process[]
----@field worker_list zproc.Process[]
+---@field process_list zproc.Process[] those that nobody has waited for yet; a copy
+---@field worker_list zproc.Process[] a copy
 ---@field server_process zproc.Server? if the Context has started it
 ---@field server_address zproc.Address
 ---@field namespace string
@@ -377,7 +381,8 @@ function Context:call_when_not_none(key, target, opts) end
 ---@return zproc.Process|fun(target: function): zproc.Process
 function Context:call_when_available(key, target, opts) end
 
---- What each process returned (its first value), in the order of process_list; `.n` is set. nil and a TimeoutError when the time is up.
+--- What each process in process_list returned (its first value), in that order; `.n` is set. As soon as one has failed that is raised, and
+--- the others go on. nil and a TimeoutError when the time is up.
 ---@param opts? number|zproc.WaitAllOptions
 ---@return any[]?
 ---@return zproc.Error?
@@ -386,9 +391,10 @@ function Context:wait_all(opts) end
 --- Start every process that was not started yet.
 function Context:start_all() end
 
---- Stop every process that was started: the exit codes, false for one that was not.
+--- Stop every process in process_list that was started: the exit codes, false for one that was not. All have the same time.
+---@param timeout? number seconds that they have; without it what their option `stop` says, or 2
 ---@return (integer|false)[]
-function Context:stop_all() end
+function Context:stop_all(timeout) end
 
 --- The processes of the server, those of other Contexts included.
 ---@return zproc.ProcessRow[]
@@ -420,8 +426,9 @@ local Process = {}
 function Process:start() end
 
 --- Ask it to end, and kill it if it does not.
+---@param timeout? number seconds that it has; without it what its option `stop` says, or 2
 ---@return integer exitcode
-function Process:stop() end
+function Process:stop(timeout) end
 
 --- The same.
 ---@return integer exitcode

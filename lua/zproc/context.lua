@@ -23,13 +23,17 @@ local Context = {
     .. "zproc.context(server_address)",
 }
 
-class.seal(Context, {
-  worker_list = true, server_process = true, secret_key = true,
-}, {
+--- A copy: whoever goes through the list may wait for those in it, which changes it.
+local function copy(list) return table.move(list, 1, #list, 1, {}) end
+
+class.seal(Context, { server_process = true, secret_key = true }, {
   -- Kept where assigning does not reach: ctx.state = {} would replace the State, and not what it holds.
   state = function(self) return self._state end,
   namespace = function(self) return self._namespace end,
-  process_list = function(self) return self._process_list end,
+  process_list = function(self) return copy(self._process_list) end,
+  worker_list = function(self) return copy(self._worker_list) end,
+  server_process = function(self) return self._server_process end,
+  secret_key = function(self) return self._secret_key end,
   server_address = function(self) return self._server_address end,
 }, function(name)
   if name == "state" then return ": it is the State; ctx.state:set{...} replaces what is in it, ctx.state:update{...} sets some keys" end
@@ -38,6 +42,8 @@ class.seal(Context, {
 end)
 
 local LOOK_EVERY <const> = 64 -- processes that were started, between looks at which of all have ended
+
+local WORKER_GRACE <const>, WORKER_GRACE_LEAST <const> = 2, 0.1 -- seconds that workers have to end, those of the processes included
 
 local SERVER_PATIENCE <const> = 5 -- seconds in which a server that has just been started is to be heard of
 
@@ -77,7 +83,7 @@ function context.new(server_address, opts)
     server_address, opts = nil, server_address
   end
   opts = options.check("zproc.context", opts, OPTIONS)
-  options.check("zproc.context: option 'process'", opts.process, process.OPTIONS)
+  process.check("zproc.context: option 'process'", opts.process)
   if server_address ~= nil and opts.server_address ~= nil and server_address ~= opts.server_address then
     errors.usage("zproc.context: the Context of which server? %s is given, and as the option server_address %s", options.describe(server_address),
       options.describe(opts.server_address))
@@ -93,8 +99,8 @@ function context.new(server_address, opts)
     server_address = own.server_address
   end
   local self = setmetatable({
-    worker_list = {},
-    server_process = own,
+    _worker_list = {},
+    _server_process = own,
     _namespace = namespace,
     _process_list = {},
     _server_address = server_address,
@@ -110,7 +116,7 @@ function context.new(server_address, opts)
         or link.of_directory(server_address, own.directory, own.secret_key)
     end
     self._link = way
-    self.secret_key = way.secret_key
+    self._secret_key = way.secret_key
     self._state = way:state(namespace)
     core.state_check(self._state)
     self._table = way:join_processes()
@@ -154,10 +160,10 @@ function Context:process(target, opts)
     return function(decorated) return self:process(decorated, given) end
   end
   local fresh = process.new("ctx:process", target, self.server_address, process_options(self, "ctx:process", opts), self)
-  local list = self.process_list
-  list[#list + 1] = fresh
+  local list = self._process_list
+  fresh:_join(list)
   if #list % LOOK_EVERY == 0 then -- what has ended, and was looked at, takes no descriptor
-    for _, one in ipairs(list) do local _ = one.exitcode end
+    for _, one in ipairs(list) do one:_has_ended() end
   end
   return fresh
 end
@@ -184,9 +190,18 @@ function Context:process_factory(...)
   return made
 end
 
---- ctx:wait_all([timeout] or {timeout =, safe =}): what each wait returned (its first value), in the order of process_list;
---- `.n` is set. The timeout is for all together; when it is up: nil and a TimeoutError. With `safe`, errors (a TimeoutError
---- too) take the place of the results that they prevented.
+--- What one of them gives, its first value, and whether that is an error.
+local function take_result(one, call)
+  if not one.pid then
+    return errors.new("UsageError", ("%s: process %s was never started: call start(), or leave out start = false"):format(call, one.name)), true
+  end
+  local ok, result = pcall(one._give, one)
+  return result, not ok
+end
+
+--- ctx:wait_all([timeout] or {timeout =, safe =}): what each process returned (its first value), in the order of process_list; `.n` is
+--- set. As soon as one has failed that is raised; the others go on, and stay in the list. The timeout is for all together; when it is up: nil
+--- and a TimeoutError. With `safe`, errors (a TimeoutError too) take the place of the results that they prevented.
 ---@param opts? number|{ timeout: number?, safe: boolean? }
 ---@return any[]?, zproc.Error?
 function Context:wait_all(opts)
@@ -197,17 +212,31 @@ function Context:wait_all(opts)
   end
   opts = options.check("ctx:wait_all", opts, { timeout = "seconds", safe = "boolean" })
   local deadline = opts.timeout and core.clock() + opts.timeout
-  local results = { n = #self.process_list }
-  for i, one in ipairs(self.process_list) do
-    local left = deadline and math.max(0, deadline - core.clock())
-    local ok, result, err = pcall(one.wait, one, left)
-    if ok and errors.is(err, "TimeoutError") and deadline and one.exitcode == nil then
-      if not opts.safe then return errors.timeout("waiting for all processes", opts.timeout) end
-      result = err
-    elseif not ok and not opts.safe then
-      error(result)
+  local list = copy(self._process_list)
+  local results, is_known = { n = #list }, {}
+  while true do
+    local running = {}
+    for i, one in ipairs(list) do
+      if not is_known[i] and one.pid and not one:_has_ended() then
+        running[#running + 1] = one
+      elseif not is_known[i] then
+        local result, has_failed = take_result(one, "ctx:wait_all")
+        if has_failed and not opts.safe then error(result, 0) end
+        results[i], is_known[i] = result, true
+      end
     end
-    results[i] = result
+    if #running == 0 then break end
+    if not process.await_first(running, deadline and math.max(0, deadline - core.clock())) then
+      if not opts.safe then return errors.timeout("waiting for all processes", opts.timeout) end
+      break
+    end
+  end
+  for i, one in ipairs(list) do
+    if is_known[i] and one.pid then
+      one:_leave()
+    elseif not is_known[i] then
+      results[i] = select(2, one:_say_time_is_up(opts.timeout))
+    end
   end
   return results
 end
@@ -215,18 +244,25 @@ end
 --- Start every process that was not started yet.
 function Context:start_all()
   check_open(self, "ctx:start_all")
-  for _, one in ipairs(self.process_list) do
+  for _, one in ipairs(copy(self._process_list)) do
     if not one.pid then one:start() end
   end
 end
 
---- Stop every process that was started; returns the exit codes, in the order of process_list (false: never started).
+--- Stop every process that was started; returns the exit codes, in the order of process_list (false: never started). They are asked
+--- all at once, and those that have not ended when the time is up are killed.
+---@param timeout? number seconds that they have
 ---@return (integer|false)[]
-function Context:stop_all()
+function Context:stop_all(timeout)
   check_open(self, "ctx:stop_all")
-  for _, one in ipairs(self.process_list) do one:_terminate() end
+  options.check_timeout("ctx:stop_all", timeout)
+  local list = copy(self._process_list)
+  process.end_all(list, timeout)
   local exitcodes = {}
-  for i, one in ipairs(self.process_list) do exitcodes[i] = one.pid and one:_await_stop() or false end
+  for i, one in ipairs(list) do
+    exitcodes[i] = one.exitcode or false
+    if one.pid then one:_leave() end
+  end
   return exitcodes
 end
 
@@ -235,7 +271,7 @@ end
 ---@return zproc.ProcessRow[]
 function Context:processes()
   check_open(self, "ctx:processes")
-  local rows, own = self._link:list_processes(), self.server_process
+  local rows, own = self._link:list_processes(), self._server_process
   if not own then return rows end
   local pid = own.pid
   for _, row in ipairs(rows) do
@@ -256,7 +292,8 @@ end
 
 --- Workers have nothing to lose: what they have claimed is given back. What only this Context could ask for is dropped, since
 --- others may go on with the server.
-local function stop_workers(self)
+---@param timeout number seconds that they have
+local function stop_workers(self, timeout)
   for result in pairs(self._results or {}) do result:_abandon() end
   local is_lost = false -- that nothing is heard of the server takes its time, and is found out once
   local function tell(method, ...)
@@ -267,13 +304,21 @@ local function stop_workers(self)
   if self._link.connection then -- which that was left to
     for _, task in ipairs(self._garbage or {}) do tell(self._queue.drop, task) end
   end
-  for _, one in ipairs(self.worker_list) do one:_terminate() end
-  for _, one in ipairs(self.worker_list) do one:_await_stop() end
-  self.worker_list = {}
+  process.end_all(self._worker_list, timeout)
+  self._worker_list = {}
   if self._queue then
     tell(self._queue.disband, self._pool)
     self._queue:close()
   end
+end
+
+--- Ask the processes to end, since the Context is to be closed soon: so all that are to be closed together have the same time.
+---@return boolean whether that could be done: not if they are to be waited for first
+function Context:_prepare_close()
+  if self._options.wait then return false end
+  if self._closed or self._options.cleanup == false then return true end
+  for _, one in ipairs(self._process_list) do one:_ask_to_end() end
+  return true
 end
 
 --- Wait for the processes if the Context was made with `wait`, stop them unless with `cleanup = false`, and let go of the
@@ -291,18 +336,20 @@ function Context:close()
       end
     end
   end
+  local begun = core.clock()
   local stopped, stop_error = true, nil
-  if self._options.cleanup ~= false then stopped, stop_error = pcall(self.stop_all, self) end
-  stop_workers(self)
+  if self._options.cleanup ~= false then stopped, stop_error = pcall(process.end_all, self._process_list) end
+  process.note_unseen(self._process_list)
+  stop_workers(self, math.max(WORKER_GRACE_LEAST, WORKER_GRACE - (core.clock() - begun)))
   self._closed = true
   runtime.remove(self)
   self._state:close()
   for _, own in pairs(self._states) do own:close() end
-  if self.server_process then
+  if self._server_process then
     local running = false
-    for _, one in ipairs(self.process_list) do running = running or one.is_alive end
+    for _, one in ipairs(self._process_list) do running = running or one.is_alive end
     if not running then -- else it is theirs; the server cleans up once they have ended
-      self.server_process:stop()
+      self._server_process:stop()
       if self._table then self._table:detach() end
     end
   end
@@ -313,7 +360,7 @@ end
 Context.__close = Context.close
 
 function Context:__tostring()
-  return ("Context (%s, namespace %q, %d processes%s)"):format(self.server_address, self.namespace, #self.process_list,
+  return ("Context (%s, namespace %q, %d processes%s)"):format(self.server_address, self.namespace, #self._process_list,
     self._closed and ", closed" or "")
 end
 

@@ -267,10 +267,10 @@ end
 --- Forget the workers that have ended. One that was killed is replaced without a word; but when several in a row could not do
 --- their work, no more of them will, and what the last one has said is raised.
 local function sweep(self)
-  for i = #self.worker_list, 1, -1 do
-    local one = self.worker_list[i]
+  for i = #self._worker_list, 1, -1 do
+    local one = self._worker_list[i]
     if not one.is_alive then
-      table.remove(self.worker_list, i)
+      table.remove(self._worker_list, i)
       mourn(self, one)
       if one.exitcode > 0 then
         self._worker_failures = (self._worker_failures or 0) + 1
@@ -287,7 +287,7 @@ end
 local function ensure_workers(self, count, pool, only)
   sweep(self)
   local alive = 0
-  for _, one in ipairs(self.worker_list) do alive = alive + (one.pool == pool and 1 or 0) end
+  for _, one in ipairs(self._worker_list) do alive = alive + (one.pool == pool and 1 or 0) end
   local given = self._options.process or {}
   for _ = alive + 1, count do
     local notepad, is_thread = core.notepad(), given.backend == "thread"
@@ -298,14 +298,14 @@ local function ensure_workers(self, count, pool, only)
       args = { n = 4, self._link:pack(), pool, only, not is_thread and notepad or nil },
     }, self, notepad)
     one.pool = pool
-    self.worker_list[#self.worker_list + 1] = one
+    self._worker_list[#self._worker_list + 1] = one
   end
 end
 
 --- Drop the tasks that finalisers could not.
 local function drop_garbage(self)
   local garbage = self._garbage
-  while #garbage > 0 and self._queue:drop(garbage[#garbage]) do worker.call_off(self.worker_list, table.remove(garbage)) end
+  while #garbage > 0 and self._queue:drop(garbage[#garbage]) do worker.call_off(self._worker_list, table.remove(garbage)) end
 end
 
 --- The queue of a Context's server, opened once.
@@ -429,7 +429,7 @@ local function fetch(self, into, offset)
       if not queue:wait(LOOK) then
         queue:recover()
         drop_garbage(self._context)
-        worker.call_off_dropped(queue, self._context.worker_list, task)
+        worker.call_off_dropped(queue, self._context._worker_list, task)
       end
     end
   end
@@ -485,7 +485,7 @@ local function drop(self)
   if self._progress then self._progress() end
   if self._context._closed or self._is_done then return true end
   if not self._queue:drop(self._task) then return false end
-  worker.call_off(self._context.worker_list, self._task)
+  worker.call_off(self._context._worker_list, self._task)
   dismiss(self)
   return true
 end

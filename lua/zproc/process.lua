@@ -7,9 +7,11 @@ local link = require "zproc.link"
 local options = require "zproc.options"
 local retry = require "zproc.retry"
 local runtime = require "zproc.runtime"
+local signal = require "zproc.signal"
 local thread = require "zproc.thread"
 
-local GRACE <const> = 2 -- seconds that a process has between SIGTERM and SIGKILL
+local GRACE <const> = 2 -- seconds that a process has between SIGTERM and SIGKILL, if nobody says otherwise
+local ALONE_MAX <const> = 64 -- processes without a Context, between looks at which of them have ended
 
 ---@class zproc.Process
 ---@field name string what it is called in messages; by default where its target is defined
@@ -33,6 +35,7 @@ local OPTIONS = {
   namespace = "string",
   name = "string",
   backend = "backend",
+  stop = "table",
   cleanup = "boolean", -- set by the Context
   secret_key = "secret",
   transport = "transport",
@@ -40,7 +43,22 @@ local OPTIONS = {
 }
 for name, kind in pairs(retry.OPTIONS) do OPTIONS[name] = kind end
 
+local STOP_OPTIONS <const> = { timeout = "seconds" }
+
+local SIGTERM <const>, SIGKILL <const> = signal.by_name.SIGTERM.number, signal.by_name.SIGKILL.number
+
 local process = { OPTIONS = OPTIONS }
+
+--- Check options of a process, all that can be said of them before it is made.
+---@param call string the function's name, for messages
+---@param opts table?
+---@return table opts
+---@return table? plan of zproc.retry
+function process.check(call, opts)
+  opts = options.check(call, opts, OPTIONS)
+  options.check(call .. ": option 'stop'", opts.stop, STOP_OPTIONS)
+  return opts, retry.plan(call, opts)
+end
 
 local getters = {}
 
@@ -59,12 +77,25 @@ local function await(self, timeout)
   return self._exitcode
 end
 
+--- Somebody has asked how it ended: so whatever that is, it is no news at the end of the script, and it is no matter of its Context any more.
+local function leave(self)
+  self._is_seen = true
+  local list = self._list
+  if not list then return end
+  self._list = nil
+  for i, one in ipairs(list) do
+    if rawequal(one, self) then return table.remove(list, i) end
+  end
+end
+
 function getters.exitcode(self)
-  return self._child and await(self, 0)
+  local exitcode = self._child and await(self, 0)
+  if exitcode then self._is_seen = true end
+  return exitcode
 end
 
 function getters.is_alive(self)
-  return self._child ~= nil and getters.exitcode(self) == nil
+  return self._child ~= nil and await(self, 0) == nil
 end
 
 class.seal(Process, {
@@ -74,14 +105,15 @@ class.seal(Process, {
 
 function Process.__tostring(self)
   local now
+  local exitcode = self._child and await(self, 0)
   if not self._child then
     now = "not started"
-  elseif self.exitcode == nil then
+  elseif exitcode == nil then
     now = "running"
-  elseif self.exitcode < 0 then
-    now = "killed by " .. (core.signal_name(-self.exitcode) or "signal " .. -self.exitcode)
+  elseif exitcode < 0 then
+    now = "killed by " .. (core.signal_name(-exitcode) or "signal " .. -exitcode)
   else
-    now = "exited with " .. self.exitcode
+    now = "exited with " .. exitcode
   end
   local where = ""
   if self._child then where = ("%spid %d, "):format(self._is_thread and "a thread of " or "", self.pid) end
@@ -120,18 +152,19 @@ end
 ---@param server_address string
 ---@param opts table?
 ---@param context? zproc.Context that it is one of
----@param notepad? userdata of a worker
+---@param notepad? userdata of a worker; who looks after one does that in silence
 ---@return zproc.Process
 function process.new(call, target, server_address, opts, context, notepad)
   options.check_target(call, target)
-  opts = options.check(call, opts, OPTIONS)
+  local checked, plan = process.check(call, opts)
+  opts = checked
   local self = setmetatable({
     target = target,
     name = opts.name or process.name_of(target),
     server_address = server_address,
     namespace = opts.namespace or "default",
     _options = opts,
-    _retry = retry.plan(call, opts),
+    _retry = plan,
     _is_thread = opts.backend == "thread",
     _is_alone = context == nil, -- no Context will stop it
     notepad = notepad,
@@ -196,6 +229,7 @@ local function start_process(self)
   -- In a coroutine of its own, so that a traceback ends where the target was called, not in the parent's history.
   self._child = core.start(self._table, self._options.cleanup ~= false, coroutine.create(target), self.name, runtime.finish,
     table.unpack(arguments, 1, arguments.n))
+  if not self.notepad then self._child:tell_death(self.name) end
 end
 
 --- What a thread needs to know of the options.
@@ -220,6 +254,51 @@ local function start_thread(self)
     runtime.add(self)
   end
 end
+
+--- What it has left: nil if nothing; else true and its packed results, or false and its error. Raises if that is not to be understood.
+local function outcome_of(self)
+  local outcome = self._outcome
+  if not outcome then
+    local is_read, ok, values, has_trouble = pcall(runtime.read_outcome, self._child)
+    outcome = is_read and { ok = ok, values = values } or { raised = ok }
+    self._outcome = outcome
+    if is_read and has_trouble then runtime.note_failure() end
+  end
+  if outcome.raised ~= nil then error(outcome.raised, 0) end
+  return outcome.ok, outcome.values
+end
+
+--- What has gone wrong and nobody has asked for is still a failure of the script.
+local function note_unseen(self)
+  local exitcode = self._child and not self._is_seen and await(self, 0)
+  if not exitcode then return end
+  local is_read, ok = pcall(outcome_of, self)
+  local is_killed = exitcode < 0 and not (self._is_asked and (exitcode == -SIGTERM or exitcode == -SIGKILL))
+  if not is_read or ok == false or is_killed then runtime.note_failure() end
+  self._is_seen = true
+end
+
+--- Of these processes: take note of failures that nobody has asked for.
+---@param list zproc.Process[]
+function process.note_unseen(list)
+  for _, one in ipairs(list) do note_unseen(one) end
+end
+
+--- Those that have no Context, were started by this process, and are not known to have ended.
+local alone = {}
+
+local function look_at_alone()
+  local left = {}
+  for _, one in ipairs(alone) do
+    if one._pid == core.getpid() then
+      note_unseen(one)
+      if not one._is_seen then left[#left + 1] = one end
+    end
+  end
+  alone = left
+end
+
+runtime.before_the_end(look_at_alone)
 
 --- In a thread: run the target of a process.
 ---@param job table of start_thread
@@ -251,6 +330,12 @@ function Process:start()
   if self._child then errors.usage("process %s was started already (pid %d)", self.name, self.pid) end
   core.check_fork()
   if self._is_thread then start_thread(self) else start_process(self) end
+  if self._is_alone then
+    self._pid = core.getpid()
+    if #alone % ALONE_MAX == ALONE_MAX - 1 then look_at_alone() end
+    alone[#alone + 1] = self
+    core.note_closable() -- there is something to look at before the end
+  end
   runtime.on_open()
   return self._child:pid()
 end
@@ -262,57 +347,99 @@ local function need_start(self, call)
   end
 end
 
---- After it was asked to end: wait a while, and kill it if it does not.
----@return integer exitcode
-function Process:_await_stop()
-  if self.exitcode == nil then
-    if not await(self, GRACE) then
-      self._child:kill()
-      -- Nothing but a C function that does not return keeps a thread from ending now, and nothing can end that.
-      if not await(self, self._is_thread and GRACE or nil) then
-        error(errors.new("SystemError", ("process %s, a thread, does not end: it is in a C function"):format(self.name)))
-      end
+--- Ask it to end without waiting. That is done once: a second signal would hit what it does to end in order.
+---@param timeout number? seconds that it has for that
+function Process:_ask_to_end(timeout)
+  if self._is_asked or not self._child or await(self, 0) then return end
+  self._is_asked = true
+  self._child:stop()
+  self._due = core.clock() + (timeout or (self._options.stop or {}).timeout or GRACE)
+end
+
+--- Ask processes to end, all at once, and kill those that have not when the time is up: so many together take no longer than one.
+---@param list zproc.Process[] those among them that were never started are left alone
+---@param timeout number? seconds that they have, whatever their options say
+function process.end_all(list, timeout)
+  local begun, stubborn = core.clock(), {}
+  for _, one in ipairs(list) do one:_ask_to_end(timeout) end
+  for _, one in ipairs(list) do
+    if one._child and not one._exitcode then
+      local due = timeout and begun + timeout or one._due
+      if not await(one, math.max(0, due - core.clock())) then stubborn[#stubborn + 1] = one end
     end
   end
-  return self._exitcode
+  for _, one in ipairs(stubborn) do one._child:kill() end
+  -- Nothing but a C function that does not return keeps a thread from ending now, and nothing can end that.
+  local due, endless = core.clock() + GRACE, nil
+  for _, one in ipairs(stubborn) do
+    if not await(one, one._is_thread and math.max(0, due - core.clock()) or nil) then endless = endless or one end
+  end
+  if endless then
+    error(errors.new("SystemError", ("process %s, a thread, does not end: it is in a C function"):format(endless.name)))
+  end
+end
+
+--- Called when it is to be closed soon.
+---@return boolean
+function Process:_prepare_close()
+  self:_ask_to_end()
+  return true
 end
 
 --- Ask the process to end, wait a while, and kill it if it does not.
+---@param timeout number? seconds
 ---@return integer exitcode
-function Process:stop()
+function Process:stop(timeout)
   need_start(self, "process:stop")
-  self:_terminate()
-  return self:_await_stop()
+  options.check_timeout("process:stop", timeout)
+  process.end_all({ self }, timeout)
+  leave(self)
+  return self._exitcode
 end
 
 --- So that what is open may be a process.
-Process.close = Process.stop
+function Process:close() return self:stop() end
 
 --- Let a worker look at its Notepad.
 function Process:_urge()
-  if self.is_alive then self._child:urge() end
+  if not self:_has_ended() then self._child:urge() end
 end
 
---- Ask it to end without waiting; for ending many at once. That is done once: a second signal would hit what it does to end in order.
-function Process:_terminate()
-  if self.is_alive then self._child:stop() end
+--- What the target has raised: what runtime.describe has made an error object of, unless that was words.
+local function cause_of(failure)
+  local is_made = errors.is(failure, "RemoteError") and failure.where == false and failure.cause ~= nil
+  if not is_made or type(failure.cause) == "string" then return failure, nil end
+  local tries = failure.tries
+  failure.tries = nil -- it is that of the whole
+  return failure.cause, tries
 end
 
-local function raise_wait_error(self, exitcode, cause)
+local function raise_wait_error(self, exitcode, failure)
   local how
   if exitcode < 0 then
     how = ("was killed by signal %d (%s)"):format(-exitcode, core.signal_name(-exitcode) or "unknown")
   else
     how = ("exited with code %d"):format(exitcode)
   end
+  local cause, tries = cause_of(failure)
   local message = ("process %s (pid %d) %s"):format(self.name, self.pid, how)
-  if cause ~= nil then message = message .. ": " .. tostring(cause) end
+  if failure ~= nil then message = message .. ": " .. tostring(failure) end
   error(errors.new("ProcessWaitError", message, {
     exitcode = exitcode,
     process = self,
     cause = cause,
-    traceback = errors.is(cause) and cause.traceback or nil,
+    tries = tries,
+    traceback = errors.is(failure) and failure.traceback or nil,
   }))
+end
+
+--- After the end: what wait gives, or raises.
+function Process:_give()
+  local exitcode = self._exitcode
+  self._is_seen = true
+  local ok, values = outcome_of(self)
+  if exitcode ~= 0 or ok == false then raise_wait_error(self, exitcode, ok == false and values or nil) end
+  if ok then return table.unpack(values, 1, values.n) end
 end
 
 --- Wait for the end, and return all that the target returned. Raises a ProcessWaitError if the exit code is not 0 or
@@ -322,15 +449,34 @@ end
 function Process:wait(timeout)
   need_start(self, "process:wait")
   options.check_timeout("process:wait", timeout)
-  local exitcode = await(self, timeout)
-  if not exitcode then return errors.timeout("waiting for process " .. self.name, timeout) end
-  if not self._outcome then
-    local ok, values = runtime.read_outcome(self._child)
-    self._outcome = { ok = ok, values = values }
-  end
-  local ok, values = self._outcome.ok, self._outcome.values
-  if exitcode ~= 0 or ok == false then raise_wait_error(self, exitcode, ok == false and values or nil) end
-  if ok then return table.unpack(values, 1, values.n) end
+  if not await(self, timeout) then return self:_say_time_is_up(timeout) end
+  leave(self)
+  return self:_give()
 end
+
+function Process:_say_time_is_up(timeout) return errors.timeout("waiting for process " .. self.name, timeout) end
+
+--- Wait until at least one of these processes, which were started, has ended.
+---@param list zproc.Process[]
+---@param timeout number? seconds
+---@return boolean? true; nil when the time is up
+function process.await_first(list, timeout)
+  local children = {}
+  for i, one in ipairs(list) do children[i] = one._child end
+  return core.await_first(children, timeout)
+end
+
+--- Whether it was started and has ended; without a word on how.
+function Process:_has_ended() return self._child ~= nil and await(self, 0) ~= nil end
+
+--- It is one of this list for as long as nobody has waited for it.
+---@param list zproc.Process[]
+function Process:_join(list)
+  list[#list + 1] = self
+  self._list = list
+end
+
+--- It was waited for, as one of all.
+function Process:_leave() leave(self) end
 
 return process

@@ -37,6 +37,27 @@ local function to_words(value)
   return ok and text or ("(a %s whose __tostring fails)"):format(type(value))
 end
 
+-- ---- what has gone wrong ----
+
+local failed_pid -- of the process that noted a failure; those that it forks inherit this, but not the failure
+local last_looks = {}
+
+--- A process of this one has failed, and nobody has asked how it ended.
+function runtime.note_failure() failed_pid = core.getpid() end
+
+--- Have a function called when this process is about to end, before the last look at what has gone wrong.
+---@param look fun()
+function runtime.before_the_end(look) last_looks[#last_looks + 1] = look end
+
+--- Whether something has gone wrong that nobody has asked for.
+---@return boolean
+function runtime.has_failed()
+  for _, look in ipairs(last_looks) do look() end
+  return failed_pid == core.getpid()
+end
+
+-- ---- the end ----
+
 --- How much is open now, for close_from.
 ---@return integer
 function runtime.mark() return #open end
@@ -47,6 +68,11 @@ function runtime.mark() return #open end
 ---@return any failure the first error, if any
 function runtime.close_from(mark)
   local failure
+  for i = #open, mark + 1, -1 do -- each deadline begins now, not when the one before has passed
+    local closable = open[i]
+    local prepare = closable._pid == core.getpid() and closable._prepare_close
+    if prepare and not prepare(closable) then break end
+  end
   while #open > mark do
     local closable = table.remove(open)
     if closable._pid == core.getpid() then
@@ -59,7 +85,11 @@ end
 
 --- Close everything that this process has open.
 ---@return any failure the first error, if any
-function runtime.shutdown() return runtime.close_from(0) end
+function runtime.shutdown()
+  local failure = runtime.close_from(0)
+  core.tell_deaths()
+  return failure
+end
 
 --- Close everything in place of what called for the end of this process, which may be an atomic function.
 ---@return any failure the first error, if any
@@ -83,14 +113,15 @@ local function exit_status(status)
   return math.tointeger(tonumber(status)) or 1
 end
 
---- The exit status of a program: a full disk must not look like success.
----@param status integer
+--- The exit status of a program that exits, after the shutdown: neither a full disk nor, unless the script says itself that all is well, a
+--- process that has failed must look like success.
+---@param status integer so far
+---@param given any what the script has given for it
 ---@return integer
-local function check_output(status)
+local function final_status(status, given)
   local lost = core.output_failure(true)
-  if not lost then return status end
-  say(lost)
-  return status == 0 and 1 or status
+  if lost then say(lost) end
+  return (lost or given == nil and runtime.has_failed()) and status == 0 and 1 or status
 end
 
 --- End this process: zproc.exit, and os.exit too. In a process that zproc started, ProcessExit unwinds to its start.
@@ -99,6 +130,7 @@ function runtime.exit(status)
   if status ~= nil and type(status) ~= "boolean" and (type(status) ~= "number" or not math.tointeger(status)) then
     errors.usage("zproc.exit takes an integer, true or false, not %s; to end with an error there is error(...)", options.describe(status))
   end
+  local given = status
   status = exit_status(status)
   if core.is_child() then error(errors.new("ProcessExit", ("exit with status %d"):format(status), { status = status })) end
   local failure = leave()
@@ -106,7 +138,7 @@ function runtime.exit(status)
     say(to_words(failure))
     status = status == 0 and 1 or status
   end
-  exit_host(check_output(status), true)
+  exit_host(final_status(status, given), true)
 end
 
 --- Whether os.exit is to raise ProcessExit, as zproc.exit does.
@@ -125,7 +157,7 @@ os.exit = function(status, close)
   local failure = leave()
   if failure ~= nil then say(to_words(failure)) end
   if core.is_child() then core.child_exit(exit_status(status)) end
-  exit_host(check_output(exit_status(status)), close)
+  exit_host(final_status(exit_status(status), status), close)
 end
 
 --- The error object for whatever a target raised, with the traceback of where that was.
@@ -166,20 +198,31 @@ function runtime.encode_job(call, job)
   error(options.advise(bytes, "open it inside the target"), 0)
 end
 
---- The bytes of what a process leaves for its parent: { true, values } or { false, error }.
-local function encode_outcome(ok, values)
-  return core.encode { ok, values }
+--- What this process has left for its parent: { true, bytes of the values } or { false, error }; the third is true if processes of its own
+--- have failed and it has not asked how they ended.
+local left
+
+local function leave_outcome(child, ok, values)
+  left = { ok, values }
+  child:leave(core.encode(left))
 end
 
 local function leave_error(child, raised, where)
   local err = runtime.sendable(runtime.describe(raised, where))
-  child:leave(encode_outcome(false, err))
+  leave_outcome(child, false, err)
   return err
+end
+
+--- Processes of this one have failed. That is no failure of its own, but the script must not end as if nothing had been.
+local function leave_trouble(child)
+  if not left then leave_outcome(child, true, core.encode(table.pack())) end
+  left[3] = true
+  child:leave(core.encode(left))
 end
 
 --- What there is to do when a target has ended in a forked child: leave its results, or its error, for the parent.
 ---@return integer status the process's exit status
-local function leave_outcome(child, name, ended, thread, ...)
+local function conclude(child, name, ended, thread, ...)
   local raised, where
   local calm, interrupt = pcall(core.raise_signal) -- that came when no instruction of the target was left
   if ended == "returned" and not calm then
@@ -188,7 +231,7 @@ local function leave_outcome(child, name, ended, thread, ...)
     if select("#", ...) == 0 then return 0 end
     local sent, bytes = pcall(core.encode, table.pack(...), "result")
     if sent then
-      child:leave(encode_outcome(true, bytes))
+      leave_outcome(child, true, bytes)
       return 0
     end
     raised = options.advise(bytes, "return what is in it, or its path")
@@ -219,7 +262,8 @@ end
 ---@param thread thread
 ---@return integer status the process's exit status
 function runtime.finish(child, name, ended, thread, ...)
-  local ok, status = pcall(leave_outcome, child, name, ended, thread, ...)
+  left = nil -- that of whoever has forked it
+  local ok, status = pcall(conclude, child, name, ended, thread, ...)
   if not ok then
     say(("process %s (pid %d) could not report how it ended: %s"):format(name, core.getpid(), to_words(status)))
     status = 1
@@ -235,17 +279,19 @@ function runtime.finish(child, name, ended, thread, ...)
     say(("process %s (pid %d): %s"):format(name, core.getpid(), lost))
     status = 1
   end
+  if runtime.has_failed() then pcall(leave_trouble, child) end
   return status
 end
 
---- What a process left behind: nil if nothing; else true and the packed results, or false and the error.
----@return boolean?, any
+--- What a process left behind: nil if nothing; else true and the packed results, or false and the error. The third: whether processes of
+--- its own have failed.
+---@return boolean?, any, boolean?
 function runtime.read_outcome(child)
   local bytes = child:message()
   if not bytes then return nil end
   local outcome = core.decode(bytes)
-  if outcome[1] then return true, core.decode(outcome[2]) end
-  return false, outcome[2]
+  if outcome[1] then return true, core.decode(outcome[2]), outcome[3] end
+  return false, outcome[2], outcome[3]
 end
 
 return runtime

@@ -77,6 +77,7 @@ static int open_core(lua_State *L) {
   zp_lstate_open(L);
   zp_lchild_open(L);
   zp_leditor_open(L);
+  zp_lfirst_open(L);
   zp_lnet_open(L);
   zp_lnotepad_open(L);
   zp_lqueue_open(L);

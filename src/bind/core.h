@@ -22,6 +22,7 @@ void zp_core_install_late(lua_State *L);
 void zp_lstate_open(lua_State *L);
 void zp_lchild_open(lua_State *L);
 void zp_leditor_open(lua_State *L);
+void zp_lfirst_open(lua_State *L);
 void zp_lnet_open(lua_State *L);
 void zp_lnotepad_open(lua_State *L);
 void zp_lqueue_open(lua_State *L);
@@ -36,6 +37,10 @@ void zp_ltable_open(lua_State *L);
 void zp_lthread_open(lua_State *L);
 void zp_lwatch_open(lua_State *L);
 
+/* The Child and the Thread at a stack index; NULL if there is none. */
+struct zp_child *zp_lchild_test(lua_State *L, int index);
+struct zp_thread *zp_lthread_test(lua_State *L, int index);
+
 /* The open table of processes at a stack index; NULL for nil. May raise. */
 struct zp_table *zp_ltable_get(lua_State *L, int index);
 
@@ -48,6 +53,10 @@ void zp_ltable_note_exit(int status);
 /* In a process that core.start has started, and that is about to use the table: be in it, even if the parent has not come to that
    yet. */
 void zp_lchild_announce(void);
+
+/* Say on standard error which processes that this one has started were killed by a signal that nobody here has sent. Cheap where there are
+   none. Never raises. */
+void zp_lchild_tell_deaths(void);
 
 /* True while an atomic function runs in this thread. */
 bool zp_lstate_in_atomic(void);

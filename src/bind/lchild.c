@@ -27,6 +27,11 @@
 
 static zp_child *check_child_at(lua_State *L, int idx) { return *(zp_child **)luaL_checkudata(L, idx, CHILD); }
 
+zp_child *zp_lchild_test(lua_State *L, int index) {
+  zp_child **child = luaL_testudata(L, index, CHILD);
+  return child ? *child : NULL;
+}
+
 static zp_child *check_child(lua_State *L) { return check_child_at(L, 1); }
 
 /* core.check_fork(): raises within an atomic function, where a process cannot be started: it would inherit a lock that it does not
@@ -167,6 +172,30 @@ static int core_start(lua_State *L) {
   return 1;
 }
 
+/* child:tell_death(name): if it is killed by a signal, by others than this process, that is told by its name. */
+static int child_tell_death(lua_State *L) {
+  zp_child_name(check_child(L), luaL_checkstring(L, 2));
+  return 0;
+}
+
+/* core.tell_deaths(): tell those that have come to be known. */
+static int core_tell_deaths(lua_State *L) {
+  (void)L;
+  zp_lchild_tell_deaths();
+  return 0;
+}
+
+/* ^C and its like come to all processes of a terminal: what has come to this one, too, is its own business to tell. */
+void zp_lchild_tell_deaths(void) {
+  zp_child_death death;
+  while (zp_child_take_death(&death)) {
+    if (zp_interrupt_has_come(death.signal)) continue;
+    const char *name = sigabbrev_np(death.signal);
+    fprintf(zp_output_stderr(), "zproc: process %s (pid %d) was killed by signal %d (%s%s)\n", death.name, (int)death.pid, death.signal,
+            name ? "SIG" : "", name ? name : "unknown");
+  }
+}
+
 /* child:leave(bytes): in the child, the message for the parent. */
 static int child_leave(lua_State *L) {
   zp_child *child = check_child(L);
@@ -194,7 +223,7 @@ static int child_wait(lua_State *L) {
   return 1;
 }
 
-/* child:message() -> bytes, or nil if the process left none. */
+/* child:message() -> bytes, or nil if the process left none, or they were given already. */
 static int child_message(lua_State *L) {
   zp_child *child = check_child(L);
   zp_buf *message = zp_lbuf_push(L);
@@ -245,7 +274,8 @@ static int core_child_exit(lua_State *L) { end_child((int)luaL_checkinteger(L, 1
 
 static const luaL_Reg child_methods[] = {
     {"leave", child_leave}, {"wait", child_wait}, {"message", child_message},
-    {"kill", child_kill}, {"urge", child_urge}, {"stop", child_stop}, {"pid", child_pid}, {NULL, NULL},
+    {"kill", child_kill}, {"urge", child_urge}, {"stop", child_stop}, {"pid", child_pid},
+    {"tell_death", child_tell_death}, {NULL, NULL},
 };
 
 static const luaL_Reg functions[] = {
@@ -256,6 +286,7 @@ static const luaL_Reg functions[] = {
     {"start", core_start},
     {"child_exit", core_child_exit},
     {"is_to_stop", core_is_to_stop},
+    {"tell_deaths", core_tell_deaths},
     {NULL, NULL},
 };
 

@@ -57,6 +57,7 @@ static void raise_wanted(lua_State *L) {
 }
 
 static void on_hook(lua_State *L, lua_Debug *ar) {
+  zp_lchild_tell_deaths();
   if (is_wanted()) {
     lua_getinfo(L, "S", ar);
     if (zp_lua_is_own(ar)) return;
@@ -70,12 +71,16 @@ static void on_hook(lua_State *L, lua_Debug *ar) {
 void zp_lsignal_raise(lua_State *L) { raise_wanted(L); }
 
 void zp_lsignal_begin_wait(lua_State *L) {
+  zp_lchild_tell_deaths();
   zp_output_flush_errors();
   zp_interrupt_arm();
   zp_lsignal_raise(L);
 }
 
-void zp_lsignal_end_wait(void) { zp_interrupt_disarm(); }
+void zp_lsignal_end_wait(void) {
+  zp_interrupt_disarm();
+  zp_lchild_tell_deaths();
+}
 
 /* ---- coroutines ---- */
 

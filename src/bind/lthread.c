@@ -26,6 +26,11 @@
 
 static zp_thread *check_thread(lua_State *L) { return *(zp_thread **)luaL_checkudata(L, 1, THREAD); }
 
+zp_thread *zp_lthread_test(lua_State *L, int index) {
+  zp_thread **thread = luaL_testudata(L, index, THREAD);
+  return thread ? *thread : NULL;
+}
+
 /* ---- output: the streams of the thread in place of those of the process ---- */
 
 static int keep_open(lua_State *L) {

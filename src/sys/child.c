@@ -27,6 +27,8 @@ typedef struct birth {
   int exitcode;       /* valid once it has ended */
   _Atomic bool ended; /* and is reaped */
   bool forgotten;     /* there is no handle any more; under the lock */
+  bool is_asked;      /* to end, by its parent; under the lock */
+  char *name;         /* by which its death is told; NULL: it is not; under the lock */
   zp_table_row row;   /* where it is listed; under the lock */
   zp_table *table;    /* kept for the row; NULL if it is not listed */
   struct birth *next;
@@ -83,6 +85,26 @@ static int recall_exit(const birth *entry) {
   return (int)(noted - 1);
 }
 
+/* The deaths that are to be told, the oldest first; under the lock. When there is no room for more, whoever tells them has not come to that for
+   long, and later ones are left out. */
+enum { DEATHS_MAX = 64 };
+static zp_child_death deaths[DEATHS_MAX];
+static unsigned death_count;
+static _Atomic bool has_deaths;
+
+/* A process that has been asked to end by its parent ends by that signal, or by SIGKILL. */
+static void note_death(const birth *entry) {
+  int number = -entry->exitcode;
+  bool is_wished = entry->is_asked && (number == SIGTERM || number == SIGKILL);
+  if (number <= 0 || !entry->name || is_wished || death_count == DEATHS_MAX) return;
+  zp_child_death *death = &deaths[death_count++];
+  size_t length = strlen(entry->name), room = sizeof death->name - 1;
+  death->pid = entry->pid;
+  death->signal = number;
+  strcpy(death->name, length > room ? entry->name + (length - room) : entry->name);
+  atomic_store(&has_deaths, true);
+}
+
 /* Look whether a process has ended, and if so take it off the list. Under the lock. */
 static bool reap(birth **link) {
   birth *entry = *link;
@@ -91,6 +113,7 @@ static bool reap(birth **link) {
   if (pid == 0 || (pid < 0 && errno != ECHILD)) return false;
   entry->exitcode = pid < 0 ? recall_exit(entry) : WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
   zp_table_end(entry->row, entry->pid, entry->exitcode);
+  note_death(entry);
   *link = entry->next;
   if (entry->forgotten) {
     entry->next = graves;
@@ -123,13 +146,16 @@ static void on_sigchld(int signal) {
     break;
   }
   give_lock();
-  zp_interrupt_all();
+  if (zp_child_has_deaths()) zp_interrupt_notify();
+  else zp_interrupt_all();
   errno = number;
 }
 
 /* Whose children these were is not this process. */
 static void after_fork_in_child(void) {
   births = graves = NULL;
+  death_count = 0;
+  atomic_store(&has_deaths, false);
   atomic_flag_clear(&lock);
 }
 
@@ -137,6 +163,7 @@ static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork_in_child);
 
 static void free_birth(birth *entry) {
   zp_table_close(&entry->table);
+  free(entry->name);
   free(entry);
 }
 
@@ -237,6 +264,36 @@ void zp_child_list(zp_child *child, zp_table *table, zp_table_row row) {
   if (ended) zp_table_end(row, child->pid, child->birth->exitcode);
 }
 
+/* Without memory for the name it stays untold. */
+void zp_child_name(zp_child *child, const char *name) {
+  char *copy = strdup(name);
+  sigset_t before;
+  block(&before);
+  take_lock();
+  child->birth->name = copy;
+  if (atomic_load(&child->birth->ended)) note_death(child->birth);
+  give_lock();
+  unblock(&before);
+}
+
+bool zp_child_has_deaths(void) { return atomic_load_explicit(&has_deaths, memory_order_relaxed); }
+
+bool zp_child_take_death(zp_child_death *death) {
+  if (!zp_child_has_deaths()) return false;
+  sigset_t before;
+  block(&before);
+  take_lock();
+  bool is_there = death_count > 0;
+  if (is_there) {
+    *death = deaths[0];
+    memmove(deaths, deaths + 1, --death_count * sizeof *deaths);
+  }
+  atomic_store(&has_deaths, death_count > 0);
+  give_lock();
+  unblock(&before);
+  return is_there;
+}
+
 static int write_at(int fd, const void *data, size_t size, off_t offset) {
   const char *from = data;
   while (size > 0) {
@@ -331,15 +388,15 @@ static int settle(zp_child *child) {
   return 0;
 }
 
-/* How long to sleep between two looks, in seconds. Where the signal is blocked (a program may read it from a descriptor) looking is all there is. */
-static double look_after(void) {
+/* Where the signal is blocked (a program may read it from a descriptor) looking is all there is. */
+double zp_child_look_after(void) {
   static const double SELDOM = 0.5, OFTEN = 0.01;
   sigset_t mask;
   return pthread_sigmask(SIG_SETMASK, NULL, &mask) == 0 && sigismember(&mask, SIGCHLD) == 1 ? OFTEN : SELDOM;
 }
 
 static int await_end(zp_child *child, double deadline) {
-  const double LOOK = look_after();
+  const double LOOK = zp_child_look_after();
   if (has_ended(child)) return 0;
   int rc = check_owner(child);
   if (rc) return rc;
@@ -376,7 +433,9 @@ int zp_child_message(zp_child *child, zp_buf *out) {
   int rc = settle(child);
   if (rc || child->message.size == 0) return rc;
   rc = zp_buf_append(out, child->message.data, child->message.size);
-  return rc ? rc : 1;
+  if (rc) return rc;
+  zp_buf_free(&child->message);
+  return 1;
 }
 
 /* Whoever reaps the child does it with SIGCHLD blocked or in its handler, so with the signal blocked the pid is still that of the child,
@@ -388,6 +447,7 @@ int zp_child_signal(zp_child *child, int signal) {
   sigset_t before;
   block(&before);
   take_lock();
+  if (!has_ended(child) && (signal == SIGTERM || signal == SIGKILL)) child->birth->is_asked = true;
   if (!has_ended(child) && kill(child->pid, signal) < 0)
     rc = zp_fail_errno("cannot send signal %d to process %d", signal, (int)child->pid);
   give_lock();

@@ -35,6 +35,20 @@ int zp_child_fork(bool die_with_parent, zp_child **child, pid_t *pid);
    whether or not there still is a handle; until then the table is kept. */
 void zp_child_list(zp_child *child, zp_table *table, zp_table_row row);
 
+/* In the parent, right after the fork: a death by a signal that the parent has not sent is to be told, by this name. */
+void zp_child_name(zp_child *child, const char *name);
+
+/* A death that is to be told. */
+typedef struct zp_child_death {
+  pid_t pid;
+  int signal;
+  char name[96]; /* the end of it, if it is longer */
+} zp_child_death;
+
+/* Whether there is a death to be told, and the next one; false if there is none. Which thread has started the process does not matter. */
+bool zp_child_has_deaths(void);
+bool zp_child_take_death(zp_child_death *death);
+
 /* After a fork that has failed with errno: ZP_ESYS, and words that say why `what` could not be started. */
 int zp_child_fail_fork(const char *what);
 
@@ -53,10 +67,13 @@ void zp_child_release(void);
    takes no descriptor any more. */
 int zp_child_wait(zp_child *child, double deadline);
 
+/* How long to sleep between two looks, in seconds: the handler that sees an end may be blocked, or the program may have replaced it. */
+double zp_child_look_after(void);
+
 /* True once the child has been seen to have ended; *exitcode is then its exit status, or -N if signal N killed it. */
 bool zp_child_ended(const zp_child *child, int *exitcode);
 
-/* In the parent, after the end: append the message to out. 1, 0 if there is none, or an error. */
+/* In the parent, after the end: append the message to out, once; it is not kept. 1, 0 if there is none, or an error. */
 int zp_child_message(zp_child *child, zp_buf *out);
 
 /* Send a signal, unless the child has ended. 0 or ZP_ESYS. */

@@ -62,6 +62,7 @@ enum { SIGNALS = 65 };
 static zp_interrupt_signals process_pending; /* bit n - 1: signal n has come */
 static _Atomic uint64_t caught, caught_once;
 static struct sigaction before[SIGNALS]; /* what the program did with those that are caught */
+static _Atomic uint64_t ever_come;
 static void (*_Atomic notify)(void);
 
 static atomic_flag is_putting = ATOMIC_FLAG_INIT; /* some thread puts or removes the handler of ZP_INTERRUPT_URGE */
@@ -73,7 +74,7 @@ static uint64_t bit(int signal) { return (uint64_t)1 << (signal - 1); }
 
 static zp_interrupt_signals *pending(void) { return is_thread ? thread_pending : &process_pending; }
 
-static void tell(void) {
+void zp_interrupt_notify(void) {
   void (*call)(void) = atomic_load(&notify);
   if (call) call();
   zp_interrupt_all();
@@ -83,8 +84,9 @@ static void tell(void) {
 static void on_signal(int signal) {
   int number = errno;
   atomic_fetch_or(&process_pending, bit(signal));
+  atomic_fetch_or(&ever_come, bit(signal));
   if (is_thread) pthread_kill(first_thread, ZP_INTERRUPT_URGE);
-  else tell();
+  else zp_interrupt_notify();
   errno = number;
 }
 
@@ -95,7 +97,7 @@ static void on_urge(int signal) {
     pthread_kill(first_thread, ZP_INTERRUPT_URGE);
   } else {
     zp_notepad_on_urge();
-    tell();
+    zp_interrupt_notify();
   }
   errno = number;
 }
@@ -106,6 +108,7 @@ static void after_fork_in_child(void) {
   first_thread = pthread_self();
   atomic_store(&process_pending, 0);
   atomic_flag_clear(&is_putting);
+  atomic_store(&ever_come, 0);
 }
 
 static pthread_once_t forks_watched = PTHREAD_ONCE_INIT;
@@ -154,6 +157,8 @@ int zp_interrupt_take(void) {
 }
 
 bool zp_interrupt_has_signal(void) { return atomic_load_explicit(pending(), memory_order_relaxed) != 0; }
+
+bool zp_interrupt_has_come(int signal) { return (atomic_load(&ever_come) & bit(signal)) != 0; }
 
 void zp_interrupt_set_notify(void (*call)(void)) { atomic_store(&notify, call); }
 

@@ -72,8 +72,14 @@ int zp_interrupt_take(void);
 /* Whether zp_interrupt_take would give one. */
 bool zp_interrupt_has_signal(void);
 
+/* Whether a signal that is caught has ever come to this process, be it taken or not. */
+bool zp_interrupt_has_come(int signal);
+
 /* What handlers of caught signals call besides, in the thread that they run in; it must be allowed in a signal handler. */
 void zp_interrupt_set_notify(void (*notify)(void));
+
+/* Call that, and interrupt the armed threads. For the handlers of other signals. */
+void zp_interrupt_notify(void);
 
 /* ---- threads ----
    The signals of a process are for its first thread, whichever thread they come to. Another thread is told to stop by a signal of its

@@ -64,7 +64,7 @@ local _, failure = pcall(p.wait, p)
 print(failure.cause.name, failure.cause.message)
 
 ctx.state.go = true
-print(pcall(ctx.process_list[2].wait, ctx.process_list[2]))
+print(pcall(ctx.process_list[1].wait, ctx.process_list[1]))
 LUA
   with_processes 6
   echo "$output"

@@ -271,3 +271,77 @@ LUA
   [ "$status" -eq 0 ]
   [[ "$output" =~ ^zproc\ [0-9]+\.[0-9]+\.[0-9]+\ \(Lua\ 5\.4\)$ ]]
 }
+
+# Runs the script of standard input by a command and checks the status and how often a line is on standard error.
+check_end() { # COMMAND STATUS COUNT PATTERN
+  local status=0
+  timeout 60 $1 "$script" >"$dir/out" 2>"$dir/err" || status=$?
+  cat "$dir/out" "$dir/err"
+  [ "$status" -eq "$2" ]
+  [ "$(grep -c "$4" "$dir/err")" -eq "$3" ]
+}
+
+write_dying() { # THE REST
+  cat >"$script" <<LUA
+local zproc = require "zproc"
+local function die() os.execute "kill -SEGV \$PPID" zproc.sleep(1000) end
+local function wait_for(pid) while io.open("/proc/" .. pid .. "/stat") do zproc.sleep(0.01) end end
+local ctx = zproc.context()
+$1
+LUA
+}
+
+@test "a process that is killed by a signal is reported, and the script does not end as if nothing had been" {
+  dead="was killed by signal 11 (SIGSEGV)"
+  for code in \
+    'local p = ctx:process(die) wait_for(p.pid)' \
+    'local p = ctx:process(die) wait_for(p.pid) ctx:close() os.exit()' \
+    'local p = zproc.process(die, ctx.server_address) wait_for(p.pid) p = nil collectgarbage()' \
+    'ctx:process(die) pcall(ctx.wait_all, ctx, 60) ctx = zproc.context() wait_for(ctx:process(die).pid)' \
+    'print(ctx:process(function(inner) wait_for(inner:process(die).pid) return 5 end, { pass_context = true }):wait())' \
+    'ctx:process(function(inner) wait_for(inner:process(die).pid) end, { pass_context = true }):wait()' \
+    'print(ctx:process(function(address) wait_for(zproc.process(die, address).pid) return 5 end, { args = { ctx.server_address }, stateful = false }):wait())' \
+    'print(ctx:process(function(inner) wait_for(inner:process(die).pid) return 5 end, { pass_context = true, backend = "thread" }):wait())'; do
+    write_dying "$code"
+    count=1
+    [[ "$code" != *pcall* ]] || count=2
+    check_end "$ZPROC run" 1 $count "process .*script.lua:2 (pid [0-9]*) $dead"
+    status_there=0 # at the last line it is that of the host
+    [[ "$code" != *os.exit* ]] || status_there=1
+    check_end "$SRCDIR/tests/run-lua" $status_there $count "process .*script.lua:2 (pid [0-9]*) $dead"
+  done
+}
+
+@test "a process that has raised is no success of the script, either, unless the script has asked how it ended" {
+  for code in \
+    'wait_for(ctx:process(function() error "failed here" end).pid)' \
+    'ctx:process(function() error "failed here" end, { backend = "thread" }) while ctx.process_list[1].is_alive do zproc.sleep(0.01) end'; do
+    write_dying "$code"
+    check_end "$ZPROC run" 1 1 "failed here"
+  done
+  for code in \
+    'local p = ctx:process(function() error "failed here" end) pcall(p.wait, p)' \
+    'ctx:process(function() error "failed here" end) ctx:wait_all { safe = true }' \
+    'local p = ctx:process(function() error "failed here" end) repeat zproc.sleep(0.01) until p.exitcode' \
+    'local p = ctx:process(function() error "failed here" end) wait_for(p.pid) p:stop()' \
+    'local p = ctx:process(function() error "failed here" end) wait_for(p.pid) os.exit(0)' \
+    'local p = ctx:process(function() error "failed here" end) wait_for(p.pid) zproc.exit(0)'; do
+    write_dying "$code"
+    check_end "$ZPROC run" 0 1 "failed here"
+  done
+  write_dying 'wait_for(ctx:process(function() zproc.exit(3) end).pid)'
+  check_end "$ZPROC run" 0 0 .
+}
+
+@test "a process that its parent ends, or that ends with a worker of a map, is not reported" {
+  write_dying 'ctx:process(function() zproc.sleep(1000) end):stop() ctx:process(function() zproc.sleep(1000) end)
+ctx:process(function(state)
+  zproc.signal_to_error "SIGTERM"
+  pcall(function() state.ready = true zproc.sleep(1000) end)
+  while true do zproc.sleep(1000) end
+end)
+ctx.state:get_when_available "ready"
+ctx.process_list[2]:stop(0)
+for i, x in ctx:process_map(function(x) if x == 2 and not io.open(arg[0] .. x) then io.open(arg[0] .. x, "w"):close() die() end return x end, { 1, 2, 3 }) do assert(i == x) end'
+  check_end "$ZPROC run" 0 0 .
+}

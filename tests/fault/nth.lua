@@ -135,7 +135,6 @@ local function try(thing, n, failures)
   local ok, failed, succeeded = table.unpack(result)
   if not ok then error(what .. ": " .. tostring(failed), 0) end
   if failed == nil then error(what .. ": it does not end", 0) end
-  ctx.process_list[#ctx.process_list] = nil
   local now = ctx.state:copy()
   assert(now.twice == 2 * now.n, what .. ": half an atomic function")
   count(ctx.state) -- for which nobody may hold the lock

@@ -149,6 +149,7 @@ describe("library/zproc.lua", function()
     PingOptions = function(opts) ctx:ping(opts) end,
     AddressPingOptions = function(opts) zproc.ping(ctx.server_address, opts) end,
     ServerOptions = function(opts) zproc.start_server(opts) end,
+    StopOptions = function(opts) ctx:process(print, { stop = opts }) end,
   }
 
   for name, call in pairs(takers) do

@@ -122,7 +122,7 @@ describe("a process", function()
       eventually("its end", function() return not support.is_running(one.pid) end)
     end
     assert.is_true(count() < before + 70)
-    for i = 1, 100 do assert.equal(-i, ctx.process_list[100 + i]:wait()) end
+    for i, one in ipairs(ctx.process_list) do assert.equal(-i, one:wait()) end
     assert.equal(before, count())
   end)
 
@@ -250,7 +250,7 @@ describe("a process", function()
         redirect(path)
         error { code = 7 }
       end)
-      assert.equal(7, refuses("", q.wait, q).cause.cause.code)
+      assert.equal(7, refuses("", q.wait, q).cause.code)
     end)
   end)
 
@@ -341,10 +341,10 @@ describe("a process", function()
 
   it("takes its options first, like a decorator", function()
     local p = ctx:process { args = { 4 } } (function(_, x) return x end)
-    assert.equal(4, p:wait())
     local q = ctx:process {} (function() return "no options" end)
+    assert.same({ p, q }, ctx.process_list)
+    assert.equal(4, p:wait())
     assert.equal("no options", q:wait())
-    assert.equal(2, #ctx.process_list)
   end)
 end)
 
@@ -357,10 +357,11 @@ describe("a Context", function()
     ctx:start_all()
     ctx:start_all()
     assert.same({ "a", "a", "b", "b", n = 4 }, ctx:wait_all())
-    assert.same({ 0, 0, 0, 0 }, ctx:stop_all())
+    assert.same({}, ctx:stop_all()) -- they were waited for
     ctx:process(function() zproc.sleep(1000) end)
-    ctx:process(function() end, { start = false })
-    assert.same({ 0, 0, 0, 0, -15, false }, ctx:stop_all())
+    local last = ctx:process(function() end, { start = false })
+    assert.same({ -15, false }, ctx:stop_all())
+    assert.same({ last }, ctx.process_list)
     ctx:close()
   end)
 
@@ -517,5 +518,178 @@ describe("the small functions", function()
     assert.equal("error: " .. tostring(err), "error: " .. err)
     refuses("takes a name", zproc.error_class, 5)
     refuses("class or a name", zproc.is_error, err, 5)
+  end)
+end)
+
+-- A process that is asked to end and does not, once it has said that it is there.
+local function stubborn(state, name)
+  zproc.signal_to_error "SIGTERM"
+  pcall(function()
+    state[name] = true
+    zproc.sleep(1000)
+  end)
+  while true do zproc.sleep(1000) end -- it is asked only once
+end
+
+describe("the end of processes", function()
+  it("has one deadline for all, however many do not end", function()
+    local ctx = zproc.context { process = { stop = { timeout = 1 } } }
+    local other = zproc.context { process = { stop = { timeout = 1 } } }
+    for i = 1, 15 do
+      ctx:process(stubborn, { args = { i } })
+      other:process(stubborn, { args = { i } })
+    end
+    for i = 1, 15 do
+      ctx.state:get_when_available(i)
+      other.state:get_when_available(i)
+    end
+    local begun = zproc.time()
+    for _, exitcode in ipairs(ctx:stop_all()) do assert.equal(-9, exitcode) end
+    other:close()
+    assert.is_true(zproc.time() - begun < 15) -- one after the other they would take 30 seconds
+    ctx:close()
+  end)
+
+  it("comes when the time that stop was given is up, and not before", function()
+    local ctx = zproc.context()
+    local function slow(state, name)
+      zproc.signal_to_error "SIGTERM"
+      pcall(function()
+        state[name] = true
+        zproc.sleep(1000)
+      end)
+      zproc.sleep(2.5) -- longer than it would have by default
+      zproc.exit(7)
+    end
+    local function start(name, stop)
+      local p = ctx:process(slow, { args = { name }, stop = stop })
+      ctx.state:get_when_available(name)
+      return p
+    end
+    assert.equal(7, start("first"):stop(support.GENEROUS))
+    assert.equal(7, start("second", { timeout = support.GENEROUS }):stop())
+    start "third"
+    assert.same({ 7 }, ctx:stop_all(support.GENEROUS))
+    local never = ctx:process(stubborn, { args = { "never" } })
+    ctx.state:get_when_available "never"
+    assert.equal(-9, never:stop(0))
+    local lasting = ctx:process(stubborn, { args = { "lasting" }, stop = { timeout = math.huge } })
+    ctx.state:get_when_available "lasting"
+    assert.equal(-9, lasting:stop(0.01))
+    assert.equal(-9, lasting:stop(math.huge)) -- it has ended
+    ctx:close()
+  end)
+
+  it("refuses times that are none", function()
+    local ctx <close> = zproc.context()
+    local p = ctx:process(function() end)
+    refuses("process:stop: the timeout must be a number of seconds", p.stop, p, -1)
+    refuses("process:stop: the timeout must be a number of seconds", p.stop, p, "5")
+    refuses("ctx:stop_all: the timeout must be a number of seconds", ctx.stop_all, ctx, 0 / 0)
+    refuses("ctx:process: option 'stop': unknown option 'timout' (did you mean 'timeout'?)", ctx.process, ctx, print, { stop = { timout = 1 } })
+    refuses("option 'stop': option 'timeout' must be a number of seconds", ctx.process, ctx, print, { stop = { timeout = -1 } })
+    refuses("zproc.context: option 'process': option 'stop': option 'timeout' must be", zproc.context, { process = { stop = { timeout = "1" } } })
+    p:wait()
+  end)
+end)
+
+describe("wait_all", function()
+  for _, backend in ipairs { "process", "thread" } do
+    it("raises as soon as one has failed, beside others that never end: a " .. backend, function()
+      quietly(function(path)
+        local io, error = io, error -- what a thread uses travels to it, and all globals of a test cannot
+        local ctx = zproc.context { process = { backend = backend } }
+        ctx:process(function(state) return state:get_when_available("go").go end)
+        ctx:process(function()
+          io.stderr = io.open(path, "a")
+          error { code = 5 }
+        end)
+        ctx:process(function() return 3 end)
+        local err = refuses("exited with code 1", ctx.wait_all, ctx, support.GENEROUS)
+        assert.equal(5, err.cause.code)
+        assert.is_nil(select(1, ctx:wait_all { timeout = 0, safe = true })[1].exitcode)
+        ctx.state.go = "went"
+        local results = ctx:wait_all { safe = true, timeout = support.GENEROUS }
+        assert.equal("went", results[1])
+        ctx:close()
+      end)
+    end)
+  end
+
+  it("raises when one is killed, too", function()
+    quietly(function()
+      local ctx = zproc.context()
+      ctx:process(function() zproc.sleep(1000) end)
+      local victim = ctx:process(function() zproc.sleep(1000) end)
+      support.kill(victim.pid)
+      local err = refuses("was killed by signal 9", ctx.wait_all, ctx, support.GENEROUS)
+      assert.equal(victim, err.process)
+      ctx:close()
+    end)
+  end)
+
+  it("names a process that was never started", function()
+    local ctx <close> = zproc.context()
+    ctx:process(function() zproc.sleep(1000) end)
+    ctx:process(function() end, { start = false, name = "later" })
+    refuses("ctx:wait_all: process later was never started", ctx.wait_all, ctx)
+    assert.equal("UsageError", ctx:wait_all({ safe = true, timeout = 0 })[2].name)
+  end)
+end)
+
+describe("what was waited for", function()
+  it("leaves its Context, and is freed when nobody has it any more", function()
+    local ctx <close> = zproc.context()
+    local kept = setmetatable({}, { __mode = "k" })
+    for i = 1, 10 do
+      for _, backend in ipairs { "process", "thread" } do
+        local p = ctx:process(function() return ("x"):rep(1000), i end, { backend = backend })
+        assert.equal(1000, #p:wait())
+        kept[p] = true
+        kept[ctx:process(function() zproc.sleep(1000) end, { backend = backend })] = true
+        assert.equal(1, #ctx.process_list)
+        ctx.process_list[1]:stop()
+        assert.same({}, ctx.process_list)
+      end
+    end
+    ctx:process_factory(function() return "a" end, { count = 5 })
+    assert.same({ n = 5, "a", "a", "a", "a", "a" }, ctx:wait_all())
+    assert.same({}, ctx.process_list)
+    collectgarbage()
+    collectgarbage()
+    local left = 0
+    for _ in pairs(kept) do left = left + 1 end
+    assert.is_true(left <= 1) -- what a register of this function still has
+  end)
+
+  it("can be waited for again, for as long as somebody has it", function()
+    local ctx <close> = zproc.context()
+    local p = ctx:process(function() return 1, { 2 } end)
+    assert.same({ 1, { 2 } }, { p:wait() })
+    assert.same({ 1, { 2 } }, { p:wait() })
+    local list = {}
+    for i = 1, 5 do list[i] = ctx:process(function() return i end) end
+    local seen = {}
+    for _, one in ipairs(ctx.process_list) do seen[#seen + 1] = one:wait() end
+    assert.same({ 1, 2, 3, 4, 5 }, seen)
+  end)
+
+  it("takes no memory", function()
+    local function resident()
+      for line in io.lines "/proc/self/status" do
+        local kilobytes = line:match "^VmRSS:%s*(%d+)"
+        if kilobytes then return tonumber(kilobytes) end
+      end
+    end
+    local ctx <close> = zproc.context()
+    local function run(count)
+      for _ = 1, count do ctx:process(function() return ("x"):rep(1 << 20) end):wait() end
+      collectgarbage()
+      collectgarbage()
+    end
+    run(5)
+    local before = resident()
+    run(60)
+    assert.is_true(resident() < before + 30000) -- 60 results and their copies would be 120 MB
   end)
 end)

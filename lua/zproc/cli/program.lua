@@ -26,9 +26,11 @@ end
 ---@return integer status
 function program.finish(status)
   local failure = runtime.shutdown()
-  if failure == nil then return status end
-  say(tostring(failure))
-  return status == 0 and 1 or status
+  if failure ~= nil then
+    say(tostring(failure))
+    status = status == 0 and 1 or status
+  end
+  return status == 0 and runtime.has_failed() and 1 or status
 end
 
 --- Run a program to its end, and that of its processes.

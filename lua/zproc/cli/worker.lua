@@ -105,8 +105,9 @@ function command.run(given)
     for i = 1, count do seats[i] = seat(way) end
     if out.put(("%d workers for %s"):format(count, address)) then supervise(way, seats) end
   end)
-  for _, one in ipairs(seats) do pcall(one.worker._terminate, one.worker) end
-  for _, one in ipairs(seats) do pcall(one.worker.stop, one.worker) end
+  local workers = {}
+  for i, one in ipairs(seats) do workers[i] = one.worker end
+  pcall(process.end_all, workers)
   local trouble = runtime.shutdown()
   if errors.is(err, "SignalError") and trouble == nil then return 0 end
   return ok and failure.FAILED or failure.of(err)
