@@ -17,7 +17,7 @@
 
 #define ZP_ZMQ_FUNCTIONS(X) \
   X(ctx_new) X(ctx_set) X(ctx_term) X(ctx_shutdown) X(socket) X(close) X(setsockopt) X(getsockopt) X(bind) X(unbind) X(connect) \
-  X(socket_monitor) X(msg_init) X(msg_init_size) X(msg_init_data) X(msg_data) X(msg_size) X(msg_more) X(msg_send) X(msg_recv) \
+  X(socket_monitor) X(msg_init) X(msg_init_size) X(msg_init_data) X(msg_data) X(msg_size) X(msg_more) X(msg_get) X(msg_send) X(msg_recv) \
   X(msg_close) X(send) X(recv) X(strerror)
 
 #define ZP_SODIUM_FUNCTIONS(X) \

@@ -117,7 +117,6 @@ static void forget_if_inherited(zp_remote *self) {
   self->sequence = 0;
   self->generation = generation;
   while (getrandom(self->client, sizeof self->client, 0) != (ssize_t)sizeof self->client) {}
-  self->client[0] |= 1; /* ZeroMQ has names that begin with a zero for itself */
 }
 
 static void disconnect(zp_remote *self) {
@@ -186,7 +185,12 @@ static const char *reached(const zp_remote *self) { return self->reached[0] ? se
 
 static int set_int(void *socket, int option, int value) { return zp_zmq->setsockopt(socket, option, &value, sizeof value); }
 
+/* The name that ZeroMQ has for us at the server, the same for each of its connections. Nobody else knows it; who knew could keep the server from
+   hearing us. It is not our number, which others are told. */
 static int set_options(zp_remote *self) {
+  unsigned char route[ZP_CLIENT_SIZE];
+  while (getrandom(route, sizeof route, 0) != (ssize_t)sizeof route) {}
+  route[0] |= 1; /* ZeroMQ has names that begin with a zero for itself */
   int failed = set_int(self->socket, ZMQ_LINGER, 0) | set_int(self->socket, ZMQ_IPV6, 1) |
                set_int(self->socket, ZMQ_HEARTBEAT_IVL, ZP_HEARTBEAT_MILLISECONDS) |
                set_int(self->socket, ZMQ_HEARTBEAT_TIMEOUT, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
@@ -194,7 +198,8 @@ static int set_options(zp_remote *self) {
                set_int(self->socket, ZMQ_RCVTIMEO, PATIENT_MILLISECONDS) |
                set_int(self->socket, ZMQ_RCVHWM, NOTICES_MAX) |
                set_int(self->socket, ZMQ_RECONNECT_IVL, 50) | set_int(self->socket, ZMQ_RECONNECT_IVL_MAX, 1000) |
-               zp_zmq->setsockopt(self->socket, ZMQ_ROUTING_ID, self->client, sizeof self->client);
+               set_int(self->socket, ZMQ_PROBE_ROUTER, 1) | /* the server hears at once that a connection is ours */
+               zp_zmq->setsockopt(self->socket, ZMQ_ROUTING_ID, route, sizeof route);
   if (!failed && self->has_keys)
     failed = zp_zmq->setsockopt(self->socket, ZMQ_CURVE_SERVERKEY, self->keys.server_public, ZP_KEY_BYTES) |
              zp_zmq->setsockopt(self->socket, ZMQ_CURVE_PUBLICKEY, self->keys.client_public, ZP_KEY_BYTES) |

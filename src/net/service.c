@@ -19,6 +19,7 @@
 #include "net/frames.h"
 #include "net/keys.h"
 #include "net/lib.h"
+#include "net/porch.h"
 #include "net/sessions.h"
 #include "sys/inet.h"
 #include "sys/memory.h"
@@ -26,6 +27,7 @@
 
 enum {
   HANDSHAKE_MILLISECONDS = 5000,
+  PORCH_MAX = 4096,         /* connections that have yet to show that somebody means well */
   TICK_MILLISECONDS = 250,  /* between looks at the clock and at the descriptors */
   DESCRIPTORS_SPARE = 128,  /* that are kept for other things than connections */
   RECEIVED_MAX = 16,        /* messages of a client that ZeroMQ keeps: it has one request under way. (Of those to it there may be more:
@@ -50,6 +52,7 @@ struct zp_service {
   void *context, *router;
   void *bell; /* a socket that leads to the router, by which other threads wake this one; used by whoever holds the crew's lock */
   zp_doorman *doorman;
+  zp_porch *porch; /* of the router */
   bool has_keys;
   zp_keys keys;
   door doors[1 + ZP_SERVICE_LISTENERS_MAX];
@@ -318,6 +321,7 @@ static void receive(zp_service *self) {
       return;
     }
     more = zp_zmq->msg_more(&frame);
+    if (i == 0) zp_porch_admit(self->porch, &frame);
     zp_bytes bytes = {zp_zmq->msg_data(&frame), zp_zmq->msg_size(&frame)};
     if (i == 0) {
       is_sound = bytes.size <= sizeof route && more;
@@ -421,7 +425,7 @@ static int make_router(zp_service *self) {
   if (!self->router) return zp_lib_fail("cannot serve the network");
   int64_t frame_max = ZP_WIRE_FRAME_MAX;
   int failed = set_int(self->router, ZMQ_LINGER, 0) | set_int(self->router, ZMQ_ROUTER_MANDATORY, 1) |
-               set_int(self->router, ZMQ_ROUTER_HANDOVER, 1) | set_int(self->router, ZMQ_IPV6, 1) |
+               set_int(self->router, ZMQ_IPV6, 1) |
                set_int(self->router, ZMQ_HEARTBEAT_IVL, ZP_HEARTBEAT_MILLISECONDS) |
                set_int(self->router, ZMQ_HEARTBEAT_TIMEOUT, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
                set_int(self->router, ZMQ_HEARTBEAT_TTL, ZP_HEARTBEAT_TIMEOUT_MILLISECONDS) |
@@ -430,12 +434,14 @@ static int make_router(zp_service *self) {
                set_int(self->router, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MILLISECONDS) | set_int(self->router, ZMQ_BACKLOG, 1024) |
                zp_zmq->setsockopt(self->router, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max);
   if (failed) return zp_lib_fail("cannot serve the network");
-  int rc = hang_bell(self);
+  int rc = zp_porch_open(self->context, self->router, &self->porch);
+  if (!rc) rc = hang_bell(self);
   return !rc && self->has_keys ? require_keys(self) : rc;
 }
 
 /* The doors and all connections go with it. The doors of the next are opened like those that were shut. */
 static void close_router(zp_service *self) {
+  zp_porch_close(&self->porch);
   if (self->bell) zp_zmq->close(self->bell);
   if (self->router) {
     zp_zmq->unbind(self->router, BELL); /* at once: a name is taken until its socket is wound up */
@@ -527,11 +533,20 @@ static void mind_memory(zp_service *self) {
   self->memory_before = now > kept ? now - kept : 0;
 }
 
+/* Strangers get a share of the descriptors, so that those who are known find some. */
+static void mind_porch(zp_service *self, double now) {
+  struct rlimit limit;
+  size_t most = PORCH_MAX;
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 8 < most) most = (size_t)limit.rlim_cur / 8;
+  if (self->porch) zp_porch_mind(self->porch, now, most);
+}
+
 static void tick(zp_service *self) {
   double now = zp_clock_now();
   if (now < self->tick_at) return;
   self->tick_at = now + TICK_MILLISECONDS / 1e3;
   look_after_sessions(self, now);
+  mind_porch(self, now);
   mind_memory(self);
   mind_doors(self);
 }

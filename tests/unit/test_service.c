@@ -689,6 +689,128 @@ static void whoever_speaks_something_else_or_stops_halfway_is_hung_up_on(void **
   it_is_well();
 }
 
+/* A byte now and then is no handshake. */
+static void a_greeting_that_comes_byte_by_byte_is_not_waited_for(void **unused) {
+  (void)unused;
+  static const char greeting[64] = "\xff\0\0\0\0\0\0\0\1\x7f\3\1NULL";
+  enum { PACE = 500 /* milliseconds a byte: half a minute for all */ };
+  int fd = connect_plainly();
+  double limit = zp_clock_now() + sizeof greeting * PACE / 1e3 / 2;
+  bool is_open = true;
+  for (size_t at = 0; is_open && at < sizeof greeting; at++) {
+    char bytes[256];
+    struct pollfd ready = {.fd = fd, .events = POLLIN};
+    is_open = send(fd, greeting + at, 1, MSG_NOSIGNAL) == 1;
+    for (int left = PACE; is_open && left > 0 && poll(&ready, 1, left) > 0; left -= PACE / 10) is_open = recv(fd, bytes, sizeof bytes, 0) > 0;
+    if (zp_clock_now() > limit) break;
+  }
+  close(fd);
+  assert_false(is_open);
+  it_is_well();
+}
+
+/* ---- those that take the name of another ---- */
+
+static const unsigned char NAME[ZP_CLIENT_SIZE] = "a name of many.";
+
+/* A speaker whose connection has that name at the server; NULL: no keys. */
+static speaker dial_as(const void *name, size_t size, const zp_keys *keys) {
+  static const int no_linger = 0, patience = 200; /* milliseconds */
+  speaker self = {.context = zp_zmq->ctx_new()};
+  self.socket = zp_zmq->socket(self.context, ZMQ_DEALER);
+  zp_zmq->setsockopt(self.socket, ZMQ_LINGER, &no_linger, sizeof no_linger);
+  zp_zmq->setsockopt(self.socket, ZMQ_RCVTIMEO, &patience, sizeof patience);
+  assert_int_equal(zp_zmq->setsockopt(self.socket, ZMQ_ROUTING_ID, name, size), 0);
+  if (keys) {
+    zp_zmq->setsockopt(self.socket, ZMQ_CURVE_SERVERKEY, keys->server_public, ZP_KEY_BYTES);
+    zp_zmq->setsockopt(self.socket, ZMQ_CURVE_PUBLICKEY, keys->client_public, ZP_KEY_BYTES);
+    zp_zmq->setsockopt(self.socket, ZMQ_CURVE_SECRETKEY, keys->client_secret, ZP_KEY_BYTES);
+  }
+  assert_int_equal(getrandom(self.client, sizeof self.client, 0), (ssize_t)sizeof self.client);
+  assert_int_equal(zp_zmq->connect(self.socket, endpoint), 0);
+  return self;
+}
+
+static void ask_as_many(const zp_keys *keys, int rounds) {
+  enum { SPEAKERS = 4 };
+  zp_change change = {text("key"), text("value")};
+  for (int round = 0; round < rounds; round++) {
+    speaker all[SPEAKERS];
+    zp_wire_head head;
+    for (int i = 0; i < SPEAKERS; i++) {
+      all[i] = dial_as(NAME, sizeof NAME, keys);
+      say(&all[i], head_of(&all[i], ZP_REQUEST_HELLO, 0), (zp_parcel){.number_count = 0});
+      for (int k = 1; k < 4; k++) say(&all[i], head_of(&all[i], ZP_REQUEST_COMMIT, (uint64_t)k), increment_of(&change));
+    }
+    for (int i = 0; i < SPEAKERS; i++) hear(&all[(i + round) % SPEAKERS], &head);
+    for (int i = 0; i < SPEAKERS; i++) hang_up(&all[(i + round / 2) % SPEAKERS]);
+    it_is_well();
+  }
+}
+
+static void two_live_connections_of_one_name_do_no_harm(void **unused) {
+  (void)unused;
+  ask_as_many(NULL, 25);
+}
+
+static void nor_do_they_with_keys(void **unused) {
+  (void)unused;
+  zp_keys keys;
+  must(zp_keys_derive(text("known to all"), &keys));
+  zp_service_stop(&service);
+  must(zp_keys_write(directory, &keys));
+  must(zp_service_start(directory, -1, &listener, 1, 0, &service));
+  zp_remote_close(&client);
+  must(zp_remote_open(endpoint, &keys, &client));
+  ask_as_many(&keys, 25);
+}
+
+/* By hand: names that ZeroMQ lets nobody choose, or of any length; connections that say nothing more, or are closed at once. */
+static void names_that_cannot_be_chosen_do_no_harm(void **unused) {
+  (void)unused;
+  enum { ROUNDS = 200, AT_ONCE = 8, GREETING = 64 };
+  static const char greeting[GREETING] = "\xff\0\0\0\0\0\0\0\1\x7f\3\1NULL";
+  static const char ready[] = "\5READY\13Socket-Type\0\0\0\6DEALER\10Identity\0\0";
+  int fds[AT_ONCE] = {0};
+  unsigned seed = 7;
+  for (int round = 0; round < ROUNDS; round++) {
+    unsigned char bytes[4 + sizeof ready + 2 + 255];
+    size_t size = (size_t)(rand_r(&seed) % 4 == 0 ? 5 : rand_r(&seed) % 200), head = sizeof ready - 1;
+    bytes[0] = 4;
+    bytes[1] = (unsigned char)(head + 2 + size);
+    memcpy(bytes + 2, ready, head);
+    bytes[2 + head] = 0;
+    bytes[3 + head] = (unsigned char)size;
+    memset(bytes + 4 + head, 0, size);
+    if (size > 0) bytes[3 + head + size] = (unsigned char)(rand_r(&seed) % 2);
+    int *fd = &fds[round % AT_ONCE];
+    if (*fd > 0) close(*fd);
+    *fd = connect_plainly();
+    assert_int_equal(send(*fd, greeting, sizeof greeting, MSG_NOSIGNAL), (ssize_t)sizeof greeting);
+    assert_int_equal(send(*fd, bytes, 4 + head + size, MSG_NOSIGNAL), (ssize_t)(4 + head + size));
+    if (round % 3) (void)!send(*fd, "\0\1x\0\0", 5, MSG_NOSIGNAL);
+    it_is_well();
+  }
+  for (int i = 0; i < AT_ONCE; i++) await_end(fds[i]); /* none of them has said anything of use */
+}
+
+/* The connection is known by what is said on it, not by its name: whoever comes back by another one is the same client. */
+static void who_comes_back_under_another_name_is_known_by_the_number(void **unused) {
+  (void)unused;
+  zp_change change = {text("key"), text("value")};
+  zp_wire_head head;
+  speaker first = dial();
+  say(&first, head_of(&first, ZP_REQUEST_COMMIT, 1), increment_of(&change));
+  assert_int_equal(hear(&first, &head), ZP_ANSWER_DONE);
+  speaker second = dial_only();
+  memcpy(second.client, first.client, sizeof first.client);
+  say(&second, head_of(&second, ZP_REQUEST_COMMIT, 1), increment_of(&change));
+  assert_int_equal(hear(&second, &head), ZP_ANSWER_DONE);
+  assert_int_equal(newest(), 1);
+  hang_up(&first);
+  hang_up(&second);
+}
+
 /* ---- those that speak it, but without end ---- */
 
 static void hear_bytes(int fd, unsigned char *bytes, size_t size) {
@@ -715,6 +837,12 @@ static int connect_as_dealer(void) {
   assert_int_equal(start[0], 4); /* READY, too, whose size is next */
   hear_bytes(fd, theirs, start[1]);
   return fd;
+}
+
+static void who_has_shaken_hands_and_says_nothing_is_hung_up_on(void **unused) {
+  (void)unused;
+  await_end(connect_as_dealer());
+  it_is_well();
 }
 
 /* A message of which there is always more: frames, as many as are taken within a deadline. True if the connection was closed meanwhile. */
@@ -1123,6 +1251,12 @@ int main(void) {
       TEST(garbage_gets_no_answer_and_does_no_harm),
       TEST(a_frame_that_is_too_large_closes_the_connection),
       TEST(whoever_speaks_something_else_or_stops_halfway_is_hung_up_on),
+      TEST(who_has_shaken_hands_and_says_nothing_is_hung_up_on),
+      TEST(a_greeting_that_comes_byte_by_byte_is_not_waited_for),
+      TEST(two_live_connections_of_one_name_do_no_harm),
+      TEST(nor_do_they_with_keys),
+      TEST(names_that_cannot_be_chosen_do_no_harm),
+      TEST(who_comes_back_under_another_name_is_known_by_the_number),
       TEST(a_large_request_is_not_kept_beyond_its_answer),
       TEST(a_message_without_end_ends_the_connection),
       TEST(answers_that_nobody_reads_end_the_connection),
