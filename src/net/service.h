@@ -5,7 +5,7 @@
  * applied once (sessions.h). So nothing that a client does makes the others wait.
  *
  * Strangers. With keys nobody gets a byte to the decoder who has not shown by CURVE that he has them; the check is done here, as ZeroMQ
- * wants it (ZAP). Connections that do not finish their handshake in time are closed; frames are limited in size before their sender is known;
+ * wants it (ZAP). Connections that do not show in time that somebody means well are closed (porch.h); frames are limited in size before their sender is known;
  * when descriptors run short no more connections are taken for a while.
  *
  * Memory. ZeroMQ collects the frames of a message until the last one is there, and answers until they are read; it bounds neither. So the
