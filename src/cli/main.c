@@ -14,6 +14,7 @@
 #include "bind/core.h"
 #include "server/copier.h"
 #include "server/loop.h"
+#include "sys/init.h"
 #include "sys/output.h"
 
 /* Message handler of the outermost call: what gets here is a fault of zproc itself, or memory that ran out. */
@@ -66,6 +67,7 @@ int main(int argc, char **argv) {
   /* An ignored SIGCHLD is inherited over exec, and would have the kernel reap our children behind our back. */
   signal(SIGCHLD, SIG_DFL);
   zp_output_reserve();
+  zp_init_enter();
   if (is_inner(argc, argv)) return run_inner(argc, argv);
   zp_output_open();
   lua_State *L = luaL_newstate();
