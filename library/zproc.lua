@@ -151,6 +151,12 @@ local zproc = {}
 ---@field live boolean? only what happens from the call on counts (false)
 ---@field timeout number? seconds
 ---@field duplicate_okay boolean? updates that leave all as it was count, too (false)
+---@field budget zproc.Budget? what one evaluation of a predicate may use
+
+--- What one evaluation of a predicate may use. Over the network a server grants at most 10 seconds and 512 MiB.
+---@class zproc.Budget
+---@field seconds number? of its own processor time (1)
+---@field bytes integer? of memory, besides what it holds already (64 MiB)
 
 ---@class zproc.ChangeOptions: zproc.WatchOptions
 ---@field exclude boolean? any key but these (false)

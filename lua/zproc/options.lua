@@ -5,6 +5,16 @@ local errors = require "zproc.errors"
 
 local options = {}
 
+--- Whether it is what a predicate may use: { seconds =, bytes = }, each of which may be left out.
+local function is_budget(value)
+  if type(value) ~= "table" then return false end
+  for name, limit in pairs(value) do
+    local is_known = name == "seconds" or name == "bytes" and math.tointeger(limit)
+    if not is_known or type(limit) ~= "number" or not (limit > 0) then return false end
+  end
+  return true
+end
+
 local function is_seconds(value)
   return type(value) == "number" and value >= 0 -- false for NaN
 end
@@ -16,6 +26,7 @@ local kinds = {
   table = { function(value) return type(value) == "table" end, "a table" },
   list = { function(value) return type(value) == "table" and options.name_in(value) == nil end, "a list" },
   seconds = { is_seconds, "a number of seconds, 0 or more" },
+  budget = { is_budget, "a table with seconds, a number above 0, or bytes, an integer above 0, or both" },
   revision = {
     function(value) return math.type(value) == "integer" and value >= 0 end, "a revision number, an integer of at least 0",
   },

@@ -11,7 +11,7 @@ local state = require "zproc.state"
 
 local methods = core.state_methods
 
-local COMMON <const> = { live = "boolean", timeout = "seconds", duplicate_okay = "boolean" }
+local COMMON <const> = { live = "boolean", timeout = "seconds", duplicate_okay = "boolean", budget = "budget" }
 local ITERATOR <const> = { count = "count", since = "revision" }
 
 --- A copy of the option spec with more options.
@@ -121,7 +121,7 @@ local function define_iterator(kind, shape)
     opts = options.check(call, opts, spec)
     if opts.since then core.set_cursor(self, opts.since) end
     -- What the body of the loop changes itself is no news to it, or a loop on a condition that stays true would run on its own.
-    local watched = { live = opts.live, timeout = opts.timeout, duplicate_okay = opts.duplicate_okay,
+    local watched = { live = opts.live, timeout = opts.timeout, duplicate_okay = opts.duplicate_okay, budget = opts.budget,
       exclude = opts.exclude, own_known = true, gapless = opts.since ~= nil }
     local left, dealt_with = opts.count or math.huge, core.bookmark(self)
     return function()

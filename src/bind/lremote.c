@@ -383,8 +383,9 @@ int zp_lremote_await(lua_State *L, zp_lremote *state, const zp_lremote_watch *wa
   check_free(L, state);
   double seconds = watch->deadline - zp_clock_now();
   zp_parcel request = {
-      .number_count = 5,
-      .numbers = {author_of(state), watch->kind, watch->id, watch->flags, zp_parcel_of_double(seconds)},
+      .number_count = 7,
+      .numbers = {author_of(state), watch->kind, watch->id, watch->flags, zp_parcel_of_double(seconds),
+                  zp_parcel_of_double(watch->limits.seconds), watch->limits.bytes},
       ZP_STRINGS(name_of(state), {&state->cursor, sizeof state->cursor}, watch->subject),
       .pairs = watch->pairs,
       .pair_count = watch->pair_count,

@@ -13,6 +13,7 @@
 
 #include "bind/lpairs.h"
 #include "net/remote.h"
+#include "vm/vm.h"
 #include "watch/watch.h"
 
 typedef struct zp_lremote {
@@ -39,6 +40,7 @@ typedef struct zp_lremote_watch {
   const zp_change *pairs;
   size_t pair_count;
   double deadline; /* zp_clock_now seconds, ZP_FOREVER */
+  zp_vm_limits limits; /* of a predicate; 0: as the server has them */
 } zp_lremote_watch;
 
 /* With what zp_lnet_prepare has pushed, before the watch was encoded, on top of the stack: wait for a match. Pushes what core.watch gives,

@@ -63,7 +63,7 @@ static zp_vm *get_vm(lua_State *L) {
   lua_pushcfunction(L, vm_gc);
   lua_setfield(L, -2, "__gc");
   lua_setmetatable(L, -2);
-  int rc = zp_vm_open(NULL, vm);
+  int rc = zp_vm_open(vm);
   if (rc) zp_lua_raise(L, rc);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &vm_key);
   return *vm;
@@ -85,9 +85,24 @@ static void encode_predicate(lua_State *L, watcher *self, int function) {
   if (rc) zp_lua_raise(L, rc);
 }
 
-static void load_predicate(lua_State *L, watcher *self, int function) {
+/* The option budget of the table at `options`; what it leaves out is 0. */
+static zp_vm_limits budget_of(lua_State *L, int options) {
+  zp_vm_limits limits = {0};
+  if (lua_getfield(L, options, "budget") == LUA_TTABLE) {
+    lua_getfield(L, -1, "seconds");
+    lua_getfield(L, -2, "bytes");
+    limits.seconds = lua_tonumber(L, -2);
+    limits.bytes = (size_t)lua_tointeger(L, -1);
+    lua_pop(L, 2);
+  }
+  lua_pop(L, 1);
+  return limits;
+}
+
+static void load_predicate(lua_State *L, watcher *self, int function, int options) {
   encode_predicate(L, self, function);
-  int rc = zp_predicate_load(get_vm(L), (zp_bytes){self->bytes.data, self->bytes.size}, &self->predicate);
+  zp_vm_limits limits = budget_of(L, options);
+  int rc = zp_predicate_load(get_vm(L), zp_buf_bytes(&self->bytes), &limits, &self->predicate);
   if (rc) zp_lua_raise(L, rc == ZP_EDECODE ? ZP_EENCODE : rc);
   self->condition.predicate = self->predicate;
 }
@@ -218,7 +233,7 @@ static int watch_remotely(lua_State *L, double began, int kind) {
   self->condition.kind = is_condition ? (zp_condition_kind)kind : ZP_WHEN_AVAILABLE;
   zp_change values[ZP_CONDITION_VALUES];
   zp_lremote_watch watch = {.kind = kind == KIND_CHANGE ? ZP_WATCH_CHANGE : kind == KIND_UPDATE ? ZP_WATCH_UPDATE : (uint64_t)kind,
-                            .pairs = values, .deadline = deadline};
+                            .pairs = values, .deadline = deadline, .limits = budget_of(L, 5)};
   if (kind == ZP_WHEN_PREDICATE) {
     encode_predicate(L, self, 3);
     watch.subject = zp_buf_bytes(&self->bytes);
@@ -244,7 +259,8 @@ static int watch_remotely(lua_State *L, double began, int kind) {
 
 /* core.watch(state, kind, subject, value, options): wait for a revision that matches.
    kind "change": subject is a list of keys (empty: all); "update": nothing; "predicate": subject is a function; else it
-   is a key, and value what it is compared with. options: live, exclude, duplicate_okay, own_known, gapless, timeout (seconds).
+   is a key, and value what it is compared with. options: live, exclude, duplicate_okay, own_known, gapless, timeout (seconds), budget (of a
+   predicate: seconds, bytes).
    Returns the snapshot (for "update": before, after, identical); nothing when the time is up. */
 static int core_watch(lua_State *L) {
   double began = zp_clock_now();
@@ -258,7 +274,7 @@ static int core_watch(lua_State *L) {
   watcher *self = push_watcher(L, kind == ZP_WHEN_PREDICATE);
   self->condition.kind = condition ? (zp_condition_kind)kind : ZP_WHEN_AVAILABLE;
   if (kind == ZP_WHEN_PREDICATE)
-    load_predicate(L, self, 3);
+    load_predicate(L, self, 3, 5);
   else if (condition)
     load_condition(L, &state->key, self, 3, 4);
   uint64_t identity = zp_bell_tag(kind_names[kind], (zp_bytes){self->bytes.data, self->bytes.size});

@@ -9,6 +9,10 @@
 #include "watch/condition.h"
 #include "watch/watch.h"
 
+/* The most that a client may ask for. */
+static const double SECONDS_MAX = 10;
+enum { BYTES_MAX = 512 << 20 };
+
 /* What one watcher holds. */
 typedef struct observer {
   zp_store *store;
@@ -36,8 +40,11 @@ static int set_condition(observer *self, zp_vm **vm) {
   zp_condition *condition = &self->condition;
   condition->kind = (zp_condition_kind)request->numbers[1];
   if (condition->kind == ZP_WHEN_PREDICATE) {
-    int rc = *vm ? 0 : zp_vm_open(NULL, vm);
-    if (!rc) rc = zp_predicate_load(*vm, request->strings[2], &self->predicate);
+    zp_vm_limits limits = {zp_parcel_to_double(request->numbers[5]), (size_t)request->numbers[6]};
+    if (limits.seconds > SECONDS_MAX) limits.seconds = SECONDS_MAX;
+    if (limits.bytes > BYTES_MAX) limits.bytes = BYTES_MAX;
+    int rc = *vm ? 0 : zp_vm_open(vm);
+    if (!rc) rc = zp_predicate_load(*vm, request->strings[2], &limits, &self->predicate);
     condition->predicate = self->predicate;
     return rc == ZP_EDECODE ? ZP_EENCODE : rc;
   }

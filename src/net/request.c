@@ -33,7 +33,7 @@ static const shape shapes[ZP_REQUEST_END] = {
     [ZP_REQUEST_POP] = {.numbers = 1, .strings = {SPACE, KEY}, .changes = true},
     [ZP_REQUEST_POPITEM] = {.numbers = 1, .strings = {SPACE}, .changes = true},
     [ZP_REQUEST_ATOMIC] = {.numbers = 2, .strings = {SPACE, BYTES}, .changes = true},
-    [ZP_REQUEST_WATCH] = {.numbers = 5, .strings = {SPACE, CURSOR, BYTES}, .has_pairs = true},
+    [ZP_REQUEST_WATCH] = {.numbers = 7, .strings = {SPACE, CURSOR, BYTES}, .has_pairs = true},
     [ZP_REQUEST_TASK_ADD] = {.numbers = 6, .strings = {VALUE}, .changes = true},
     [ZP_REQUEST_TASK_PUT] = {.numbers = 3, .strings = {BYTES}, .changes = true},
     [ZP_REQUEST_TASK_ADOPT] = {.numbers = 2, .changes = true},
@@ -77,7 +77,7 @@ static bool is_sensible(int type, const zp_parcel *parcel) {
   const uint64_t *numbers = parcel->numbers;
   switch (type) {
     case ZP_REQUEST_WATCH:
-      if (isnan(zp_parcel_to_double(numbers[4]))) return false;
+      if (isnan(zp_parcel_to_double(numbers[4])) || !(zp_parcel_to_double(numbers[5]) >= 0)) return false;
       if (numbers[1] == ZP_WATCH_CHANGE || numbers[1] == ZP_WATCH_UPDATE) return true;
       return numbers[1] <= ZP_WHEN_PREDICATE && parcel->pair_count <= ZP_CONDITION_VALUES;
     case ZP_REQUEST_TASK_ADD: return numbers[0] != 0 && numbers[2] >= 1 && numbers[3] >= 1;

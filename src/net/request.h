@@ -40,7 +40,7 @@ typedef enum zp_request_type {
   ZP_REQUEST_POP,            /* N author, S namespace key                           N had revision, S value */
   ZP_REQUEST_POPITEM,        /* N author, S namespace                               N had revision, S key value */
   ZP_REQUEST_ATOMIC,         /* N author cursor, S namespace call                   N cursor, S outcome */
-  ZP_REQUEST_WATCH,          /* N author kind id flags seconds,
+  ZP_REQUEST_WATCH,          /* N author kind id flags seconds budget-seconds budget-bytes(0: the server's),
                                 S namespace cursor subject, P key, or value         N matched(0: the time is up) revision identical
                                                                                     before, S cursor, P key value: first those before */
   ZP_REQUEST_TASK_ADD,       /* N pool total workers attempts whose chunk,

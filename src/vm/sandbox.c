@@ -3,12 +3,12 @@
 #include <string.h>
 
 #include <lauxlib.h>
-#include <lualib.h>
 
 #include "base/err.h"
 #include "codec/key.h"
 #include "codec/names.h"
 #include "codec/value.h"
+#include "vm/library.h"
 
 /* ---- the view ---- */
 
@@ -249,15 +249,7 @@ static const luaL_Reg metamethods[] = {
     {"__newindex", view_newindex}, {"__len", view_len}, {"__pairs", view_pairs}, {NULL, NULL},
 };
 
-/* ---- the library ---- */
-
-static const luaL_Reg libraries[] = {
-    {LUA_GNAME, luaopen_base},       {LUA_STRLIBNAME, luaopen_string}, {LUA_TABLIBNAME, luaopen_table},
-    {LUA_MATHLIBNAME, luaopen_math}, {LUA_UTF8LIBNAME, luaopen_utf8},  {LUA_COLIBNAME, luaopen_coroutine},
-};
-
-/* Of the basic functions: what reads files, makes code, writes, or turns the collector on. */
-static const char *const removed[] = {"dofile", "loadfile", "load", "print", "warn", "collectgarbage"};
+/* ---- what there is besides ---- */
 
 /* What a script has and a predicate looks for in vain. */
 static int absent_global(lua_State *L) {
@@ -271,42 +263,15 @@ static int absent_global(lua_State *L) {
   return 0;
 }
 
-/* A finaliser would run when nobody looks at the clock. (Decoded values have none either: ZP_DECODE_NO_FINALISERS.) */
-static int sandbox_setmetatable(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TTABLE);
-  luaL_argexpected(L, lua_isnoneornil(L, 2) || lua_istable(L, 2), 2, "nil or table");
-  lua_settop(L, 2);
-  if (luaL_getmetafield(L, 1, "__metatable") != LUA_TNIL) return luaL_error(L, "cannot change a protected metatable");
-  if (lua_istable(L, 2)) {
-    lua_pushliteral(L, "__gc");
-    if (lua_rawget(L, 2) != LUA_TNIL) return luaL_error(L, "a predicate cannot have finalisers (__gc)");
-    lua_pop(L, 1);
-  }
-  lua_setmetatable(L, 1);
-  return 1;
-}
-
 void zp_sandbox_open(lua_State *L, zp_sandbox *sandbox) {
   *(zp_sandbox **)lua_getextraspace(L) = sandbox;
-  for (size_t i = 0; i < sizeof libraries / sizeof *libraries; i++) {
-    luaL_requiref(L, libraries[i].name, libraries[i].func, 1);
-    lua_pop(L, 1);
-  }
+  zp_library_open(L);
   lua_pushglobaltable(L);
-  for (size_t i = 0; i < sizeof removed / sizeof *removed; i++) {
-    lua_pushnil(L);
-    lua_setfield(L, -2, removed[i]);
-  }
-  lua_pushcfunction(L, sandbox_setmetatable);
-  lua_setfield(L, -2, "setmetatable");
   lua_createtable(L, 0, 1);
   lua_pushcfunction(L, absent_global);
   lua_setfield(L, -2, "__index");
   lua_setmetatable(L, -2);
-  lua_getfield(L, -1, LUA_STRLIBNAME);
-  lua_pushnil(L);
-  lua_setfield(L, -2, "dump");
-  lua_pop(L, 2);
+  lua_pop(L, 1);
 
   zp_codec_open(L);
   /* Error objects may be values of the state; here they are tables with the same fields. */

@@ -11,10 +11,7 @@
 #include "vm/budget.h"
 #include "vm/sandbox.h"
 
-static const double MAX_SECONDS = 0.1;
-
 enum {
-  MAX_BYTES = 64 << 20,
   KEPT = 4,              /* predicates that were closed and may come again */
   KEPT_BYTES = 4 << 20   /* and that do not hold more memory than this */
 };
@@ -26,30 +23,32 @@ struct zp_predicate {
   zp_sandbox sandbox;
   zp_buf function; /* the bytes that it was loaded from */
   char *traceback; /* of the last error; NULL: none */
-  bool expired;    /* its time was up, and the VM is of no use any more */
+  zp_vm_limits limits;
+  bool is_void;  /* it was left in the middle, and the VM is of no use any more */
+  bool is_spent; /* since its time was up */
 };
 
 struct zp_vm {
-  zp_vm_limits limits;
   zp_predicate *kept[KEPT]; /* the one that was closed last is first */
 };
 
 enum { HANDLER = 1, VIEW, FUNCTION };
 
-int zp_vm_open(const zp_vm_limits *limits, zp_vm **out) {
-  zp_vm *vm = calloc(1, sizeof *vm);
-  if (!vm) return zp_fail(ZP_ENOMEM, "out of memory: cannot evaluate predicates");
-  if (limits) vm->limits = *limits;
-  if (vm->limits.max_seconds <= 0) vm->limits.max_seconds = MAX_SECONDS;
-  if (vm->limits.max_bytes == 0) vm->limits.max_bytes = MAX_BYTES;
-  *out = vm;
-  return 0;
+int zp_vm_open(zp_vm **out) {
+  *out = calloc(1, sizeof **out);
+  return *out ? 0 : zp_fail(ZP_ENOMEM, "out of memory: cannot evaluate predicates");
+}
+
+/* Drop the VM. */
+static void drop(zp_predicate *predicate) {
+  if (predicate->L && !predicate->is_void) lua_close(predicate->L);
+  predicate->L = NULL;
+  zp_budget_free(&predicate->budget);
 }
 
 static void destroy(zp_predicate *predicate) {
   if (!predicate) return;
-  if (predicate->L && !predicate->expired) lua_close(predicate->L);
-  zp_budget_free(&predicate->budget);
+  drop(predicate);
   zp_buf_free(&predicate->function);
   zp_buf_free(&predicate->sandbox.key);
   zp_buf_free(&predicate->sandbox.page.bytes);
@@ -123,21 +122,40 @@ static int load_function(lua_State *L) {
 
 static int fail_memory(void) { return zp_fail(ZP_ENOMEM, "out of memory: cannot evaluate a predicate"); }
 
+#define OPTION "(the option budget of its watcher sets that)"
+
+static int fail_size(const zp_predicate *predicate, const char *words) {
+  enum { MIB = 1 << 20 };
+  size_t bytes = predicate->limits.bytes;
+  bool is_round = bytes % MIB == 0;
+  return zp_fail(ZP_EBUDGET, "the predicate %s the %zu %s that it may " OPTION, words, is_round ? bytes / MIB : bytes, is_round ? "MiB" : "bytes");
+}
+
+static int fail_time(const zp_predicate *predicate) {
+  double seconds = predicate->limits.seconds;
+  return zp_fail(ZP_EBUDGET, "the predicate was stopped: it took more time than the %g second%s that it may " OPTION, seconds,
+                 seconds == 1 ? "" : "s");
+}
+
+/* Make a VM with the function in it. */
 static int fill(zp_predicate *predicate) {
-  lua_State *L = predicate->L;
-  const zp_vm_limits *limits = &predicate->vm->limits;
+  predicate->is_void = false;
+  predicate->budget = (zp_budget){.limit = SIZE_MAX, .granted = SIZE_MAX};
+  lua_State *L = predicate->L = lua_newstate(zp_budget_alloc, &predicate->budget);
+  if (!L) return fail_memory();
+  const zp_vm_limits *limits = &predicate->limits;
   lua_pushcfunction(L, open_sandbox);
   lua_pushlightuserdata(L, predicate);
   if (lua_pcall(L, 1, 2, 0) != LUA_OK) return fail_memory();
 
   lua_pushcfunction(L, load_function);
   lua_pushlightuserdata(L, predicate);
-  zp_budget_start(&predicate->budget, L, 0, limits->max_bytes); /* decoding runs no Lua code here */
+  zp_budget_start(&predicate->budget, L, 0, limits->bytes); /* decoding runs no Lua code here */
   int status = lua_pcall(L, 1, 1, 0);
   if (!zp_budget_end(&predicate->budget, L))
     return predicate->budget.penniless
                ? fail_memory()
-               : zp_fail(ZP_EBUDGET, "the predicate cannot be loaded within %zu MiB", limits->max_bytes >> 20);
+               : fail_size(predicate, "cannot be loaded within");
   if (status != LUA_OK) return zp_fail(ZP_EDECODE, "the predicate cannot be loaded: %s", lua_tostring(L, -1));
   if (lua_type(L, -1) == LUA_TFUNCTION) return 0;
   /* The codec has said what it is; what a user needs to know is why. */
@@ -156,17 +174,17 @@ static zp_predicate *take_kept(zp_vm *vm, zp_bytes function) {
   return NULL;
 }
 
-int zp_predicate_load(zp_vm *vm, zp_bytes function, zp_predicate **out) {
-  *out = take_kept(vm, function);
-  if (*out) return 0;
-  zp_predicate *predicate = calloc(1, sizeof *predicate);
-  if (!predicate) return fail_memory();
+int zp_predicate_load(zp_vm *vm, zp_bytes function, const zp_vm_limits *limits, zp_predicate **out) {
+  zp_predicate *predicate = take_kept(vm, function);
+  bool is_kept = predicate != NULL;
+  *out = NULL;
+  if (!is_kept && !(predicate = calloc(1, sizeof *predicate))) return fail_memory();
+  if (limits) predicate->limits = *limits;
+  if (!limits || limits->seconds <= 0) predicate->limits.seconds = ZP_VM_SECONDS;
+  if (!limits || limits->bytes == 0) predicate->limits.bytes = ZP_VM_BYTES;
   predicate->vm = vm;
-  predicate->budget.limit = predicate->budget.granted = SIZE_MAX;
-  predicate->L = lua_newstate(zp_budget_alloc, &predicate->budget);
-  int rc = predicate->L ? zp_buf_append(&predicate->function, function.data, function.size)
-                        : fail_memory();
-  if (!rc) rc = fill(predicate);
+  int rc = is_kept ? 0 : zp_buf_append(&predicate->function, function.data, function.size);
+  if (!rc && !is_kept) rc = fill(predicate);
   if (rc) destroy(predicate);
   else *out = predicate;
   return rc;
@@ -176,7 +194,7 @@ void zp_predicate_close(zp_predicate **handle) {
   zp_predicate *predicate = *handle;
   if (!predicate) return;
   *handle = NULL;
-  if (predicate->expired || predicate->budget.used > KEPT_BYTES) {
+  if (predicate->is_void || predicate->budget.used > KEPT_BYTES) {
     destroy(predicate);
     return;
   }
@@ -234,36 +252,39 @@ static int evaluate(zp_predicate *predicate) {
   return rc;
 }
 
-static int fail_time(const zp_predicate *predicate) {
-  return zp_fail(ZP_EBUDGET, "the predicate was stopped: it took more time than the %g seconds that it may", predicate->vm->limits.max_seconds);
-}
-
-static int fail_size(const zp_predicate *predicate) {
-  return zp_fail(ZP_EBUDGET, "the predicate was stopped: it took more memory than the %zu MiB that it may",
-                 predicate->vm->limits.max_bytes >> 20);
-}
-
 int zp_predicate_test(zp_predicate *predicate, const zp_view *view) {
   zp_sandbox *sandbox = &predicate->sandbox;
-  const zp_vm_limits *limits = &predicate->vm->limits;
-  if (predicate->expired) return fail_time(predicate);
+  const zp_vm_limits *limits = &predicate->limits;
+  if (predicate->is_spent) return fail_time(predicate);
+  set_traceback(predicate, NULL);
+  if (predicate->is_void) { /* a signal came last time */
+    drop(predicate);
+    int rc = fill(predicate);
+    if (rc) {
+      drop(predicate);
+      predicate->is_void = true;
+      return rc;
+    }
+  }
   sandbox->view = view;
   sandbox->read_absent = false;
   sandbox->failure = 0;
   sandbox->fetched = sandbox->called = 0;
-  set_traceback(predicate, NULL);
-  if (setjmp(predicate->budget.escape)) { /* from the hook */
-    predicate->expired = true;
+  int reason = setjmp(predicate->budget.escape);
+  if (reason) {
+    predicate->budget.is_timed = false;
+    predicate->is_void = true;
+    predicate->is_spent = reason == ZP_BUDGET_TIME;
     sandbox->view = NULL;
-    return fail_time(predicate);
+    return predicate->is_spent ? fail_time(predicate) : ZP_EINTR;
   }
-  zp_budget_start(&predicate->budget, predicate->L, limits->max_seconds, limits->max_bytes);
+  zp_budget_start(&predicate->budget, predicate->L, limits->seconds, limits->bytes);
   int rc = evaluate(predicate);
   bool enough = zp_budget_end(&predicate->budget, predicate->L);
   sandbox->view = NULL;
   lua_settop(predicate->L, FUNCTION);
   if (!enough)
-    rc = predicate->budget.penniless ? fail_memory() : fail_size(predicate);
+    rc = predicate->budget.penniless ? fail_memory() : fail_size(predicate, "was stopped: it took more memory than");
   else if (sandbox->failure)
     rc = sandbox->failure;
   if (rc < 0) lua_gc(predicate->L, LUA_GCCOLLECT);

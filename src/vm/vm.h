@@ -16,10 +16,12 @@
  * such a thing is refused when it is loaded, one that names it as a global gets an error that says why. What a predicate
  * changes outside of itself (its upvalues, its globals) may be forgotten between evaluations.
  *
- * Budgets. An evaluation that takes more than max_seconds (looked at every 1000 instructions), or allocates more than max_bytes on
- * top of what the predicate had, is stopped: ZP_EBUDGET, and nothing in the predicate can prevent that. There are no
- * finalisers (__gc), which would run when nobody looks at the clock.
- * A single C function that never returns (a pattern match with exponential backtracking) is not stopped.
+ * Budgets. An evaluation that takes more than its limit of processor time, or allocates more than its limit of memory on
+ * top of what the predicate had, is stopped: ZP_EBUDGET, and nothing in the predicate can prevent that, library functions included: those that
+ * could run for ever have versions of their own here (pattern.h, library.h). There are no finalisers (__gc), which would run when nobody
+ * looks at the clock.
+ *
+ * Signals. One that is to be raised in the script ends an evaluation, too: ZP_EINTR, and the predicate may be tested again.
  *
  * Errors: 0, 1 or ZP_E* with detail; never raises, never exits. A vm belongs to one thread.
  */
@@ -34,10 +36,14 @@
 typedef struct zp_vm zp_vm;
 typedef struct zp_predicate zp_predicate;
 
+/* Of one evaluation. */
 typedef struct zp_vm_limits {
-  double max_seconds; /* of one evaluation; 0: the default, 0.1 */
-  size_t max_bytes;   /* of one evaluation; 0: the default, 64 MiB */
+  double seconds; /* of processor time; 0: the default */
+  size_t bytes;   /* 0: the default */
 } zp_vm_limits;
+
+#define ZP_VM_SECONDS 1.0 /* the defaults */
+#define ZP_VM_BYTES ((size_t)64 << 20)
 
 /* Some pairs, one after the other: zp_page_add, zp_page_next. */
 typedef struct zp_page {
@@ -62,18 +68,18 @@ typedef struct zp_view {
   void (*read)(void *context, const zp_bytes *key);         /* the result depends on this key; NULL: on every key */
 } zp_view;
 
-int zp_vm_open(const zp_vm_limits *limits, zp_vm **vm);
+int zp_vm_open(zp_vm **vm);
 void zp_vm_close(zp_vm **vm); /* after the predicates of it were closed; nulls, may be called twice */
 
-/* Load a predicate from the codec's bytes of a Lua function. ZP_EDECODE (not a function, or it captured something that is not to be
+/* Load a predicate from the codec's bytes of a Lua function, to be evaluated within limits (NULL: the defaults). ZP_EDECODE (not a function, or it captured something that is not to be
    had here: the detail names it), ZP_EBUDGET, ZP_ENOMEM. */
-int zp_predicate_load(zp_vm *vm, zp_bytes function, zp_predicate **predicate);
+int zp_predicate_load(zp_vm *vm, zp_bytes function, const zp_vm_limits *limits, zp_predicate **predicate);
 void zp_predicate_close(zp_predicate **predicate); /* nulls, may be called twice */
 
 /* Evaluate: 1 if it holds (any value but nil and false), 0 if not. An evaluation that raised after it had read an absent key counts as
    "does not hold" (0). Who reads a method of the view and does not call it has meant the key of that name: ZP_EPREDICATE, lest it is
    overlooked. Any other error: ZP_EPREDICATE with the message as detail, and the traceback in
-   zp_predicate_traceback; ZP_EBUDGET; or what a callback of the view returned. */
+   zp_predicate_traceback; ZP_EBUDGET; ZP_EINTR; or what a callback of the view returned. */
 int zp_predicate_test(zp_predicate *predicate, const zp_view *view);
 
 /* The traceback of the predicate's last error; borrowed until its next evaluation. Never NULL. */

@@ -220,7 +220,7 @@ static void it_stops_while_clients_go_on_asking(void **unused) {
   assert_true(answered != MAP_FAILED);
   zp_watch_cursor cursor = {.revision = 1000};
   zp_parcel all = {ZP_NUMBERS(0, 0), .string_count = 1, .strings = {text("space")}};
-  zp_parcel watch = {ZP_NUMBERS(5, ZP_WATCH_CHANGE, 1, ZP_WATCH_LIVE, zp_parcel_of_double(1e9)),
+  zp_parcel watch = {ZP_NUMBERS(5, ZP_WATCH_CHANGE, 1, ZP_WATCH_LIVE, zp_parcel_of_double(1e9), 0, 0),
                      ZP_STRINGS(text("space"), {&cursor, sizeof cursor}, text(""))};
   set("a", "1");
   for (int round = 0; round < ROUNDS; round++) {
@@ -362,7 +362,7 @@ static void who_asks_after_a_request_hears_what_became_of_it(void **unused) {
   }
   zp_watch_cursor cursor = {.revision = 0};
   say(&other, head_of(&other, ZP_REQUEST_WATCH, 1),
-      (zp_parcel){ZP_NUMBERS(5, ZP_WATCH_CHANGE, 1, 0, zp_parcel_of_double(1e9)), ZP_STRINGS(text("space"), {&cursor, sizeof cursor}, text(""))});
+      (zp_parcel){ZP_NUMBERS(5, ZP_WATCH_CHANGE, 1, 0, zp_parcel_of_double(1e9), 0, 0), ZP_STRINGS(text("space"), {&cursor, sizeof cursor}, text(""))});
   say(&other, head_of(&other, ZP_REQUEST_PROBE, 1), (zp_parcel){ZP_NUMBERS(1)});
   assert_int_equal(hear(&other, &head), ZP_ANSWER_RUNNING);
   say(&other, head_of(&other, ZP_REQUEST_GET, 2), (zp_parcel){.string_count = 2, .strings = {text("space"), text("key")}});
@@ -379,7 +379,7 @@ static void who_asks_after_a_request_hears_what_became_of_it(void **unused) {
 static void watch(const speaker *self, uint64_t sequence) {
   zp_watch_cursor cursor = {.revision = 0};
   say(self, head_of(self, ZP_REQUEST_WATCH, sequence),
-      (zp_parcel){ZP_NUMBERS(5, ZP_WATCH_CHANGE, 1, 0, zp_parcel_of_double(1e9)), ZP_STRINGS(text("space"), {&cursor, sizeof cursor}, text(""))});
+      (zp_parcel){ZP_NUMBERS(5, ZP_WATCH_CHANGE, 1, 0, zp_parcel_of_double(1e9), 0, 0), ZP_STRINGS(text("space"), {&cursor, sizeof cursor}, text(""))});
 }
 
 /* What becomes of a request that was given up: until nothing runs for it. */
@@ -1031,7 +1031,7 @@ static void a_large_request_is_not_kept_beyond_its_answer(void **unused) {
   for (int i = 0; i < CLIENTS; i++) {
     must(zp_remote_open(endpoint, NULL, &clients[i]));
     client = clients[i];
-    zp_parcel predicate = {ZP_NUMBERS(5, ZP_WHEN_PREDICATE, 1, 0, zp_parcel_of_double(0)),
+    zp_parcel predicate = {ZP_NUMBERS(5, ZP_WHEN_PREDICATE, 1, 0, zp_parcel_of_double(0), 0, 0),
                            ZP_STRINGS(text("space"), {&cursor, sizeof cursor}, {large, SIZE})};
     assert_int_not_equal(ask(ZP_REQUEST_WATCH, predicate), 0); /* that is no function */
     must(ask(ZP_REQUEST_PING, (zp_parcel){.string_count = 1, .strings = {text("x")}}));

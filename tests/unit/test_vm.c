@@ -19,6 +19,7 @@
 
 static lua_State *script; /* where predicates and states are written */
 static zp_vm *vm;
+static zp_vm_limits limits;
 
 /* ---- a state in a few arrays ---- */
 
@@ -104,7 +105,7 @@ static int load(const char *source, zp_predicate **predicate) {
   int rc = zp_value_encode(script, -1, "predicate", &bytes);
   if (rc) fail_msg("%s", zp_error_detail());
   lua_settop(script, 0);
-  rc = zp_predicate_load(vm, (zp_bytes){bytes.data, bytes.size}, predicate);
+  rc = zp_predicate_load(vm, (zp_bytes){bytes.data, bytes.size}, &limits, predicate);
   zp_buf_free(&bytes);
   return rc;
 }
@@ -132,7 +133,8 @@ static int set_up(void **unused) {
   script = luaL_newstate();
   luaL_openlibs(script);
   zp_codec_open(script);
-  return zp_vm_open(&(zp_vm_limits){.max_seconds = 0.2, .max_bytes = 8 << 20}, &vm);
+  limits = (zp_vm_limits){.seconds = 0.2, .bytes = 8 << 20};
+  return zp_vm_open(&vm);
 }
 
 static int tear_down(void **unused) {
@@ -309,9 +311,9 @@ static void only_functions_are_predicates(void **unused) {
   zp_buf bytes = ZP_BUF_INIT;
   lua_pushinteger(script, 5);
   assert_int_equal(zp_value_encode(script, -1, NULL, &bytes), 0);
-  assert_int_equal(zp_predicate_load(vm, (zp_bytes){bytes.data, bytes.size}, &predicate), ZP_EDECODE);
+  assert_int_equal(zp_predicate_load(vm, (zp_bytes){bytes.data, bytes.size}, NULL, &predicate), ZP_EDECODE);
   assert_detail("a predicate is a function, not a number");
-  assert_int_equal(zp_predicate_load(vm, (zp_bytes){"garbage", 7}, &predicate), ZP_EDECODE);
+  assert_int_equal(zp_predicate_load(vm, (zp_bytes){"garbage", 7}, NULL, &predicate), ZP_EDECODE);
   assert_null(predicate);
   zp_buf_free(&bytes);
   lua_settop(script, 0);
