@@ -3,7 +3,10 @@
 #include "bind/core.h"
 
 #include <lauxlib.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "bind/embedded.h"
 #include "bind/lbuf.h"
@@ -14,6 +17,7 @@
 #include "codec/key.h"
 #include "codec/names.h"
 #include "codec/value.h"
+#include "sys/interrupt.h"
 
 /* core.encode(value [, root]) -> bytes */
 static int core_encode(lua_State *L) {
@@ -94,12 +98,36 @@ static int open_core(lua_State *L) {
   return 1;
 }
 
+/* Each thread has a VM, which loads the modules anew, and nearly all of that time goes into compiling them. So the first thread that has
+   compiled one leaves it to the others. It is kept for as long as the process runs: by the very Lua that made it, so it is sure to be read. */
+enum { MODULES_MAX = 128 };
+static zp_buf *_Atomic compiled[MODULES_MAX];
+
+static int write_compiled(lua_State *L, const void *data, size_t size, void *context) {
+  (void)L;
+  return zp_buf_append(context, data, size) ? 1 : 0;
+}
+
+/* Leave the function on top of the stack to others; if there is no memory for that, they compile it themselves. */
+static void leave_compiled(lua_State *L, size_t index) {
+  zp_buf *bytes = calloc(1, sizeof *bytes), *none = NULL;
+  if (bytes && lua_dump(L, write_compiled, bytes, false) == 0 && atomic_compare_exchange_strong(&compiled[index], &none, bytes)) return;
+  if (bytes) zp_buf_free(bytes);
+  free(bytes);
+}
+
 /* The loader of an embedded module; upvalue: its row. The chunk name "=zproc.x" keeps tracebacks readable. */
 static int load_embedded(lua_State *L) {
   const struct zp_embedded *module = lua_touserdata(L, lua_upvalueindex(1));
+  size_t index = (size_t)(module - zp_embedded_modules);
+  bool is_shared = zp_interrupt_is_in_thread() && index < MODULES_MAX;
+  const zp_buf *bytes = is_shared ? atomic_load(&compiled[index]) : NULL;
   char chunk[64];
   snprintf(chunk, sizeof chunk, "=%s", module->name);
-  if (luaL_loadbufferx(L, (const char *)module->source, module->size, chunk, "t") != LUA_OK) return lua_error(L);
+  int status = bytes ? luaL_loadbufferx(L, (const char *)bytes->data, bytes->size, chunk, "b")
+                     : luaL_loadbufferx(L, (const char *)module->source, module->size, chunk, "t");
+  if (status != LUA_OK) return lua_error(L);
+  if (is_shared && !bytes) leave_compiled(L, index);
   lua_pushstring(L, module->name);
   lua_call(L, 1, 1);
   return 1;

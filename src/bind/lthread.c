@@ -4,6 +4,7 @@
  * A thread has a Lua VM of its own, in which the module zproc.thread runs what it is given as bytes. It is used like a Child: it has an
  * exit code, leaves a message, and can be asked to stop.
  */
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -136,6 +137,7 @@ static int thread_main(void *context, zp_buf *message) {
   }
   zp_lsignal_leave();
   lua_close(L);
+  malloc_trim(0);
 out:
   zp_output_leave_thread();
   zp_notepad_finish();

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <malloc.h>
 #include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
@@ -533,6 +534,7 @@ static int end_thread(zp_server *server) {
   while (zp_thread_wait(server->thread, ZP_FOREVER) == ZP_EINTR) zp_interrupt_arm(); /* it will not take long */
   zp_thread_ended(server->thread, &status);
   zp_thread_close(&server->thread);
+  malloc_trim(0);
   return status;
 }
 

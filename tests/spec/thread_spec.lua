@@ -376,3 +376,62 @@ describe("a server in a thread", function()
     refuses("'process' or 'thread'", zproc.start_server, { backend = 1 })
   end)
 end)
+
+describe("the memory of threads", function()
+  -- Sanitizers keep what was freed.
+  if os.getenv "ASAN_OPTIONS" or os.getenv "TSAN_OPTIONS" then return end
+
+  it("is the system's again when they have ended, of however many processes and servers", function()
+    local output = run [[
+      local zproc = require "zproc"
+      local function resident()
+        collectgarbage()
+        for line in io.lines "/proc/self/status" do
+          local kilobytes = line:match "RssAnon:%s*(%d+)"
+          if kilobytes then return kilobytes // 1024 end
+        end
+      end
+      local before = resident()
+      local ctx = zproc.context()
+      for round = 1, 3 do
+        for _ = 1, 16 do
+          ctx:process(function(state) -- all at the same time, each in an arena of its own
+            local rows = {}
+            for i = 1, 30000 do rows[i] = { i, tostring(i) } end
+            state:get_when_equal("go", round)
+          end, { backend = "thread" })
+        end
+        ctx.state.go = round
+        ctx:wait_all()
+      end
+      local after_processes = resident()
+      for _ = 1, 25 do
+        local server, address = zproc.start_server { backend = "thread" }
+        local state = zproc.state(address, { transport = "network" })
+        for k = 1, 10 do state["k" .. k] = ("x"):rep(200000) end
+        for k = 1, 10 do assert(#state["k" .. k] == 200000) end
+        server:stop()
+      end
+      print(after_processes - before < 16 and resident() - before < 20 or after_processes .. ", " .. resident())
+    ]]
+    assert.equal("true\n", output)
+  end)
+end)
+
+describe("a module in a thread", function()
+  it("is the same in every thread, the lines of its tracebacks included", function()
+    local output = run [[
+      local zproc = require "zproc"
+      local ctx = zproc.context()
+      local seen = {}
+      for i = 1, 4 do
+        local _, err = pcall(function()
+          ctx:process(function() require "zproc".sleep "long" end, { backend = "thread", name = "one" }):wait()
+        end)
+        seen[i] = tostring(err)
+      end
+      print(seen[1] == seen[2] and seen[2] == seen[4], seen[1]:match "UsageError")
+    ]]
+    assert.is_truthy(output:find "true\tUsageError", output)
+  end)
+end)
