@@ -20,7 +20,7 @@ local worker = require "zproc.worker"
 local Context = context.Context
 
 local BLOCK_ITEMS <const>, BLOCK_BYTES <const> = 4096, 64 << 10 -- of items that travel together, at most about
-local BLOCK_GROWTH <const> = 4 -- the first block is one item, which tells how large they are
+local BLOCK_GROWTH <const> = 4 -- the first block is one item, so that the workers have something to do
 local AHEAD_ITEMS <const>, AHEAD_BYTES <const> = 1 << 20, 4 << 20 -- that an iterator is read ahead of the workers
 local AHEAD_SECONDS <const> = 0.005 -- at a time
 local LOOK <const> = 0.1 -- seconds between looks whether workers have died
@@ -49,162 +49,116 @@ local OPTIONS <const> = {
 
 -- ---- sequences ----
 
---- What can be taken out of a sequence: take(count, deadline) gives an array, the first index in it and how many of its elements
---- are the next items, at most `count`; fewer if there are no more, or if they are large, or if the time is up. `n` is how many
---- there are, if that is known without looking and all of them can be put into the queue at once.
+--- What items come out of, one after the other.
 ---@class zproc.Source
----@field n integer?
----@field take fun(count: integer, deadline: number?): any[], integer, integer, boolean, table? the last two: whether that is the
---- end, and { what it raised } if that is why
+---@field n integer? how many there are, if that is known without looking and all of them can be put into the queue at once
+---@field array table? that they are the elements of
+---@field next fun(): any the next one, or nil
 
 local NAMES <const> = { "the sequence", "map_args", "map_kwargs" }
 
 --- What ends this process, or interrupts it, is no matter of the sequence.
 local function is_passing(err) return errors.is(err, "SignalError") or errors.is(err, "ProcessExit") end
 
---- What next() gives, until it gives nil. If it raises, what it gave before that comes first.
-local function source_of_iterator(next_item)
-  local items, n = {}, 0
-  local function fill(count, deadline)
-    local size = 0
-    while n < count and size < BLOCK_BYTES do
-      local item = next_item()
-      if item == nil then return true end
-      n = n + 1
-      items[n] = item
-      if type(item) == "string" then size = size + #item end
-      if deadline and core.clock() > deadline then return false end
-    end
-    return false
-  end
-  return {
-    take = function(count, deadline)
-      local ok, is_end = pcall(fill, count, deadline)
-      if not ok and is_passing(is_end) then error(is_end, 0) end -- what was read comes the next time
-      if not ok then is_end = traceback.without_place(is_end) end
-      local taken, taken_n = items, n
-      items, n = {}, 0
-      if ok then return taken, 1, taken_n, is_end end
-      return taken, 1, taken_n, true, { is_end }
-    end,
-  }
-end
-
 local function raise_nil(i, place) errors.usage("ctx:process_map: item %d of %s is nil", i, NAMES[place]) end
 
 --- The elements 1 to n of anything that can be indexed. It may be long, and cost no memory until it is looked at.
 local function source_of_indexed(sequence, n, place)
   local i = 0
-  local source = source_of_iterator(function()
-    if i == n then return nil end
-    i = i + 1
-    local item = sequence[i]
-    if item == nil then raise_nil(i, place) end
-    return item
-  end)
-  source.n = n <= AHEAD_ITEMS and n or nil
-  return source
-end
-
---- How many elements of the array are worth a block of bytes, at most `count`. Whether they are strings the first one tells.
-local function count_strings(array, first, count)
-  if type(array[first]) ~= "string" then return count end
-  local size = 0
-  for i = first, first + count - 1 do
-    if type(array[i]) == "string" then size = size + #array[i] end
-    if size >= BLOCK_BYTES then return i - first + 1 end
-  end
-  return count
-end
-
---- An array as it is, without copying.
-local function source_of_array(array, n)
-  local taken = 0
   return {
-    n = n,
-    take = function(count)
-      local first = taken + 1
-      taken = taken + count_strings(array, first, math.min(count, n - taken))
-      return array, first, taken - first + 1, taken == n
+    n = n <= AHEAD_ITEMS and n or nil,
+    next = function()
+      if i == n then return nil end
+      i = i + 1
+      local item = sequence[i]
+      if item == nil then raise_nil(i, place) end
+      return item
     end,
   }
+end
+
+local function source_of_array(array, n, place)
+  local source = source_of_indexed(array, n, place)
+  source.n, source.array = n, array
+  return source
 end
 
 ---@param sequence table|function
 ---@param place integer of NAMES
 ---@return zproc.Source
 local function source_of(sequence, place)
-  if options.is_callable(sequence) then return source_of_iterator(function() return (sequence()) end) end
+  if options.is_callable(sequence) then return { next = function() return (sequence()) end } end
   if range.is(sequence) then return source_of_indexed(sequence, #sequence, place) end
   local n, meta = rawget(sequence, "n"), getmetatable(sequence)
   if type(meta) == "table" and rawget(meta, "__len") or math.type(n) ~= "integer" or n < 0 then n = #sequence end
-  return meta and source_of_indexed(sequence, n, place) or source_of_array(sequence, n)
-end
-
---- The items of a source one by one: a function that gives the next one, or nil.
-local function one_by_one(source, place)
-  local taken, is_end = 0, false
-  return function()
-    if is_end then return nil end
-    local items, first, count, failed
-    items, first, count, is_end, failed = source.take(1)
-    if failed then error(failed[1], 0) end
-    if count == 0 then return nil end
-    taken = taken + 1
-    if items[first] == nil then raise_nil(taken, place) end
-    return items[first]
-  end
+  return meta and source_of_indexed(sequence, n, place) or source_of_array(sequence, n, place)
 end
 
 --- Several sequences side by side, cut off at the shortest: an item is { item, args, kwargs }.
 local function join(sources)
   local n, parts, is_known = math.huge, {}, true
   for place, source in pairs(sources) do
-    parts[#parts + 1] = { place = place, next = one_by_one(source, place) }
+    parts[#parts + 1] = { place = place, next = source.next, is_array = source.array ~= nil }
     if source.n then n = math.min(n, source.n) else is_known = false end
   end
   table.sort(parts, function(a, b) return a.place < b.place end)
   local taken = 0
-  local joined = source_of_iterator(function()
-    if taken == n then return nil end -- without asking the others
-    local item = {}
-    for _, part in ipairs(parts) do
-      local place, value = part.place, part.next()
-      if value == nil then return nil end
-      if place > 1 and type(value) ~= "table" then
-        errors.usage("ctx:process_map: item %d of %s must be a table, not %s", taken + 1, NAMES[place], options.describe(value))
+  return {
+    n = is_known and n or nil, -- else it may be shorter
+    next = function()
+      if taken == n then return nil end -- without asking the others
+      local item = {}
+      for _, part in ipairs(parts) do
+        local place, value = part.place, part.next()
+        if value == nil then return nil end
+        if place > 1 and type(value) ~= "table" then
+          errors.usage("ctx:process_map: item %d of %s must be a table, not %s", taken + 1, NAMES[place], options.describe(value))
+        end
+        -- The next sequence may change it when it is asked.
+        if type(value) == "table" and not part.is_array then value = core.decode(core.encode(value, ("item %d"):format(taken + 1))) end
+        item[place] = value
       end
-      item[place] = value
-    end
-    taken = taken + 1
-    return item
-  end)
-  joined.n = is_known and n or nil -- else it may be shorter
-  return joined
+      taken = taken + 1
+      return item
+    end,
+  }
 end
 
 -- ---- putting items into the queue ----
 
---- Of a block that could not be encoded: all before the culprit, and, in its place, the end of the sequence by the error.
-local function cut_off(self, block, err)
-  for i = 0, block.count - 1 do
-    local item = block.items[block.first + i]
-    local ok, culprit = true, nil
-    if item == nil then
-      ok, culprit = pcall(raise_nil, self._put + i + 1, 1)
-    else
-      ok, culprit = pcall(core.encode, item, ("item %d"):format(self._put + i + 1))
-    end
-    if not ok then
-      block.count, block.is_end, block.failed = i, true, { culprit }
-      return
-    end
-  end
-  error(err, 0)
+--- The next items of an array as a block.
+local function read_array(self, count)
+  local source = self._source
+  local first = self._put + 1
+  local bytes, n, err = core.pack(source.array, first, math.min(count, source.n - self._put), BLOCK_BYTES)
+  if err == false then _, err = pcall(raise_nil, first + n, 1) end
+  return { bytes = bytes, count = n, is_end = err ~= nil or self._put + n == source.n, failed = err and { err } }
 end
 
-local function put(self, block)
-  return self._queue:put(self._task, block.items, block.first, block.count, block.is_end, self._put)
+--- The next items of a source as a block, each as it is when it is given. What was read before an interrupt comes the next time.
+local function read_items(self, count, deadline)
+  local run, next_item, clock = self._run, self._source.next, core.clock
+  local add, put, n, is_end = self._add, self._put, run:count(), false
+  local function fill()
+    local size = run:size()
+    while n < count and size < BLOCK_BYTES do
+      local item, err = next_item(), nil
+      if item == nil then
+        is_end = true
+        return
+      end
+      err, size = add(item, put + n + 1)
+      if err then error(err, 0) end
+      n = n + 1
+      if deadline and clock() > deadline then return end
+    end
+  end
+  local ok, raised = pcall(fill)
+  if not ok and is_passing(raised) then error(raised, 0) end
+  local block = { bytes = run:finish(), count = n, is_end = is_end or not ok }
+  if not ok then block.failed = { traceback.without_place(raised) } end
+  run:clear()
+  return block
 end
 
 --- Put one block of the source's next items into the queue, within the time if one is given. If the source raises, or gives what
@@ -213,24 +167,15 @@ end
 local function put_block(self, seconds)
   local block = self._block
   if not block then
-    block = {}
-    block.items, block.first, block.count, block.is_end, block.failed =
-      self._source.take(self._block_items, seconds and core.clock() + seconds)
+    block = self._source.array and read_array(self, self._block_items)
+      or read_items(self, self._block_items, seconds and core.clock() + seconds)
     self._block = block
   end
-  local ok, size = pcall(put, self, block)
-  if not ok and errors.is(size, "EncodeError") then
-    cut_off(self, block, size)
-    size = put(self, block)
-  elseif not ok then
-    error(size, 0)
-  end
+  self._queue:put(self._task, block.bytes, block.count, block.is_end, self._put)
   self._block = nil
   if block.is_end then self._source, self._source_failure = nil, block.failed end
   self._put = self._put + block.count
-  if block.count > 0 then
-    self._block_items = math.max(1, math.min(BLOCK_ITEMS, block.count * BLOCK_GROWTH, BLOCK_BYTES * block.count // size))
-  end
+  self._block_items = math.min(BLOCK_ITEMS, math.max(1, block.count) * BLOCK_GROWTH)
 end
 
 --- Read an iterator ahead, for a moment, unless the workers have enough.
@@ -339,6 +284,8 @@ MapResult.__len, MapResult.__pairs = no_array, no_array
 
 local function result_of(fields)
   fields._block_items = 1
+  fields._run = core.run()
+  fields._add = fields._run:adder()
   fields._put = 0
   fields._full_tries = 0
   fields._place, fields._count = 0, 0 -- in the chunk at hand
@@ -393,11 +340,16 @@ local function fetch(self, into, offset)
   end
   while true do
     queue:arm_result(task, self._position)
-    local to, failures, attempts = queue:take(task, self._position, into, offset)
+    local to, failures, attempts, errs = queue:take(task, self._position, into, offset)
     if to then
       if failures == false then
         failures = { errors.new("RemoteError", ("item %d: each of %d workers died while it ran the target"):format(self._position + 1,
           attempts), { where = false }) }
+      end
+      for place, err in pairs(errs or {}) do
+        err.message = ("the result of item %d cannot be read here: %s"):format(self._position + place, err.message)
+        failures = failures or {}
+        failures[place] = err
       end
       self._results, self._failures, self._offset = into, failures or false, offset
       self._place, self._count = 0, to - self._position
@@ -445,9 +397,11 @@ function MapResult:next()
   self._place = place
   local failures = self._failures
   local i = self._position - self._count + place
-  if failures and failures[place] ~= nil then
-    if self._on_error == "return" then return failures[place], i end
-    error(failures[place], 0)
+  local failure = failures and failures[place]
+  if failure then
+    if not errors.is(failure) then failure = runtime.read_error(failure[2], failure[1]) end
+    if self._on_error == "return" then return failure, i end
+    error(failure, 0)
   end
   return self._results[self._offset + place], i
 end
@@ -481,7 +435,7 @@ end
 --- Drop the task, if that is still to be done: false if a signal has prevented it.
 local function drop(self)
   self._closed = true
-  self._results, self._failures, self._source, self._block = nil, false, nil, nil
+  self._results, self._failures, self._source, self._block, self._run, self._add = nil, false, nil, nil, nil, nil
   if self._progress then self._progress() end
   if self._context._closed or self._is_done then return true end
   if not self._queue:drop(self._task) then return false end

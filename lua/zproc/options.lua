@@ -200,6 +200,14 @@ function options.advise(err, advice)
   return err
 end
 
+--- An error, or anything that was raised, in words: tostring that cannot fail, whatever __tostring does.
+---@param value any
+---@return string
+function options.words_of(value)
+  local ok, text = pcall(tostring, value)
+  return ok and text or ("(a %s whose __tostring fails)"):format(type(value))
+end
+
 --- Whether a value can be called.
 function options.is_callable(value)
   if type(value) == "function" then return true end

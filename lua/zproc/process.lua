@@ -259,7 +259,8 @@ end
 local function outcome_of(self)
   local outcome = self._outcome
   if not outcome then
-    local is_read, ok, values, has_trouble = pcall(runtime.read_outcome, self._child)
+    local is_read, ok, values, has_trouble = pcall(link.name_call, ("process %s (pid %d)"):format(self.name, self.pid), runtime.read_outcome,
+      self._child)
     outcome = is_read and { ok = ok, values = values } or { raised = ok }
     self._outcome = outcome
     if is_read and has_trouble then runtime.note_failure() end

@@ -2,6 +2,7 @@
 --- back. One message each way. The other end is zproc.runner.
 
 local core = require "zproc.core"
+local runtime = require "zproc.runtime"
 local traceback = require "zproc.traceback"
 
 local remote = {}
@@ -29,8 +30,11 @@ local function atomic(state, fn, ...)
   local call = remote.encode(fn, table.pack(...), "argument %d of the atomic function")
   local outcome = core.decode(core.send_atomic(state, call))
   if outcome[1] then return table.unpack(outcome[2], 1, outcome[2].n) end
-  if outcome[3] then traceback.note_remote(outcome[2], outcome[3]) end
-  error(outcome[2], 0)
+  local bytes, where, words = table.unpack(outcome, 2, 4)
+  local ok, raised = pcall(core.decode, bytes)
+  if not ok then raised = runtime.read_error(bytes, words) end
+  if where then traceback.note_remote(raised, where) end
+  error(raised, 0)
 end
 
 core.set_remote_atomic(atomic)

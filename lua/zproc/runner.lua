@@ -2,6 +2,7 @@
 
 local core = require "zproc.core"
 local errors = require "zproc.errors"
+local options = require "zproc.options"
 local remote = require "zproc.remote"
 local runtime = require "zproc.runtime"
 local traceback = require "zproc.traceback"
@@ -60,7 +61,7 @@ function runner.run(directory)
       position = core.cursor(state)
       return bytes
     end, describe)
-    if not ok then outcome = core.encode { false, outcome, place } end
+    if not ok then outcome = core.encode { false, core.encode(outcome), place, options.words_of(outcome) } end
     return position, outcome
   end)
   return 0

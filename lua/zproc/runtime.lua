@@ -29,13 +29,7 @@ function runtime.remove(closable)
   end
 end
 
---- tostring that cannot fail, whatever __tostring does.
----@param value any
----@return string
-local function to_words(value)
-  local ok, text = pcall(tostring, value)
-  return ok and text or ("(a %s whose __tostring fails)"):format(type(value))
-end
+local to_words <const> = options.words_of
 
 -- ---- what has gone wrong ----
 
@@ -198,18 +192,19 @@ function runtime.encode_job(call, job)
   error(options.advise(bytes, "open it inside the target"), 0)
 end
 
---- What this process has left for its parent: { true, bytes of the values } or { false, error }; the third is true if processes of its own
---- have failed and it has not asked how they ended.
+--- What this process has left for its parent: { true, values } or { false, error }, values and error as bytes of their own. The third is true
+--- if processes of its own have failed and it has not asked how they ended. The fourth is the error in words: so the parent has something to
+--- say even if it cannot read the error.
 local left
 
-local function leave_outcome(child, ok, values)
-  left = { ok, values }
+local function leave_outcome(child, ok, bytes, words)
+  left = { ok, bytes, false, words }
   child:leave(core.encode(left))
 end
 
 local function leave_error(child, raised, where)
   local err = runtime.sendable(runtime.describe(raised, where))
-  leave_outcome(child, false, err)
+  leave_outcome(child, false, core.encode(err), to_words(err))
   return err
 end
 
@@ -284,14 +279,25 @@ function runtime.finish(child, name, ended, thread, ...)
 end
 
 --- What a process left behind: nil if nothing; else true and the packed results, or false and the error. The third: whether processes of
---- its own have failed.
+--- its own have failed. Raises a DecodeError if the results cannot be read here.
 ---@return boolean?, any, boolean?
 function runtime.read_outcome(child)
-  local bytes = child:message()
-  if not bytes then return nil end
-  local outcome = core.decode(bytes)
-  if outcome[1] then return true, core.decode(outcome[2]), outcome[3] end
-  return false, outcome[2], outcome[3]
+  local message = child:message()
+  if not message then return nil end
+  local ok, bytes, has_trouble, words = table.unpack(core.decode(message))
+  if ok then return true, core.decode(bytes), has_trouble end
+  return false, runtime.read_error(bytes, words), has_trouble
+end
+
+--- An error that came as bytes; if these cannot be read here, one with its words.
+---@param bytes string
+---@param words string
+---@return zproc.Error
+function runtime.read_error(bytes, words)
+  local ok, err = pcall(core.decode, bytes)
+  if ok and errors.is(err) then return err end
+  if not ok and (errors.is(err, "SignalError") or errors.is(err, "ProcessExit")) then error(err, 0) end
+  return errors.new("RemoteError", ("%s (the error itself cannot be read here: %s)"):format(words, to_words(err)), { where = false })
 end
 
 return runtime

@@ -71,13 +71,14 @@ local function learn(self, task)
   return known
 end
 
---- The decoded block that has the item, as { base, items }: item number k is items[k - base].
+--- The decoded block that has the item, as { base, items, errors }: item number k is items[k - base], or errors[k - base] says why it cannot
+--- be read. errors is nil if all can.
 local function block_of(self, task, known, item)
   local block = known.block
   if block and item > block.base and item <= block.base + block.count then return block end
-  local items, first, count = self.queue:block(task, item)
+  local items, first, count, errs = self.queue:block(task, item)
   if not items then return nil end
-  known.block = { base = first - 1, count = count, items = items }
+  known.block = { base = first - 1, count = count, items = items, errors = errs }
   return known.block
 end
 
@@ -111,20 +112,47 @@ local function check_stop(err)
   if errors.is(err, "SignalError") and core.is_to_stop() then error(err, 0) end
 end
 
---- Run the target over a chunk: its results, and its errors, both by their places in the chunk.
+--- An error object as it is left for the consumer: its words, and its bytes, which the consumer may not be able to read.
+local function seal(err)
+  local words = options.words_of(err)
+  return { words, core.encode(runtime.sendable(err)) }
+end
+
+--- Of a result that cannot travel.
+local function refuse_result(known, err)
+  err.where = process.name_of(known.spec.target) .. ":"
+  return options.advise(err, "return what is in it, or its path")
+end
+
+--- Of an item that cannot be read.
+local function refuse_item(item, err)
+  err.message = ("item %d cannot be read by a worker: %s"):format(item, err.message)
+  err.where = false
+  return err
+end
+
+--- Run the target over a chunk. Its results go into the Run, each when it is there: what it was then is what arrives, whatever later calls do
+--- with it. Returns the errors by their places in the chunk, or nil.
 local function run(self, task, known, from, to, is_suspect)
   local queue, call, given, seed = self.queue, known.call, known.spec.range, known.spec.seed
-  local seed_random = core.seed_random
-  local notepad = self.notepad
-  local results, failures = {}, nil
+  local seed_random, notepad, add = core.seed_random, self.notepad, self.add
+  local failures
   local place = from -- the item that is being worked on
   local span = 1
+
+  --- There is no result of this item.
+  local function fail(item, err)
+    failures = failures or {}
+    failures[item - from + 1] = err
+    add(nil)
+  end
 
   local function work()
     while place < to and not notepad:is_called_off() do
       local stop = math.min(place + span, to)
       local block = not given and block_of(self, task, known, place)
       if block then stop = math.min(stop, block.base + block.count + 1) end
+      if block and block.errors then stop = place + 1 end
       queue:note(place, stop - place)
       local begun = core.clock()
       if given then
@@ -132,14 +160,18 @@ local function run(self, task, known, from, to, is_suspect)
         for k = place, stop - 1 do
           place = k
           if seed then seed_random(seed, k + 1) end
-          results[k - from + 1] = call(first + k * step)
+          local err = add((call(first + k * step)))
+          if err then fail(k, refuse_result(known, err)) end
         end
+      elseif block and block.errors and block.errors[place - block.base] then
+        fail(place, refuse_item(place + 1, block.errors[place - block.base]))
       elseif block then
         local items, base = block.items, block.base
         for k = place, stop - 1 do
           place = k
           if seed then seed_random(seed, k + 1) end
-          results[k - from + 1] = call(items[k - base])
+          local err = add((call(items[k - base])))
+          if err then fail(k, refuse_result(known, err)) end
         end
       else
         return -- the task is gone
@@ -158,27 +190,12 @@ local function run(self, task, known, from, to, is_suspect)
     if ok and coroutine.status(thread) == "dead" then break end
     local err = describe(thread, raised)
     check_stop(err)
-    failures = failures or {}
-    results[place - from + 1] = nil
-    failures[place - from + 1] = err
+    fail(place, err)
     place = place + 1
   end
   notepad:finish()
   if seed then seed_random() end -- the next task may want other numbers
-  return results, failures
-end
-
---- What cannot travel is an error of its own item.
-local function replace_unsendable(known, count, results, failures)
-  for i = 1, count do
-    local sent, err = pcall(core.encode, results[i], "result")
-    if not sent then
-      if errors.is(err) then err.where = process.name_of(known.spec.target) .. ":" end
-      results[i], failures[i] = nil, options.advise(err, "return what is in it, or its path")
-    elseif failures[i] then
-      failures[i] = runtime.sendable(failures[i])
-    end
-  end
+  return failures
 end
 
 --- Whether it makes sense to wait for room: somebody may take the results before these. If it is these that he waits for, there
@@ -189,38 +206,38 @@ local function may_get_room(self, task, from)
 end
 
 --- In place of the largest results, small words on what is the matter.
-local function replace_largest(count, results, failures, err)
+local function replace_largest(self, count, failures, err)
+  local values = core.unpack(self.run:finish(), count)
   local sizes, largest = {}, 0
   for i = 1, count do
-    sizes[i] = failures[i] and 0 or #core.encode(results[i])
+    sizes[i] = failures[i] and 0 or #core.encode(values[i])
     largest = math.max(largest, sizes[i])
   end
+  self.run:clear()
   for i = 1, count do
     if not failures[i] and sizes[i] > largest // 2 then
-      results[i], failures[i] = nil, errors.new("StateFull", "no room for the result: " .. err.message, { where = false })
+      values[i] = nil
+      failures[i] = seal(errors.new("StateFull", "no room for the result: " .. err.message, { where = false }))
     end
+    self.add(values[i])
   end
 end
 
 --- Leave the result of what was claimed, and claim more. A store that is full has room again when somebody takes his results; if
 --- that takes too long, something has to be left all the same.
-local function hand_over(self, task, known, from, count, results, failures, seconds)
+local function hand_over(self, task, from, count, failures, seconds)
+  for place, err in pairs(failures or {}) do failures[place] = seal(err) end
   for try = 1, FULL_TRIES do
-    local claim = table.pack(pcall(self.queue.finish, self.queue, results, count, failures, seconds))
+    local claim = table.pack(pcall(self.queue.finish, self.queue, self.run, failures, seconds))
     if claim[1] then return table.unpack(claim, 2, claim.n) end
     local err = claim[2]
-    if errors.is(err, "EncodeError") then
+    local is_full, is_too_much = errors.is(err, "StateFull"), errors.is(err, "EncodeError")
+    if not is_full and not is_too_much then error(err, 0) end
+    if is_too_much or try > FULL_PATIENCE or not may_get_room(self, task, from) then
       failures = failures or {}
-      replace_unsendable(known, count, results, failures)
-    elseif errors.is(err, "StateFull") then
-      if try > FULL_PATIENCE or not may_get_room(self, task, from) then
-        failures = failures or {}
-        replace_largest(count, results, failures, err)
-      end
-      core.sleep(FULL_PAUSE)
-    else
-      error(err, 0)
+      replace_largest(self, count, failures, err)
     end
+    if is_full then core.sleep(FULL_PAUSE) end
   end
   error(errors.new("StateFull", "a worker finds no room for its results", { where = false }))
 end
@@ -264,7 +281,8 @@ function worker.main(packed, pool, only, notepad)
   local way = link.unpack(packed)
   local queue = way:queue(notepad)
   queue:enlist(pool)
-  local self = { queue = queue, link = way, notepad = notepad, known = {}, order = {} }
+  local results = core.run()
+  local self = { queue = queue, link = way, notepad = notepad, run = results, add = results:adder(), known = {}, order = {} }
   local look = LOOK_FIRST
   queue:arm_work()
   local task, from, to, is_suspect = queue:claim()
@@ -274,19 +292,24 @@ function worker.main(packed, pool, only, notepad)
       local begun = core.clock()
       local mark = runtime.mark()
       local count = to - from
-      local results, failures = {}, nil
+      local failures
       local ok, known = pcall(learn, self, task)
       if not ok then
         check_stop(known)
+        known = runtime.describe(known)
         failures = {}
-        for i = 1, count do failures[i] = known end
+        for i = 1, count do
+          failures[i] = known
+          self.add(nil)
+        end
       elseif known then
-        results, failures = run(self, task, known, from, to, is_suspect)
+        failures = run(self, task, known, from, to, is_suspect)
       end -- else it was dropped
       runtime.close_from(mark) -- what the target has opened and left
       local seconds = core.clock() - begun
       queue:arm_work()
-      task, from, to, is_suspect = hand_over(self, task, known, from, count, results, failures, seconds)
+      task, from, to, is_suspect = hand_over(self, task, from, count, failures, seconds)
+      self.run:clear()
     else
       local info = only and queue:describe(only)
       if only and (not info or info.finished == info.total) then break end

@@ -88,6 +88,7 @@ static int open_core(lua_State *L) {
   zp_lrandom_open(L);
   zp_lremote_open(L);
   zp_lrqueue_open(L);
+  zp_lrun_open(L);
   zp_lrunner_open(L);
   zp_lserver_open(L);
   zp_lsignal_open(L);

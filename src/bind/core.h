@@ -29,6 +29,7 @@ void zp_lqueue_open(lua_State *L);
 void zp_lrandom_open(lua_State *L);
 void zp_lremote_open(lua_State *L);
 void zp_lrqueue_open(lua_State *L);
+void zp_lrun_open(lua_State *L);
 void zp_lrunner_open(lua_State *L);
 void zp_lserver_open(lua_State *L);
 void zp_lsignal_open(lua_State *L);

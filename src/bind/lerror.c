@@ -83,6 +83,36 @@ int zp_lua_raise_signal(lua_State *L, int signal) {
   return lua_error(L);
 }
 
+void zp_lua_push_error(lua_State *L, int code) {
+  luaL_checkstack(L, 8, NULL);
+  lua_pushstring(L, zp_error_detail());
+  push_named(L, zp_lua_error_name(code), NULL);
+  lua_remove(L, -2);
+}
+
+bool zp_lua_is_passing(lua_State *L) {
+  luaL_checkstack(L, 8, NULL);
+  bool is_object = false;
+  if (lua_getmetatable(L, -1)) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &metatable_key);
+    is_object = lua_rawequal(L, -1, -2);
+    lua_pop(L, 2);
+  }
+  if (is_object) {
+    lua_pushliteral(L, "name");
+    lua_rawget(L, -2);
+    const char *name = lua_tostring(L, -1);
+    bool passing = name && (strcmp(name, "SignalError") == 0 || strcmp(name, "ProcessExit") == 0);
+    lua_pop(L, 1);
+    return passing;
+  }
+  const char *words = lua_tostring(L, -1);
+  zp_fail(ZP_EDECODE, "%s", words ? words : "what was raised is no string");
+  lua_pop(L, 1);
+  zp_lua_push_error(L, ZP_EDECODE);
+  return false;
+}
+
 int zp_lua_raise_called_off(lua_State *L) {
   luaL_checkstack(L, 8, NULL);
   lua_pushliteral(L, "the map that this item is one of is closed");

@@ -27,6 +27,13 @@ int zp_lua_usage(lua_State *L, const char *format, ...);
 /* Raise a SignalError; its field `signal` is what zp_lua_set_signals was given for the number. Does not return. */
 int zp_lua_raise_signal(lua_State *L, int signal);
 
+/* Push the error object of a failure with that code, as zp_lua_raise would raise it. May raise for want of memory. */
+void zp_lua_push_error(lua_State *L, int code);
+
+/* Whether what was raised, on top of the stack, ends or interrupts this process, so that it is no matter of what was done; if not, it is an
+   error object afterwards, be it a new one. May raise for want of memory. */
+bool zp_lua_is_passing(lua_State *L);
+
 /* Raise the error of an item that nobody wants any more (sys/notepad.h). */
 int zp_lua_raise_called_off(lua_State *L);
 

@@ -13,7 +13,7 @@
 #include "bind/lerror.h"
 #include "bind/lsignal.h"
 #include "bind/lqueue.h"
-#include "bind/pack.h"
+#include "bind/lrun.h"
 #include "codec/value.h"
 #include "map/queue.h"
 #include "sys/table.h"
@@ -72,23 +72,13 @@ static int queue_add(lua_State *L) {
   return 1;
 }
 
-/* queue:put(task, array, first, count, last, before) -> bytes: so many elements of the array, from index `first` on, are the next items.
-   `before`: how many were put before, as the caller knows; it is for queues elsewhere. */
+/* queue:put(task, bytes, count, last, before): so many items, packed, are the next ones. `before`: how many were put before, as the caller
+   knows; it is for queues elsewhere. */
 static int queue_put(lua_State *L) {
   zp_queue *queue = check_queue(L);
   uint64_t task = check_number(L, 2);
-  luaL_checktype(L, 3, LUA_TTABLE);
-  lua_Integer first = luaL_checkinteger(L, 4);
-  size_t count = (size_t)luaL_checkinteger(L, 5);
-  bool last = lua_toboolean(L, 6);
-  zp_buf *bytes = zp_lbuf_push(L);
-  int rc = count > 0 ? zp_pack(L, 3, first, count, false, bytes) : 0;
-  if (!rc) rc = zp_queue_put(queue, task, count, (zp_bytes){bytes->data, bytes->size}, last);
-  size_t size = bytes->size;
-  zp_buf_free(bytes);
-  if (rc) return zp_lua_raise(L, rc);
-  push_number(L, size);
-  return 1;
+  int rc = zp_queue_put(queue, task, check_number(L, 4), check_bytes(L, 3), lua_toboolean(L, 5));
+  return rc ? zp_lua_raise(L, rc) : 0;
 }
 
 /* queue:adopt(task, pool) -> whether there is such a task */
@@ -115,12 +105,15 @@ int zp_lqueue_push_block(lua_State *L, zp_bytes bytes, uint64_t first, uint64_t 
   lua_createtable(L, items < INT32_MAX ? (int)items : 0, 0);
   int rc = zp_unpack(L, lua_gettop(L), 1, items, bytes);
   if (rc) return zp_lua_raise(L, rc);
+  lua_insert(L, -2); /* errors, items */
   push_number(L, first);
   push_number(L, items);
-  return 3;
+  lua_rotate(L, -4, -1);
+  return 4;
 }
 
-/* queue:block(task, item) -> the array of the items of its block, the number of the first one, how many; or nil */
+/* queue:block(task, item) -> the array of the items of its block, the number of the first one, how many, and nil or the errors of those that
+   cannot be read by their places; or nil */
 static int queue_block(lua_State *L) {
   zp_queue *queue = check_queue(L);
   uint64_t task = check_number(L, 2), item = check_number(L, 3), first = 0, items = 0;
@@ -208,7 +201,8 @@ int zp_lqueue_push_result(lua_State *L, const zp_result *result, zp_bytes bytes,
   if (result->is_dead) {
     lua_pushboolean(L, 0);
     push_number(L, result->attempts);
-    return 3;
+    lua_pushnil(L);
+    return 4;
   }
   const unsigned char *data = bytes.data;
   size_t packed = bytes.size >= RESULT_HEAD ? zp_get_be32(data) : SIZE_MAX;
@@ -220,12 +214,13 @@ int zp_lqueue_push_result(lua_State *L, const zp_result *result, zp_bytes bytes,
   else lua_pushnil(L);
   if (rc) return zp_lua_raise(L, rc);
   push_number(L, result->attempts);
-  return 3;
+  lua_rotate(L, -3, -1);
+  return 4;
 }
 
-/* queue:take(task, from, array, offset) -> to, failures, attempts: what is behind the last item of the result that begins at `from`, whose
+/* queue:take(task, from, array, offset) -> to, failures, attempts, errors: what is behind the last item of the result that begins at `from`, whose
    values are put into the array behind the offset; failures by their places, nil if there are none, false if nobody survived the one
-   item. nil if it is not there yet. */
+   item; nil, or the errors of those that cannot be read by their places. nil if it is not there yet. */
 static int queue_take(lua_State *L) {
   zp_queue *queue = check_queue(L);
   uint64_t task = check_number(L, 2), from = check_number(L, 3);
@@ -274,24 +269,23 @@ static int claim(lua_State *L, zp_queue *queue, const zp_done *done) {
 static int queue_claim(lua_State *L) { return claim(L, check_queue(L), NULL); }
 
 zp_buf *zp_lqueue_pack_result(lua_State *L) {
-  luaL_checktype(L, 2, LUA_TTABLE);
-  size_t count = (size_t)luaL_checkinteger(L, 3);
   static const unsigned char head[RESULT_HEAD];
+  zp_bytes run = zp_run_finish(zp_lrun_check(L, 2));
   zp_buf *bytes = zp_lbuf_push(L);
-  int rc = zp_buf_append(bytes, head, sizeof head);
-  if (!rc) rc = zp_pack(L, 2, 1, count, true, bytes);
-  if (!rc && bytes->size > UINT32_MAX) rc = zp_fail(ZP_EENCODE, "cannot send results of more than 4 GB at once");
-  if (!rc) zp_put_be32(bytes->data, (uint32_t)(bytes->size - RESULT_HEAD));
-  if (!rc && !lua_isnil(L, 4)) rc = zp_value_encode(L, 4, "error", bytes);
+  int rc = run.size > UINT32_MAX ? zp_fail(ZP_EENCODE, "cannot send results of more than 4 GB at once") : 0;
+  if (!rc) rc = zp_buf_append(bytes, head, sizeof head);
+  if (!rc) rc = zp_buf_append(bytes, run.data, run.size);
+  if (!rc) zp_put_be32(bytes->data, (uint32_t)run.size);
+  if (!rc && !lua_isnil(L, 3)) rc = zp_value_encode(L, 3, "error", bytes);
   if (rc) zp_lua_raise(L, rc);
   return bytes;
 }
 
-/* queue:finish(results, count, failures or nil, seconds) -> as queue:claim: leave the result of what was claimed before, and how long it
-   took, and claim again. Raises an EncodeError if one of the results, or failures, cannot travel; then nothing has happened. */
+/* queue:finish(run, failures or nil, seconds) -> as queue:claim: leave the result of what was claimed before, and how long it took, and claim
+   again. If it raises, nothing has happened. */
 static int queue_finish(lua_State *L) {
   zp_queue *queue = check_queue(L);
-  double seconds = luaL_checknumber(L, 5);
+  double seconds = luaL_checknumber(L, 4);
   zp_buf *bytes = zp_lqueue_pack_result(L);
   zp_done done = {zp_buf_bytes(bytes), seconds};
   int results = claim(L, queue, &done);

@@ -18,7 +18,7 @@ int zp_lqueue_push_claim(lua_State *L, const zp_claim *claim);
 /* The values go into the table at index `array`, behind the offset. */
 int zp_lqueue_push_result(lua_State *L, const zp_result *result, zp_bytes bytes, int array, lua_Integer offset);
 
-/* Push a buffer with the result that the arguments 2 to 4 of queue:finish are. May raise. */
+/* Push a buffer with the result that the arguments 2 and 3 of queue:finish are. May raise. */
 zp_buf *zp_lqueue_pack_result(lua_State *L);
 
 #endif

@@ -18,7 +18,6 @@
 #include "bind/lnet.h"
 #include "bind/lnotepad.h"
 #include "bind/lqueue.h"
-#include "bind/pack.h"
 
 #define QUEUE "zproc.RemoteQueue"
 
@@ -87,24 +86,15 @@ static bool has_items(lua_State *L, remote_queue *self, uint64_t task, uint64_t 
 static int queue_put(lua_State *L) {
   remote_queue *self = check_queue(L);
   uint64_t task = check_number(L, 2);
-  luaL_checktype(L, 3, LUA_TTABLE);
-  lua_Integer first = luaL_checkinteger(L, 4);
-  size_t count = (size_t)luaL_checkinteger(L, 5);
-  bool last = lua_toboolean(L, 6);
-  uint64_t before = check_number(L, 7);
-  zp_buf *bytes = zp_lbuf_push(L);
-  int rc = count > 0 ? zp_pack(L, 3, first, count, false, bytes) : 0;
-  if (rc) return zp_lua_raise(L, rc);
-  size_t size = bytes->size;
-  zp_lnet_prepare(L);
-  zp_parcel request = {ZP_NUMBERS(task, count, last), ZP_STRINGS(zp_buf_bytes(bytes))};
+  zp_bytes bytes = zp_lnet_bytes(L, 3);
+  uint64_t count = check_number(L, 4), before = check_number(L, 6);
+  zp_parcel request = {ZP_NUMBERS(task, count, lua_toboolean(L, 5)), ZP_STRINGS(bytes)};
   const zp_parcel *answer;
+  int rc;
+  zp_lnet_prepare(L);
   do rc = zp_lnet_try(L, self->remote, self->identity, ZP_REQUEST_TASK_PUT, &request, ZP_FOREVER, &answer);
   while (rc == ZP_ESTALE && !(count > 0 && has_items(L, self, task, before + count)));
-  zp_buf_free(bytes);
-  if (rc && rc != ZP_ESTALE) return zp_lua_raise(L, rc);
-  push_number(L, size);
-  return 1;
+  return rc && rc != ZP_ESTALE ? zp_lua_raise(L, rc) : 0;
 }
 
 static int queue_adopt(lua_State *L) {
@@ -240,7 +230,7 @@ static int queue_claim(lua_State *L) { return claim(L, check_queue(L), (zp_bytes
 
 static int queue_finish(lua_State *L) {
   remote_queue *self = check_queue(L);
-  double seconds = luaL_checknumber(L, 5);
+  double seconds = luaL_checknumber(L, 4);
   zp_buf *bytes = zp_lqueue_pack_result(L);
   return claim(L, self, zp_buf_bytes(bytes), seconds);
 }

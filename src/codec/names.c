@@ -364,6 +364,26 @@ bool zp_names_find(lua_State *L, int idx) {
   return false;
 }
 
+/* With require and the name of a module on top: the module, or ZP_EDECODE with what was raised. An error object, by which a process is
+   interrupted or ended, say, is raised again. */
+static int require_module(lua_State *L, const char *name, int shown) {
+  int status = lua_pcall(L, 1, 1, 0);
+  if (status == LUA_OK) return 0;
+  if (status == LUA_ERRMEM) return lua_error(L);
+  if (lua_getmetatable(L, -1)) {
+    bool is_registered = zp_names_find(L, -1);
+    lua_pop(L, is_registered ? 2 : 1);
+    if (is_registered) return lua_error(L);
+  }
+  const char *words = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "what it raises is no string";
+  /* What Lua says of a module that it does not find goes on with all the places that it has looked at. */
+  const char *end = strstr(words, "' not found:\n");
+  int length = end ? (int)(end - words) + 11 : (int)strlen(words);
+  int rc = zp_fail(ZP_EDECODE, "it uses the module '%.*s', which cannot be loaded here: %.*s", shown, name, length, words);
+  lua_pop(L, 1);
+  return rc;
+}
+
 /* What is not there yet: require the module, then look again. */
 int zp_names_resolve(lua_State *L, const char *name, size_t size) {
   if (push_present(L, name, size)) return 0;
@@ -386,7 +406,8 @@ int zp_names_resolve(lua_State *L, const char *name, size_t size) {
       return zp_fail(ZP_EDECODE, "it uses '%.*s%s%.*s', which is not there", (int)(module_size < 200 ? module_size : 200), name,
                      field ? "." : "", field ? (int)(size - module_size - 1 < 100 ? size - module_size - 1 : 100) : 0, field ? field + 1 : "");
     lua_pushlstring(L, name, module_size);
-    lua_call(L, 1, 1);
+    int rc = require_module(L, name, (int)(module_size < 200 ? module_size : 200));
+    if (rc) return rc;
     if (!field && can_be_named(lua_type(L, -1))) return 0;
     lua_pop(L, 1);
     if (push_present(L, name, size)) return 0;

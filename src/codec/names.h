@@ -41,7 +41,8 @@ void zp_names_refresh(lua_State *L);
 /* If the value at idx has a name: push the name (a string) and return true; else push nothing. Needs 6 free slots. */
 bool zp_names_find(lua_State *L, int idx);
 
-/* Push the value of a name; 0, or ZP_EDECODE. May raise if requiring a module raises. */
+/* Push the value of a name; 0, or ZP_EDECODE. May raise for want of memory, and what a module raises that is an object with a registered
+   metatable. */
 int zp_names_resolve(lua_State *L, const char *name, size_t size);
 
 /* True if the global `name` (string at idx) was defined by the script: it is in the globals table and was not there, or

@@ -52,8 +52,8 @@ enum {
 
 /* Push the value. The bytes are read to the end of the call, in which Lua may collect garbage and thus run
    finalisers: they must not be taken away by those. 0, or ZP_ENOMEM or ZP_EDECODE with nothing pushed: not the bytes
-   of one whole value, or a name that is unknown here (the detail says which). May raise for want of memory, or if
-   requiring a module that the bytes name raises. */
+   of one whole value, or a name that is unknown here (the detail says which). A module that the bytes name
+   is required; what that raises is ZP_EDECODE. May raise for want of memory, and an error object, of a signal that comes meanwhile, say. */
 int zp_value_decode(lua_State *L, zp_bytes bytes, int flags);
 
 /* True if the bytes are those of nil or zproc.null ("none"), without decoding. */
