@@ -281,6 +281,20 @@ static int check_opened(const zp_env *env) {
   return fstat(fd, &opened) < 0 ? errno : zp_env_has_data(env->control, &opened) ? 0 : fail_moved(env);
 }
 
+/* An LMDB of the system opens the data file for programs that are started as well: afterwards is too late for one that another thread starts
+   just then. Ours has done it at the open. */
+static int close_data_on_exec(MDB_env *mdb) {
+#ifdef MDB_ZPROC
+  (void)mdb;
+  return 0;
+#else
+  mdb_filehandle_t fd;
+  int rc = mdb_env_get_fd(mdb, &fd);
+  if (rc) return rc;
+  return fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? errno : 0;
+#endif
+}
+
 /* Under the size lock: mdb_env_open sets the file to the size that it is told. */
 static int open_mdb(zp_env *env) {
   unsigned flags = ZP_STORE_MDB_FLAGS | (env->control->is_synced ? 0 : ZP_STORE_MDB_UNSYNCED);
@@ -303,6 +317,7 @@ static int open_mdb(zp_env *env) {
   if (!rc) rc = mdb_env_open(env->mdb, path, flags, 0600);
   close(at);
   if (!rc) rc = check_opened(env);
+  if (!rc) rc = close_data_on_exec(env->mdb);
   if (!rc) rc = open_trees(env);
   MDB_stat stat;
   if (!rc) rc = mdb_env_stat(env->mdb, &stat);
