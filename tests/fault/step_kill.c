@@ -163,7 +163,7 @@ static void prefill(const work *w) {
 }
 
 static void make_store(const work *w) {
-  run("rm -rf %s && mkdir %s", directory, directory);
+  run("rm -rf %s && mkdir -m 700 %s", directory, directory);
   char file[160];
   snprintf(file, sizeof file, "%s/synced.mdb", root);
   run("rm -f %s", file);
@@ -345,10 +345,10 @@ static char copies[COPIES][96], data_directory[96];
 static void make_copies(void) {
   for (int i = 0; i < COPIES; i++) {
     snprintf(copies[i], sizeof copies[i], "%s/copy%d", root, i);
-    run("rm -rf %s && mkdir %s && cp %s/bell %s/bell", copies[i], copies[i], directory, copies[i]);
+    run("rm -rf %s && mkdir -m 700 %s && cp %s/bell %s/bell", copies[i], copies[i], directory, copies[i]);
   }
   snprintf(data_directory, sizeof data_directory, "%s/data", root);
-  run("rm -rf %s && mkdir %s", data_directory, data_directory);
+  run("rm -rf %s && mkdir -m 700 %s", data_directory, data_directory);
 }
 
 /* Others have it open: LMDB knows by a lock of theirs on lock.mdb. */
@@ -379,7 +379,7 @@ static void check_copies(const picture *p, pid_t victim, const work *w, long ste
   /* Nothing is left but the data: a server is started again. */
   write_file(data_directory, "data.mdb", p->data, p->size);
   snprintf(file, sizeof file, "%s/data.mdb", data_directory);
-  run("rm -rf %s && mkdir %s", copies[2], copies[2]);
+  run("rm -rf %s && mkdir -m 700 %s", copies[2], copies[2]);
   zp_store_place place = {.data_file = file};
   assert_int_equal(zp_store_create_at(copies[2], &w->limits, &place), 0);
   snprintf(when, sizeof when, "%s, a new server after step %ld", w->name, step_number);

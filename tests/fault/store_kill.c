@@ -257,7 +257,7 @@ static void a_process_killed_while_opening_or_making_leaves_no_harm(void **unuse
   snprintf(made, sizeof made, "%s/made", directory);
   for (int round = 0; round < rounds; round++) {
     char command[256];
-    snprintf(command, sizeof command, "rm -rf %s; mkdir %s", made, made);
+    snprintf(command, sizeof command, "rm -rf %s; mkdir -m 700 %s", made, made);
     assert_int_equal(system(command), 0);
     pid_t pid = fork();
     if (pid == 0) {

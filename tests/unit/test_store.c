@@ -224,7 +224,7 @@ static void data_elsewhere_go_on_where_they_were(void **unused) {
   zp_store_place place = {.data_file = data, .is_synced = true};
   for (int round = 0; round < 2; round++) {
     const char *where = round ? second : first;
-    snprintf(command, sizeof command, "mkdir %s", where);
+    snprintf(command, sizeof command, "mkdir -m 700 %s", where);
     assert_int_equal(system(command), 0);
     must(zp_store_create_at(where, &limits, &place));
     zp_store *store = NULL;
@@ -256,7 +256,7 @@ static void data_elsewhere_go_on_where_they_were(void **unused) {
     assert_int_equal(system(command), 0);
   }
   place.data_file = "/nowhere/data.mdb";
-  snprintf(command, sizeof command, "mkdir %s", first);
+  snprintf(command, sizeof command, "mkdir -m 700 %s", first);
   assert_int_equal(system(command), 0);
   assert_int_equal(zp_store_create_at(first, &limits, &place), ZP_ESYS);
 }
