@@ -122,7 +122,7 @@ local zproc = {}
 ---@field server_address zproc.Address? by default that of the State
 
 ---@class zproc.ProcessOptions
----@field args any[]? arguments of the target; with `n` if nils are among them
+---@field args any[]? arguments of the target, at most 100000; with `n` if nils are among them
 ---@field kwargs table? one more argument, the last
 ---@field stateful boolean? give the target a State as its first argument (true)
 ---@field pass_context boolean? give it a Context instead (false)
@@ -135,7 +135,7 @@ local zproc = {}
 ---@field allow_user string|integer|(string|integer)[]|nil users whose servers, files and links this process uses, too, from now on; their code can run in it
 ---@field cleanup boolean? whether it ends with the process that has started it; by default as the Context has it
 ---@field retry_for (zproc.Signal|zproc.ErrorClass|string|fun(err: any): boolean)[]? what to try again for
----@field retry_delay number? seconds (5)
+---@field retry_delay number? seconds, at most 1e9 (5)
 ---@field max_retries integer? without it there is no end
 ---@field retry_args any[]? instead of args in further tries
 ---@field retry_kwargs table? instead of kwargs in further tries
@@ -264,7 +264,7 @@ function zproc.ping(server_address, opts) end
 ---@param signal zproc.Signal|string|integer
 function zproc.signal_to_error(signal) end
 
---- End this process; in one that zproc has started a ProcessExit is raised.
+--- End this process; in one that zproc has started a ProcessExit is raised. A status is from 0 to 255; -1 is 255.
 ---@param status? integer|boolean
 function zproc.exit(status) end
 

@@ -26,15 +26,11 @@ local Context = {
 --- A copy: whoever goes through the list may wait for those in it, which changes it.
 local function copy(list) return table.move(list, 1, #list, 1, {}) end
 
-class.seal(Context, { server_process = true, secret_key = true }, {
+class.seal(Context, { server_process = true, secret_key = true, namespace = true, server_address = true }, {
   -- Kept where assigning does not reach: ctx.state = {} would replace the State, and not what it holds.
   state = function(self) return self._state end,
-  namespace = function(self) return self._namespace end,
   process_list = function(self) return copy(self._process_list) end,
   worker_list = function(self) return copy(self._worker_list) end,
-  server_process = function(self) return self._server_process end,
-  secret_key = function(self) return self._secret_key end,
-  server_address = function(self) return self._server_address end,
 }, function(name)
   if name == "state" then return ": it is the State; ctx.state:set{...} replaces what is in it, ctx.state:update{...} sets some keys" end
   if name == "namespace" or name == "server_address" then return (": zproc.context { %s = ... } makes a Context of another one"):format(name) end
@@ -153,13 +149,15 @@ end
 ---@param target function|table
 ---@param opts? table
 ---@return zproc.Process|fun(target: function): zproc.Process
-function Context:process(target, opts)
+function Context:process(target, opts, ...)
   check_open(self, "ctx:process")
   if opts == nil and type(target) == "table" and not options.is_callable(target) then
     local given = process_options(self, "ctx:process", target)
     return function(decorated) return self:process(decorated, given) end
   end
-  local fresh = process.new("ctx:process", target, self.server_address, process_options(self, "ctx:process", opts), self)
+  opts = process_options(self, "ctx:process", opts)
+  class.refuse_surplus("ctx:process", 0, ...) -- when all that it takes is right
+  local fresh = process.new("ctx:process", target, self.server_address, opts, self)
   local list = self._process_list
   fresh:_join(list)
   if #list % LOOK_EVERY == 0 then -- what has ended, and was looked at, takes no descriptor
@@ -181,7 +179,7 @@ function Context:process_factory(...)
   if targets.n == 0 then errors.usage("ctx:process_factory: at least one target is needed") end
   for i = 1, targets.n do options.check_target("ctx:process_factory", targets[i]) end
   local count = opts.count
-  options.check("ctx:process_factory", { count = count }, { count = "count" })
+  options.check("ctx:process_factory", { count = count }, { count = "processes" })
   opts.count = nil
   local made = {}
   for i = 1, targets.n do
@@ -357,7 +355,9 @@ function Context:close()
   if not stopped then error(stop_error, 0) end
 end
 
-Context.__close = Context.close
+function Context:__close() self:close() end
+
+class.limit_methods(Context, "ctx", { wait_all = 1, start_all = 0, stop_all = 1, processes = 0, ping = 1, close = 0 })
 
 function Context:__tostring()
   return ("Context (%s, namespace %q, %d processes%s)"):format(self.server_address, self.namespace, #self._process_list,

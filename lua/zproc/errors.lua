@@ -55,7 +55,7 @@ function errors.new(name, message, fields)
   local err = {}
   for key, value in pairs(fields or {}) do err[key] = value end
   err.name, err.message = name, message
-  if err.where == nil then err.where = where() end -- false: there is no such place
+  if err.where == nil then err.where = where() elseif err.where == false then err.where = nil end -- false: there is no such place
   return setmetatable(err, Error)
 end
 

@@ -1,6 +1,7 @@
 --- zproc: processes that share one state. The module that scripts require.
 
 local core = require "zproc.core"
+local class = require "zproc.class"
 local context = require "zproc.context"
 local errors = require "zproc.errors"
 local options = require "zproc.options"
@@ -59,18 +60,17 @@ function zproc.sleep(seconds)
   core.sleep(seconds)
 end
 
---- Who writes ctx:process(...) may write zproc:context(...) as well.
-local function without_self(name, fn)
-  return function(first, ...)
-    if rawequal(first, zproc) then errors.usage("zproc.%s is a function and no method: zproc.%s(...), with a dot", name, name) end
-    return fn(first, ...)
-  end
-end
-
-for _, name in ipairs {
-  "atomic", "context", "error_class", "exit", "is_error", "ping", "process", "range", "signal_to_error", "sleep", "start_server", "state",
+--- How many arguments each takes. Who writes ctx:process(...) may write zproc:context(...) as well.
+for name, most in pairs {
+  atomic = 1, context = 2, cpu_count = 0, error_class = 1, exit = 1, getpid = 0, is_error = 2, ping = 2, process = 3, range = 3,
+  signal_to_error = 1, sleep = 1, start_server = 2, state = 2, time = 0,
 } do
-  zproc[name] = without_self(name, zproc[name])
+  local call, fn = "zproc." .. name, zproc[name]
+  zproc[name] = function(...)
+    if rawequal((...), zproc) then errors.usage("%s is a function and no method: %s(...), with a dot", call, call) end
+    if select("#", ...) > most then class.refuse_surplus(call, most, ...) end
+    return fn(...)
+  end
 end
 
 return zproc

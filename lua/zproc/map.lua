@@ -33,7 +33,7 @@ local OPTIONS <const> = {
   map_iter = "sequence",
   map_args = "sequence",
   map_kwargs = "sequence",
-  args = "list",
+  args = "arguments",
   kwargs = "table",
   count = "workers",
   stateful = "boolean",
@@ -113,6 +113,10 @@ local function join(sources)
         if value == nil then return nil end
         if place > 1 and type(value) ~= "table" then
           errors.usage("ctx:process_map: item %d of %s must be a table, not %s", taken + 1, NAMES[place], options.describe(value))
+        end
+        if place == 2 and not options.count_arguments(value) then
+          errors.usage("ctx:process_map: item %d of %s has too many arguments, or an 'n' that is no number of arguments", taken + 1,
+            NAMES[place])
         end
         -- The next sequence may change it when it is asked.
         if type(value) == "table" and not part.is_array then value = core.decode(core.encode(value, ("item %d"):format(taken + 1))) end
@@ -242,7 +246,7 @@ local function ensure_workers(self, count, pool, only)
       backend = given.backend,
       args = { n = 4, self._link:pack(), pool, only, not is_thread and notepad or nil },
     }, self, notepad)
-    one.pool = pool
+    one._pool = pool
     self._worker_list[#self._worker_list + 1] = one
   end
 end
@@ -534,10 +538,11 @@ end
 ---@param sequence? any[]|zproc.Range|fun(): any
 ---@param opts? table
 ---@return zproc.MapResult|table task with return_task
-function Context:process_map(target, sequence, opts)
+function Context:process_map(target, sequence, opts, ...)
   context.check_open(self, "ctx:process_map")
   core.check_fork()
   sequence, opts = read_arguments(target, sequence, opts)
+  class.refuse_surplus("ctx:process_map", 0, ...)
   local source = find_sources(sequence, opts)
   if opts.namespace then self._link:state(opts.namespace):close() end -- a name that is none
   local spec = specification(self, target, opts, sequence)
@@ -614,3 +619,6 @@ function Context:pull_results_for_task(task, opts)
     _progress = progress.new(opts.progress),
   }
 end
+
+class.limit_methods(Context, "ctx", { pull_results_for_task = 2 })
+class.limit_methods(MapResult, "result", { collect = 0, close = 0 })

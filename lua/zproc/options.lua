@@ -5,6 +5,9 @@ local errors = require "zproc.errors"
 
 local options = {}
 
+--- The most arguments that a call of a target can have, the most processes that the system can, and the longest delay, some thirty years.
+local ARGUMENTS_MAX <const>, PROCESSES_MAX <const>, DELAY_MAX <const> = 100000, 1 << 22, 1e9
+
 --- Whether it is what a predicate may use: { seconds =, bytes = }, each of which may be left out.
 local function is_budget(value)
   if type(value) ~= "table" then return false end
@@ -19,7 +22,7 @@ local function is_seconds(value)
   return type(value) == "number" and value >= 0 -- false for NaN
 end
 
---- What an option may be: a test, and the words for it.
+--- What an option may be: a test, which may give other words for what is wrong, and the words for it.
 local kinds = {
   boolean = { function(value) return type(value) == "boolean" end, "true or false" },
   string = { function(value) return type(value) == "string" end, "a string" },
@@ -27,6 +30,30 @@ local kinds = {
   list = { function(value) return type(value) == "table" and options.name_in(value) == nil end, "a list" },
   seconds = { is_seconds, "a number of seconds, 0 or more" },
   budget = { is_budget, "a table with seconds, a number above 0, or bytes, an integer above 0, or both" },
+  delay = {
+    function(value)
+      if is_seconds(value) and value > DELAY_MAX then return false, "a number of seconds from 0 to 1e9" end
+      return is_seconds(value)
+    end,
+    "a number of seconds, 0 or more",
+  },
+  arguments = {
+    function(value)
+      if type(value) ~= "table" or options.name_in(value) ~= nil then return false end
+      if options.count_arguments(value) then return true end
+      return false, ("a list of at most %d arguments"):format(ARGUMENTS_MAX)
+    end,
+    "a list",
+  },
+  processes = {
+    function(value)
+      if math.type(value) == "integer" and value > PROCESSES_MAX then
+        return false, ("an integer of at least 1 and at most %d"):format(PROCESSES_MAX)
+      end
+      return math.type(value) == "integer" and value >= 1
+    end,
+    "an integer of at least 1",
+  },
   revision = {
     function(value) return math.type(value) == "integer" and value >= 0 end, "a revision number, an integer of at least 0",
   },
@@ -119,7 +146,7 @@ end
 
 --- What else to say of an option that is no list: a table with names in it is one, perhaps, that another option takes.
 local function hint_of_list(name, value, spec)
-  local inner = kinds[spec[name]] == kinds.list and type(value) == "table" and options.name_in(value)
+  local inner = (kinds[spec[name]] == kinds.list or kinds[spec[name]] == kinds.arguments) and type(value) == "table" and options.name_in(value)
   if not inner then return "" end
   local other = name:gsub("args$", "kwargs")
   local hint = other ~= name and spec[other] and (" (did you mean '%s'?)"):format(other) or ""
@@ -144,11 +171,21 @@ function options.check(call, given, spec)
         options.hint(name, spec))
     end
     local test, words = kinds[kind][1], kinds[kind][2]
-    if not test(value) then
-      errors.usage("%s: option '%s' must be %s, not %s%s", call, name, words, options.describe(value), hint_of_list(name, value, spec))
+    local is_right, other_words = test(value)
+    if not is_right then
+      errors.usage("%s: option '%s' must be %s, not %s%s", call, name, other_words or words, options.describe(value), hint_of_list(name, value, spec))
     end
   end
   return given
+end
+
+--- How many arguments a list of them has, by its `n` or its length; nil if they are too many, or `n` is no number of arguments.
+---@param list table
+---@return integer?
+function options.count_arguments(list)
+  local count = list.n
+  if count == nil then count = #list end
+  if math.type(count) == "integer" and count >= 0 and count <= ARGUMENTS_MAX then return count end
 end
 
 --- A name among the keys of what is to be a list; nil if it has none. `n`, of table.pack, is none; nor do objects have any.

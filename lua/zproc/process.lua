@@ -27,7 +27,7 @@ local Process = {
 }
 
 local OPTIONS = {
-  args = "list",
+  args = "arguments",
   kwargs = "table",
   stateful = "boolean",
   pass_context = "boolean",
@@ -159,15 +159,15 @@ function process.new(call, target, server_address, opts, context, notepad)
   local checked, plan = process.check(call, opts)
   opts = checked
   local self = setmetatable({
-    target = target,
-    name = opts.name or process.name_of(target),
-    server_address = server_address,
-    namespace = opts.namespace or "default",
+    _target = target,
+    _name = opts.name or process.name_of(target),
+    _server_address = server_address,
+    _namespace = opts.namespace or "default",
     _options = opts,
     _retry = plan,
     _is_thread = opts.backend == "thread",
     _is_alone = context == nil, -- no Context will stop it
-    notepad = notepad,
+    _notepad = notepad,
   }, Process)
   if self._is_thread then check_thread(call, self) end
   if context then
@@ -408,7 +408,7 @@ end
 
 --- What the target has raised: what runtime.describe has made an error object of, unless that was words.
 local function cause_of(failure)
-  local is_made = errors.is(failure, "RemoteError") and failure.where == false and failure.cause ~= nil
+  local is_made = errors.is(failure, "RemoteError") and failure.where == nil and failure.cause ~= nil
   if not is_made or type(failure.cause) == "string" then return failure, nil end
   local tries = failure.tries
   failure.tries = nil -- it is that of the whole
@@ -479,5 +479,7 @@ end
 
 --- It was waited for, as one of all.
 function Process:_leave() leave(self) end
+
+class.limit_methods(Process, "process", { start = 0, stop = 1, close = 0, wait = 1 })
 
 return process

@@ -12,9 +12,9 @@ local DEFAULT_DELAY <const> = 5 -- seconds
 local retry = {
   OPTIONS = {
     retry_for = "list",
-    retry_delay = "seconds",
+    retry_delay = "delay",
     max_retries = "retries",
-    retry_args = "list",
+    retry_args = "arguments",
     retry_kwargs = "table",
   },
 }
@@ -56,7 +56,7 @@ function retry.plan(call, opts)
     signals = {},
     tests = {},
     delay = opts.retry_delay or DEFAULT_DELAY,
-    tries = opts.max_retries and opts.max_retries + 1 or math.huge,
+    tries = opts.max_retries and opts.max_retries < math.maxinteger and opts.max_retries + 1 or math.huge,
   }
   for _, item in ipairs(items) do
     local one, test = read_item(call, item)

@@ -126,6 +126,7 @@ function runtime.exit(status)
   end
   local given = status
   status = exit_status(status)
+  if status < -128 or status > 255 then errors.usage("zproc.exit: an exit status is from 0 to 255, not %d", status) end
   if core.is_child() then error(errors.new("ProcessExit", ("exit with status %d"):format(status), { status = status })) end
   local failure = leave()
   if failure ~= nil then
@@ -176,6 +177,7 @@ function runtime.sendable(err)
   for name, value in next, err do
     if pcall(core.encode, { [name] = value }) then fields[name] = value end
   end
+  fields.where = fields.where or false
   return errors.new(err.name, err.message, fields)
 end
 

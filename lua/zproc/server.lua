@@ -89,10 +89,10 @@ function server.start(call, addresses, opts)
     error(err)
   end
   return setmetatable({
-    server_address = bound[1] or address.of_directory(store:path()),
-    server_addresses = #bound > 0 and bound or { address.of_directory(store:path()) },
-    secret_key = secret_key,
-    directory = store:path(),
+    _server_address = bound[1] or address.of_directory(store:path()),
+    _server_addresses = #bound > 0 and bound or { address.of_directory(store:path()) },
+    _secret_key = secret_key,
+    _directory = store:path(),
     _store = store,
     _handle = handle,
     _keep = keep,
@@ -114,13 +114,14 @@ function Server:stop()
     core.retire_store(self.directory)
     if self._keep then self._keep:close() end
     self._store:remove()
-    self.exitcode = self._handle:stop()
+    self._exitcode = self._handle:stop()
   end
   return self.exitcode
 end
 
 Server.close = Server.stop
-Server.__close = Server.stop
+
+function Server:__close() self:close() end
 
 --- Wait until the server was stopped; with a timeout (seconds): nil and a TimeoutError when the time is up. It ends only by
 --- stop(), so this is for a script that has nothing else to do than to keep it.
@@ -136,6 +137,8 @@ function Server:wait(timeout)
   end
   return self.exitcode
 end
+
+class.limit_methods(Server, "server", { stop = 0, close = 0, wait = 1 })
 
 local OPTIONS <const> = {
   backend = "backend",

@@ -693,3 +693,142 @@ describe("what was waited for", function()
     assert.is_true(resident() < before + 30000) -- 60 results and their copies would be 120 MB
   end)
 end)
+
+describe("what a call is given", function()
+  local ctx
+
+  before_each(function() ctx = zproc.context() end)
+  after_each(function() ctx:close() end)
+
+  it("is refused where a process would fail of it later", function()
+    local any = { zproc.AnyError }
+    for _, delay in ipairs { math.huge, 1e300, math.maxinteger } do
+      refuses("ctx:process: option 'retry_delay' must be a number of seconds from 0 to 1e9", ctx.process, ctx, print, {
+        retry_for = any, retry_delay = delay,
+      })
+    end
+    refuses("option 'process': option 'retry_delay' must be", zproc.context, { process = { retry_delay = 1e300 } })
+    refuses("option 'process': option 'retry_for': there is no error class", zproc.context, { process = { retry_for = { "Nonsense" } } })
+    refuses("option 'retry_delay' must be", zproc.process, print, ctx.server_address, { retry_delay = 0 / 0 })
+    refuses("ctx:call_when_change: option 'retry_delay' must be", ctx.call_when_change, ctx, print, { retry_delay = 1e300 })
+    for _, n in ipairs { -1, 1 << 40, 1.5 } do
+      refuses("ctx:process: option 'args' must be a list of at most 100000 arguments", ctx.process, ctx, print, { args = { n = n } })
+      refuses("option 'retry_args' must be a list of at most", ctx.process, ctx, print, { retry_for = any, retry_args = { n = n } })
+      refuses("ctx:process_map: option 'args' must be a list of at most", ctx.process_map, ctx, print, { 1 }, { args = { n = n } })
+      refuses("item 1 of map_args has too many arguments", ctx.process_map, ctx, print, { map_args = { { n = n } } })
+    end
+    refuses("option 'count' must be an integer of at least 1 and at most 4194304", ctx.process_factory, ctx, print, { count = math.maxinteger })
+    for _, status in ipairs { 1 << 32, 256, -129, math.mininteger } do
+      refuses("zproc.exit: an exit status is from 0 to 255", zproc.exit, status)
+    end
+    assert.same({}, ctx.process_list)
+  end)
+
+  it("may be as large as it makes sense", function()
+    local failing = { retry_for = { zproc.AnyError }, retry_delay = 1e9, max_retries = math.maxinteger }
+    local reports = quietly(function(path)
+      local p = ctx:process(function(state)
+        redirect(path)
+        state.began = true
+        error "again"
+      end, failing)
+      ctx.state:get_when_available "began"
+      eventually("the pause", function()
+        for _, row in ipairs(ctx:processes()) do
+          if row.pid == p.pid then return row.state == "retrying" end
+        end
+      end)
+      assert.is_nil(p:wait(0))
+      p:stop()
+    end)
+    assert.is_truthy(reports:find("next try in 1e+09 s", 1, true))
+    local sleeper = ctx:process(function() zproc.sleep(math.huge) end)
+    for _, seconds in ipairs { 0, 1e-300 } do
+      assert.is_true(zproc.is_error(select(2, sleeper:wait(seconds)), "TimeoutError"))
+      assert.is_true(zproc.is_error(select(2, ctx:wait_all(seconds)), "TimeoutError"))
+    end
+    for _, seconds in ipairs { 1e300, math.huge, math.maxinteger } do
+      assert.equal(5, ctx:process(function() return 5 end):wait(seconds))
+      assert.equal(5, ctx:process(function(state) return state:setdefault("five", 5) end, { stop = { timeout = seconds } }):wait())
+    end
+    assert.equal(-15, sleeper:stop(math.maxinteger))
+  end)
+
+  it("is refused where it is too much", function()
+    local p = ctx:process(function() return 1 end)
+    local result = ctx:process_map(function(x) return x end, { 1 })
+    for call, try in pairs {
+      ["process:wait"] = function() p:wait(1, 5) end,
+      ["process:stop"] = function() p:stop(1, 5) end,
+      ["ctx:wait_all"] = function() ctx:wait_all({}, 5) end,
+      ["ctx:stop_all"] = function() ctx:stop_all(1, 5) end,
+      ["ctx:start_all"] = function() ctx:start_all(5) end,
+      ["ctx:process"] = function() ctx:process(print, {}, 5) end,
+      ["ctx:process_map"] = function() ctx:process_map(print, { 1 }, {}, 5) end,
+      ["ctx:processes"] = function() ctx:processes(5) end,
+      ["ctx:close"] = function() ctx:close(5) end,
+      ["result:collect"] = function() result:collect(5) end,
+      ["server:stop"] = function() ctx.server_process:stop(5) end,
+      ["zproc.context"] = function() zproc.context(nil, {}, 5) end,
+      ["zproc.process"] = function() zproc.process(print, ctx.server_address, {}, 5) end,
+      ["zproc.ping"] = function() zproc.ping(ctx.server_address, {}, 5) end,
+      ["zproc.start_server"] = function() zproc.start_server(nil, {}, 5) end,
+      ["zproc.state"] = function() zproc.state(ctx.server_address, {}, 5) end,
+      ["zproc.sleep"] = function() zproc.sleep(0, 5) end,
+      ["zproc.time"] = function() zproc.time(5) end,
+      ["zproc.range"] = function() zproc.range(1, 2, 1, 5) end,
+    } do
+      refuses(call .. ": there is an argument too many, 5", try)
+    end
+    assert.equal(1, p:wait(nil, nil, nil))
+    assert.same({ 1, n = 1 }, result:collect())
+  end)
+
+  it("is not given by assignments", function()
+    local p = ctx:process(function() return 1 end)
+    for name, object in pairs {
+      worker_list = ctx, process_list = ctx, server_process = ctx, secret_key = ctx, server_address = ctx, namespace = ctx,
+      pid = p, name = p, target = p, exitcode = p, is_alive = p, wait = p,
+      server_addresses = ctx.server_process, directory = ctx.server_process,
+    } do
+      refuses(("'%s' of a "):format(name), function() object[name] = nil end)
+      refuses("cannot be assigned to", function() object[name] = 5 end)
+    end
+    table.insert(ctx.process_list, "mine") -- into a copy
+    assert.same({ p }, ctx.process_list)
+    p:wait()
+  end)
+end)
+
+describe("what a target raises", function()
+  it("is the cause, whatever it is and wherever it was raised", function()
+    quietly(function(path)
+      local ctx = zproc.context()
+      local io, error, zproc = io, error, zproc
+      local function cause(value, opts)
+        local p = ctx:process(function(_, raised)
+          io.stderr = io.open(path, "a")
+          error(raised, 0)
+        end, { args = { value }, backend = opts and opts.backend, retry_for = opts and opts.retry_for, retry_delay = 0, max_retries = 1 })
+        local err = refuses("exited with code 1", p.wait, p)
+        return err.cause, err.tries
+      end
+      for _, opts in ipairs { {}, { backend = "thread" } } do
+        assert.same({ code = 5 }, (cause({ code = 5 }, opts)))
+        assert.equal(42, (cause(42, opts)))
+        assert.is_false((cause(false, opts)))
+        local words = cause("words", opts)
+        assert.same({ "RemoteError", "words" }, { words.name, words.message })
+        assert.is_nil(words.where)
+      end
+      assert.same({ { code = 5 }, 2 }, { cause({ code = 5 }, { retry_for = { function() return true end } }) })
+      local far = zproc.state(ctx.server_address, { transport = "network" })
+      local ok, raised = pcall(zproc.atomic(function() error { code = 6 } end), far)
+      assert.same({ false, 6 }, { ok, raised.code })
+      local all = ctx:process_map(function(x) error { code = x } end, { 7 }, { on_error = "return" }):collect()
+      assert.equal(7, all[1].cause.code)
+      assert.is_nil(all[1].where)
+      ctx:close()
+    end)
+  end)
+end)
