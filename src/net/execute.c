@@ -18,7 +18,6 @@ struct zp_executor {
   char *directory;
   zp_runner *runner;
   zp_store *stores[STORES]; /* the one that was used last is first */
-  zp_vm *vm;                /* NULL until a predicate comes */
   zp_buf changes;
 };
 
@@ -39,7 +38,6 @@ void zp_executor_close(zp_executor **handle) {
   if (!self) return;
   *handle = NULL;
   for (int i = 0; i < STORES; i++) zp_store_close(&self->stores[i]);
-  if (self->vm) zp_vm_close(&self->vm);
   zp_buf_free(&self->changes);
   free(self->directory);
   free(self);
@@ -289,7 +287,7 @@ static int execute(zp_executor *self, zp_seat *seat, int type, const zp_parcel *
     case ZP_REQUEST_ATOMIC: return zp_runner_run(self->runner, store, request, answer);
     case ZP_REQUEST_WATCH:
       zp_store_set_author(store, request->numbers[0]);
-      return zp_observe(store, &self->vm, request, answer);
+      return zp_observe(store, zp_runner_judges(self->runner), request, answer);
     default: return write_locked(self, store, type, request, may_wait, answer);
   }
 }

@@ -19,7 +19,8 @@ typedef struct observer {
   const zp_parcel *request;
   zp_watch_cursor cursor;
   zp_condition condition;
-  zp_predicate *predicate;
+  zp_judges *judges;
+  zp_judges_question question;
   zp_watch *watch;
 } observer;
 
@@ -35,22 +36,26 @@ int zp_observe_pairs(zp_store *store, zp_buf *out, uint64_t *count) {
   return rc;
 }
 
-static int set_condition(observer *self, zp_vm **vm) {
+/* A zp_watch_test. */
+static int test_elsewhere(void *context, zp_store *store, uint64_t revision, zp_watch *watch) {
+  observer *self = context;
+  return zp_judges_test(self->judges, &self->question, store, revision, watch);
+}
+
+static void set_condition(observer *self) {
   const zp_parcel *request = self->request;
   zp_condition *condition = &self->condition;
   condition->kind = (zp_condition_kind)request->numbers[1];
   if (condition->kind == ZP_WHEN_PREDICATE) {
-    zp_vm_limits limits = {zp_parcel_to_double(request->numbers[5]), (size_t)request->numbers[6]};
-    if (limits.seconds > SECONDS_MAX) limits.seconds = SECONDS_MAX;
-    if (limits.bytes > BYTES_MAX) limits.bytes = BYTES_MAX;
-    int rc = *vm ? 0 : zp_vm_open(vm);
-    if (!rc) rc = zp_predicate_load(*vm, request->strings[2], &limits, &self->predicate);
-    condition->predicate = self->predicate;
-    return rc == ZP_EDECODE ? ZP_EENCODE : rc;
+    double seconds = zp_parcel_to_double(request->numbers[5]);
+    uint64_t bytes = request->numbers[6];
+    self->question.function = request->strings[2];
+    self->question.limits.seconds = seconds == 0 ? ZP_VM_SECONDS : seconds < SECONDS_MAX ? seconds : SECONDS_MAX;
+    self->question.limits.bytes = bytes == 0 ? ZP_VM_BYTES : bytes < BYTES_MAX ? (size_t)bytes : BYTES_MAX;
+    return;
   }
   condition->key = request->strings[2];
   for (size_t i = 0; i < request->pair_count; i++) condition->values[condition->value_count++] = request->pairs[i].key;
-  return 0;
 }
 
 /* The pairs of a revision, appended to `out`. */
@@ -90,15 +95,16 @@ static int tell(observer *self, bool matched, uint64_t revision, zp_answer *answ
   return rc;
 }
 
-static int observe(observer *self, double deadline, zp_vm **vm, zp_answer *answer) {
+static int observe(observer *self, double deadline, zp_answer *answer) {
   const zp_parcel *request = self->request;
   uint64_t kind = request->numbers[1], flags = request->numbers[3], revision = 0;
   bool is_condition = kind <= ZP_WHEN_PREDICATE;
   memcpy(&self->cursor, request->strings[1].data, sizeof self->cursor);
-  int rc = is_condition ? set_condition(self, vm) : 0;
+  if (is_condition) set_condition(self);
+  bool is_predicate = kind == ZP_WHEN_PREDICATE;
   zp_watch_options options = {
-      .test = is_condition ? zp_condition_test : NULL,
-      .context = &self->condition,
+      .test = is_predicate ? test_elsewhere : is_condition ? zp_condition_test : NULL,
+      .context = is_predicate ? (void *)self : &self->condition,
       .id = request->numbers[2],
       .exclude = flags & ZP_WATCH_EXCLUDE,
       .duplicates = flags & ZP_WATCH_DUPLICATES,
@@ -106,7 +112,7 @@ static int observe(observer *self, double deadline, zp_vm **vm, zp_answer *answe
       .live = flags & ZP_WATCH_LIVE,
       .gapless = flags & ZP_WATCH_GAPLESS,
   };
-  if (!rc) rc = zp_watch_open(self->store, &self->cursor, &options, &self->watch);
+  int rc = zp_watch_open(self->store, &self->cursor, &options, &self->watch);
   for (size_t i = 0; i < request->pair_count && kind == ZP_WATCH_CHANGE && !rc; i++)
     rc = zp_watch_add_key(self->watch, request->pairs[i].key);
   if (rc) return rc;
@@ -119,15 +125,16 @@ static int observe(observer *self, double deadline, zp_vm **vm, zp_answer *answe
   return tell(self, rc == 0, revision, answer);
 }
 
-int zp_observe(zp_store *store, zp_vm **vm, const zp_parcel *request, zp_answer *answer) {
+int zp_observe(zp_store *store, zp_judges *judges, const zp_parcel *request, zp_answer *answer) {
   double deadline = zp_clock_now() + zp_parcel_to_double(request->numbers[4]); /* infinity is ZP_FOREVER */
-  observer self = {.store = store, .request = request};
-  int rc = observe(&self, deadline, vm, answer);
+  observer self = {.store = store, .request = request, .judges = judges};
+  int rc = observe(&self, deadline, answer);
   if (rc == ZP_EPREDICATE || rc == ZP_EBUDGET) {
-    zp_answer_fail(answer, rc, self.predicate ? zp_predicate_traceback(self.predicate) : NULL);
+    const zp_buf *traceback = &self.question.traceback;
+    zp_answer_fail(answer, rc, traceback->size ? (const char *)traceback->data : NULL);
     rc = 0;
   }
   zp_watch_close(&self.watch);
-  zp_predicate_close(&self.predicate);
+  zp_buf_free(&self.question.traceback);
   return rc;
 }

@@ -1,5 +1,5 @@
 /*
- * runner -- the process in which a server runs the atomic functions of clients on other machines.
+ * runner -- the process in which a server runs the atomic functions of clients on other machines. (Their predicates: judges.h.)
  *
  * A function of a user may run for ever, take all memory, or crash; so it does not run in the server. The runner is the program zproc
  * (program.h), executed anew with a socket to the server, at the first atomic function. It runs one after the other, as the lock of
@@ -16,6 +16,7 @@
 #define ZP_NET_RUNNER_H
 
 #include "net/answer.h"
+#include "net/judges.h"
 #include "store/store.h"
 
 typedef struct zp_runner zp_runner;
@@ -31,6 +32,9 @@ void zp_runner_close(zp_runner **runner); /* ends the process; nulls, may be cal
 /* Carry out an ATOMIC (request.h) on the namespace of the store, when it is its turn. ZP_EINTR if this thread is to stop: a function that
    runs is killed, one that does not run yet never will. ZP_ESTALE if the state was, or may have been changed, but the result is lost. */
 int zp_runner_run(zp_runner *runner, zp_store *store, const zp_parcel *request, zp_answer *answer);
+
+/* The processes that evaluate predicates, which end with it. */
+zp_judges *zp_runner_judges(zp_runner *runner);
 
 /* ---- the other end ---- */
 

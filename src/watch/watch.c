@@ -15,6 +15,8 @@ typedef struct key_set {
   bool all;     /* every key */
 } key_set;
 
+enum { KEYS_MAX = 1024 };
+
 struct zp_watch {
   zp_store *store;
   zp_watch_options options;
@@ -97,10 +99,15 @@ void zp_watch_close(zp_watch **handle) {
 
 int zp_watch_read(zp_watch *watch, const zp_bytes *key) {
   if (watch->keys.all) return 0;
-  if (key) return add_key(&watch->keys, *key);
+  /* To remember each of very many costs more than to look again at every update. */
+  if (key && key_count(&watch->keys) < KEYS_MAX) return add_key(&watch->keys, *key);
   watch->keys.all = true;
   return 0;
 }
+
+bool zp_watch_reads_all(const zp_watch *watch) { return watch->keys.all; }
+
+bool zp_watch_next_read(const zp_watch *watch, size_t *i, size_t *offset, zp_bytes *key) { return next_key(&watch->keys, i, offset, key); }
 
 /* ---- what was given, and looked through ---- */
 

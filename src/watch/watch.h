@@ -73,6 +73,10 @@ void zp_watch_close(zp_watch **watch); /* nulls, may be called twice */
 /* For tests: the result depends on this key; NULL: on every key. */
 int zp_watch_read(zp_watch *watch, const zp_bytes *key);
 
+/* What the last test read: whether it was every key; else each of them: start with *i = *offset = 0; false at the end. */
+bool zp_watch_reads_all(const zp_watch *watch);
+bool zp_watch_next_read(const zp_watch *watch, size_t *i, size_t *offset, zp_bytes *key);
+
 /* Wait for the next match, until the deadline (zp_clock_now seconds, ZP_FOREVER). 0 and the revision, with the cursor moved to
    it; ZP_ETIMEOUT, with a note in the cursor of what was looked through; ZP_EINTR if a signal handler ran, and the call may be
    repeated; ZP_EHISTORY if the cursor has fallen behind what is kept; or what the test returned. */
