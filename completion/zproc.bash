@@ -7,7 +7,7 @@ declare -gA _zproc_options=(
   [run]='--prefix'
   [eval]='--address --namespace --json --transport'
   [repl]='--namespace --transport'
-  [server]='--bind --data-dir --sync --insecure'
+  [server]='--bind --data-dir --sync --restore --insecure'
   [worker]='--count --transport'
   [ping]='--timeout --transport'
   [ps]='--json --transport'
@@ -16,9 +16,9 @@ declare -gA _zproc_options=(
   [version]=''
   [help]=''
 )
-_zproc_actions='get set del dump load watch history' # of zproc state
+_zproc_actions='get set del dump load watch history backup' # of zproc state
 _zproc_common='--secret-key-file --allow-user --help'
-_zproc_with_value=' --address --allow-user --at --bind --count --data-dir --interval --limit --namespace --secret-key-file --since --sync --timeout --transport '
+_zproc_with_value=' --address --allow-user --at --bind --count --data-dir --interval --limit --namespace --restore --secret-key-file --since --sync --timeout --transport '
 
 # The addresses of this user's servers, each with a newline.
 _zproc_addresses() {
@@ -32,6 +32,7 @@ _zproc_addresses() {
 _zproc_values() { # OPTION, what is there of it
   case $1 in
     --transport) compgen -W 'auto network' -- "$2" ;;
+    --restore) compgen -W 'snapshot data' -- "$2" ;;
     --sync) compgen -W 'never interval always' -- "$2" ;;
     --address) compgen -W "$(_zproc_addresses)" -- "$2" ;;
     --allow-user) compgen -u -- "$2" ;;
@@ -49,7 +50,12 @@ _zproc_operands() { # COMMAND, how many there are before it, the one before it, 
     state:1) compgen -W "$_zproc_actions" -- "$4" ;;
     help:0) compgen -W "${!_zproc_options[*]}" -- "$4" ;;
     help:1) [ "$3" != state ] || compgen -W "$_zproc_actions" -- "$4" ;;
-    state:2) [ "$3" != load ] || compgen -f -- "$4" ;;
+    state:2)
+      case $3 in
+        load) compgen -f -- "$4" ;;
+        backup) compgen -d -- "$4" ;;
+      esac
+      ;;
   esac
 }
 

@@ -212,6 +212,7 @@ local zproc = {}
 ---@field backend "process"|"thread"|nil "process"
 ---@field data_dir string? where the state is kept; without it the state is gone with the server
 ---@field sync "never"|"interval"|"always"|nil what a power failure may cost ("interval")
+---@field restore "snapshot"|"data"|nil what to go on from where the data are missing, damaged or not as they were left; without it that is an error
 ---@field secret_key string? what clients need
 ---@field allow_user string|integer|(string|integer)[]|nil users whose servers, files and links this process uses, too, from now on; their code can run in it
 ---@field insecure boolean? let anybody in who reaches an address that is not of this machine alone (false)
@@ -252,6 +253,13 @@ function zproc.atomic(fn) end
 ---@return zproc.Address server_address
 ---@overload fun(opts?: zproc.ServerOptions): zproc.Server, zproc.Address
 function zproc.start_server(server_address, opts) end
+
+--- Copy all that the server of a State keeps, of all namespaces, as it is at one instant, to a directory on which a server can be started. Everybody goes
+--- on meanwhile. Only on the machine of the server, by shared memory.
+---@param state zproc.State
+---@param directory string one that is not there yet, or is empty
+---@return integer revision of the copy
+function zproc.backup(state, directory) end
 
 --- The pid of a server that is alive; nil and a TimeoutError when the time is up.
 ---@param server_address zproc.Address

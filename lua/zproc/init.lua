@@ -22,6 +22,7 @@ zproc.null = core.null
 zproc.context = context.new
 zproc.state = state.new
 zproc.atomic = state.atomic
+zproc.backup = state.backup
 zproc.start_server = server.start_server
 zproc.exit = runtime.exit
 zproc.error_class = errors.class
@@ -62,7 +63,7 @@ end
 
 --- How many arguments each takes. Who writes ctx:process(...) may write zproc:context(...) as well.
 for name, most in pairs {
-  atomic = 1, context = 2, cpu_count = 0, error_class = 1, exit = 1, getpid = 0, is_error = 2, ping = 2, process = 3, range = 3,
+  atomic = 1, backup = 2, context = 2, cpu_count = 0, error_class = 1, exit = 1, getpid = 0, is_error = 2, ping = 2, process = 3, range = 3,
   signal_to_error = 1, sleep = 1, start_server = 2, state = 2, time = 0,
 } do
   local call, fn = "zproc." .. name, zproc[name]

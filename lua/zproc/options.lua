@@ -72,6 +72,9 @@ local kinds = {
   sync = {
     function(value) return value == "never" or value == "interval" or value == "always" end, "'never', 'interval' or 'always'",
   },
+  restore = {
+    function(value) return value == "data" or value == "snapshot" end, "'data' or 'snapshot'",
+  },
   secret = {
     function(value) return type(value) == "string" and value ~= "" end, "a string that is not empty",
   },

@@ -62,7 +62,8 @@ end
 --- Start a server, owned by this process: with an empty state, or with that of a data directory.
 ---@param call string the function's name, for messages
 ---@param addresses string[] none: a random one
----@param opts? { backend: string?, data_dir: string?, sync: string?, secret_key: string?, insecure: boolean?, allow_user: string|string[]|nil }
+---@param opts? { backend: string?, data_dir: string?, sync: string?, restore: string?, secret_key: string?, insecure: boolean?,
+--- allow_user: string|string[]|nil }
 ---@return zproc.Server
 function server.start(call, addresses, opts)
   opts = opts or {}
@@ -70,8 +71,9 @@ function server.start(call, addresses, opts)
   local secret_key = link.secret_of(opts)
   local alias, listeners, bound = listen(call, addresses, secret_key ~= nil, opts.insecure)
   if opts.sync and not opts.data_dir then errors.usage("%s: 'sync' is about a data directory, and there is none", call) end
+  if opts.restore and not opts.data_dir then errors.usage("%s: 'restore' is about a data directory, and there is none", call) end
   core.sweep_directories() -- what processes that were killed have left
-  local keep = opts.data_dir and link.name_call(call, core.open_keep, opts.data_dir, opts.sync or "interval") or nil
+  local keep = opts.data_dir and link.name_call(call, core.open_keep, opts.data_dir, opts.sync or "interval", opts.restore) or nil
   local store = core.plan_directory()
   -- First of all the server: should this process be killed, it removes what there is by then.
   local handle = core.start_server(store:path(), alias, opts.backend == "thread", listeners)
@@ -144,6 +146,7 @@ local OPTIONS <const> = {
   backend = "backend",
   data_dir = "string",
   sync = "sync",
+  restore = "restore",
   secret_key = "secret",
   allow_user = "users",
   insecure = "boolean",
@@ -152,8 +155,8 @@ local OPTIONS <const> = {
 
 --- zproc.start_server([server_address,] [options]): start a server that runs until it is stopped, or this process ends.
 ---@param server_address? string
----@param opts? { backend: string?, data_dir: string?, sync: "never"|"interval"|"always"|nil, secret_key: string?, insecure: boolean?,
---- bind: string[]? } bind: further addresses
+---@param opts? { backend: string?, data_dir: string?, sync: "never"|"interval"|"always"|nil, restore: "data"|"snapshot"|nil,
+--- secret_key: string?, insecure: boolean?, bind: string[]? } bind: further addresses
 ---@return zproc.Server server_process
 ---@return string server_address
 function server.start_server(server_address, opts)

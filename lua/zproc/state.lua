@@ -120,4 +120,22 @@ function state.atomic(fn)
   end
 end
 
+--- zproc.backup(state, directory): a copy of all that the server of a State keeps, as it is at one instant, in a directory of its own, on which
+--- a server can be started. It is made while everybody goes on.
+---@param self zproc.State
+---@param directory string one that is not there yet, or is empty
+---@return integer revision of the copy
+function state.backup(self, directory)
+  if not core.is_state(self) then errors.usage("zproc.backup takes a State and a directory, not a %s", type(self)) end
+  if type(directory) ~= "string" or directory == "" or directory:find("\0", 1, true) then
+    errors.usage "zproc.backup takes a State and the name of a directory"
+  end
+  local own = core.link_of(self)
+  if not own.directory then
+    errors.usage("zproc.backup: a backup is made by shared memory, on the machine of the server; %s is reached by the network",
+      own.server_address)
+  end
+  return link.name_call("zproc.backup", core.backup, own.directory, directory)
+end
+
 return state

@@ -18,6 +18,7 @@
 #include "bind/lnet.h"
 #include "bind/lsignal.h"
 #include "server/client.h"
+#include "server/copier.h"
 #include "server/keeper.h"
 #include "store/store.h"
 #include "server/protocol.h"
@@ -93,6 +94,37 @@ static int core_ping(lua_State *L) {
   return 2;
 }
 
+#define COPIER "zproc.Copier"
+
+static int copier_gc(lua_State *L) {
+  uint64_t revision;
+  zp_copier **copier = luaL_checkudata(L, 1, COPIER);
+  if (*copier) zp_copier_end_backup(copier, &revision);
+  return 0;
+}
+
+/* core.backup(directory, target) -> the revision of the backup: by a process of its own, which a signal ends. */
+static int core_backup(lua_State *L) {
+  const char *directory = luaL_checkstring(L, 1), *target = luaL_checkstring(L, 2);
+  zp_copier **copier = lua_newuserdatauv(L, sizeof *copier, 0);
+  *copier = NULL;
+  luaL_setmetatable(L, COPIER);
+  lua_toclose(L, -1);
+  int rc = zp_copier_start_backup(directory, target, copier);
+  if (!rc) {
+    do {
+      zp_lsignal_begin_wait(L);
+      rc = zp_copier_wait(*copier);
+    } while (rc == ZP_EINTR);
+    zp_lsignal_end_wait();
+  }
+  uint64_t revision = 0;
+  if (!rc) rc = zp_copier_end_backup(copier, &revision);
+  if (rc) return zp_lua_raise(L, rc);
+  lua_pushinteger(L, (lua_Integer)revision);
+  return 1;
+}
+
 /* core.real_path(path) -> the path without symbolic links, or nil if nothing is there. */
 static int core_real_path(lua_State *L) {
   char path[PATH_MAX];
@@ -163,6 +195,7 @@ static const luaL_Reg functions[] = {
     {"is_abandoned", core_is_abandoned},
     {"is_elsewhere", core_is_elsewhere},
     {"retire_store", core_retire_store},
+    {"backup", core_backup},
     {"await_termination", core_await_termination},
     {NULL, NULL},
 };
@@ -177,4 +210,9 @@ static const luaL_Reg methods[] = {
 void zp_lserver_open(lua_State *L) {
   luaL_setfuncs(L, functions, 0);
   zp_lclass_new(L, SERVER, methods, NULL);
+  zp_lclass_new(L, COPIER, NULL, copier_gc);
+  luaL_getmetatable(L, COPIER);
+  lua_pushcfunction(L, copier_gc);
+  lua_setfield(L, -2, "__close");
+  lua_pop(L, 1);
 }

@@ -152,14 +152,16 @@ static int directory_gc(lua_State *L) {
 
 #define KEEP "zproc.Keep"
 
-/* core.open_keep(directory, "never" | "interval" | "always") -> Keep: a directory in which the state of a server is kept. */
+/* core.open_keep(directory, "never" | "interval" | "always", "nothing" | "data" | "snapshot") -> Keep: a directory in which the state of a
+   server is kept, and what to go on with if it is not as it was left. */
 static int core_open_keep(lua_State *L) {
   const char *directory = luaL_checkstring(L, 1);
   zp_sync sync = (zp_sync)luaL_checkoption(L, 2, NULL, zp_sync_names);
+  zp_restore restore = (zp_restore)luaL_checkoption(L, 3, zp_restore_names[ZP_RESTORE_NOTHING], zp_restore_names);
   zp_keep **keep = lua_newuserdatauv(L, sizeof *keep, 0);
   *keep = NULL;
   luaL_setmetatable(L, KEEP);
-  int rc = zp_keep_open(directory, sync, keep);
+  int rc = zp_keep_open(directory, sync, restore, keep);
   return rc ? zp_lua_raise(L, rc) : 1;
 }
 

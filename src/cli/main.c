@@ -54,8 +54,9 @@ static int run(lua_State *L) {
 /* What needs no Lua, and is for zproc itself:
      zproc --serve DIRECTORY ALIAS SOCKETS [again]   how a server is executed by its keeper
      zproc --snapshot DIRECTORY                      how the process that takes a snapshot is executed by a server
-     zproc --judge DIRECTORY                         how a process that evaluates predicates is executed by a server */
-static const char *const inner[] = {"--serve", "--snapshot", "--judge"};
+     zproc --judge DIRECTORY                         how a process that evaluates predicates is executed by a server
+     zproc --backup DIRECTORY TARGET                 how the process that makes a backup is executed by a script */
+static const char *const inner[] = {"--serve", "--snapshot", "--judge", "--backup"};
 
 static bool is_inner(int argc, char **argv) {
   for (size_t i = 0; argc > 1 && i < sizeof inner / sizeof *inner; i++)
@@ -65,7 +66,9 @@ static bool is_inner(int argc, char **argv) {
 
 static int run_inner(int argc, char **argv) {
   bool is_server = strcmp(argv[1], "--serve") == 0;
-  if (!is_server && argc == 3) return strcmp(argv[1], "--judge") == 0 ? zp_judge_main(argv[2]) : zp_copier_main(argv[2]);
+  if (strcmp(argv[1], "--judge") == 0 && argc == 3) return zp_judge_main(argv[2]);
+  if (strcmp(argv[1], "--snapshot") == 0 && argc == 3) return zp_copier_main(argv[2], NULL);
+  if (strcmp(argv[1], "--backup") == 0 && argc == 4) return zp_copier_main(argv[2], argv[3]);
   if (is_server && (argc == 5 || argc == 6)) return zp_serve(argv[2], argv[3][0] ? argv[3] : NULL, strtoul(argv[4], NULL, 10), argc == 6);
   fprintf(stderr, "zproc: %s is for zproc itself; see zproc server\n", argv[1]);
   return EXIT_FAILURE;

@@ -111,6 +111,7 @@ static int make_control(int directory_fd, const char *directory, const zp_store_
   int fd;
   struct stat data;
   if (fstatat(directory_fd, DATA, &data, 0) < 0) return fail_code(directory, errno, DATA);
+  uint64_t born = zp_files_birth(directory_fd, DATA);
   int rc = allocate(directory_fd, directory, "control.new", sizeof(zp_control), O_NOFOLLOW, &fd);
   if (rc) return rc;
   zp_control *control = mmap(NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -127,6 +128,7 @@ static int make_control(int directory_fd, const char *directory, const zp_store_
   control->data_device = data.st_dev;
   control->data_inode = data.st_ino;
   control->data_owner = data.st_uid;
+  control->data_born = born;
   /* What was given up before is not known in detail. */
   for (int place = 0; place < ZP_STORE_PLACES; place++) {
     atomic_store(&control->trimmed[place], oldest);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "store/check.h"
 #include "sys/interrupt.h"
 #include "sys/procfile.h"
 #include "sys/trust.h"
@@ -260,12 +261,14 @@ static int fail_moved(const zp_env *env) {
 static int check_data(const zp_env *env, int directory_fd, struct stat *data) {
   char place[PATH_MAX], what[PATH_MAX + 16];
   int fd = openat(directory_fd, "data.mdb", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0 && (errno == ENOENT || errno == ENOTDIR || errno == EISDIR || errno == ELOOP)) return fail_moved(env);
   if (fd < 0) return zp_fail_errno("cannot read the store %s: data.mdb", env->directory);
-  int rc = fstat(fd, data);
-  close(fd);
-  if (rc < 0) return zp_fail_errno("cannot read the store %s: data.mdb", env->directory);
-  if (!zp_env_has_data(env->control, data)) return fail_moved(env);
   snprintf(what, sizeof what, "%s/data.mdb", zp_env_data_directory(env->directory, place));
+  int rc = fstat(fd, data) < 0 ? zp_fail_errno("cannot read the store %s: data.mdb", env->directory) : 0;
+  if (!rc && !zp_env_has_data(env->control, data, fd)) rc = fail_moved(env);
+  if (!rc) rc = zp_check_head(fd, what);
+  close(fd);
+  if (rc) return rc;
   if (data->st_uid != env->control->data_owner && !zp_trust_is(data->st_uid)) return zp_trust_fail(what, data->st_uid);
   struct stat own = *data;
   own.st_uid = geteuid();
@@ -278,7 +281,7 @@ static int check_opened(const zp_env *env) {
   struct stat opened;
   int rc = mdb_env_get_fd(env->mdb, &fd);
   if (rc) return rc;
-  return fstat(fd, &opened) < 0 ? errno : zp_env_has_data(env->control, &opened) ? 0 : fail_moved(env);
+  return fstat(fd, &opened) < 0 ? errno : zp_env_has_data(env->control, &opened, fd) ? 0 : fail_moved(env);
 }
 
 /* An LMDB of the system opens the data file for programs that are started as well: afterwards is too late for one that another thread starts

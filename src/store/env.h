@@ -34,6 +34,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
+#include "store/files.h"
 #include "store/store.h"
 #include "sys/alive.h"
 #include "sys/bell.h"
@@ -66,8 +67,8 @@ typedef struct zp_control {
   uint32_t is_synced;        /* commits are on the disk before they count as done */
   _Atomic uint32_t deleting; /* not 0: keys were deleted since waiters were last told to look */
   uint64_t identity;       /* of the state; drawn at random, and kept with the data */
-  uint64_t data_device, data_inode; /* of data.mdb: another file in its place is not this store's */
-  uint32_t data_owner;              /* the user whose it is, whom the maker of the store trusts */
+  uint64_t data_device, data_inode, data_born; /* of data.mdb: another file in its place is not this store's */
+  uint32_t data_owner;                         /* the user whose it is, whom the maker of the store trusts */
   zp_alive_space space;    /* of its maker: a mutex's owner, and who has claimed a task, are known by numbers of it */
   char boot[ZP_BOOT_SIZE]; /* the boot of the machine that `writer` is of: a mutex does not survive one */
   _Alignas(64) pthread_mutex_t writer;
@@ -78,9 +79,9 @@ typedef struct zp_control {
   _Atomic uint64_t forgotten[ZP_STORE_PLACES];
 } zp_control;
 
-/* Whether a file is the data.mdb of the store. */
-static inline bool zp_env_has_data(const zp_control *control, const struct stat *data) {
-  return control->data_device == data->st_dev && control->data_inode == data->st_ino;
+/* Whether an open file, which has this status, is the data.mdb of the store. */
+static inline bool zp_env_has_data(const zp_control *control, const struct stat *data, int fd) {
+  return control->data_device == data->st_dev && control->data_inode == data->st_ino && control->data_born == zp_files_birth(fd, "");
 }
 
 struct zp_section {

@@ -5,10 +5,12 @@
  * the mark or he is woken.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/err.h"
@@ -38,10 +40,11 @@ void zp_store_retire(const char *directory) {
 
 bool zp_store_uses(const char *directory, const char *data_file) {
   struct stat data;
-  zp_control *control = stat(data_file, &data) == 0 ? zp_env_map_control(directory) : NULL;
-  if (!control) return false;
-  bool is_it = zp_env_has_data(control, &data);
-  munmap(control, sizeof *control);
+  int fd = open(data_file, O_PATH | O_CLOEXEC);
+  zp_control *control = fd >= 0 && fstat(fd, &data) == 0 ? zp_env_map_control(directory) : NULL;
+  bool is_it = control && zp_env_has_data(control, &data, fd);
+  if (control) munmap(control, sizeof *control);
+  if (fd >= 0) close(fd);
   return is_it;
 }
 

@@ -1,53 +1,7 @@
 #!/usr/bin/env bats
 # A state that is kept in a data directory: what it survives, and what is refused.
 
-setup() {
-  dir=$(mktemp -d)
-  data=$dir/data
-  address=ipc://$dir/place
-}
-
-teardown() {
-  [ -z "${server-}" ] || kill -9 "$server" 2>/dev/null || true
-  rm -rf "$dir"
-}
-
-# Wait until there is something in a file.
-await_output() {
-  local i
-  for ((i = 0; i < 600; i++)); do
-    [ ! -s "$1" ] || return 0
-    sleep 0.1
-  done
-  return 1
-}
-
-# Start a server on the data directory, and wait until it is there.
-serve() { # OPTION...
-  rm -f "$dir/out"
-  "$ZPROC" server --bind "$address" --data-dir "$data" "$@" >"$dir/out" 2>&1 3>&- &
-  server=$!
-  await_output "$dir/out"
-  [ "$(cat "$dir/out")" = "$address" ]
-}
-
-stop() { # SIGNAL
-  kill "-$1" "$server"
-  wait "$server" || true
-  server=
-}
-
-# Run a chunk with `state`.
-lua() {
-  local chunk=$dir/chunk.$BASHPID.lua
-  printf 'local zproc = require "zproc"\nlocal state = zproc.state "%s"\n%s\n' "$address" "$1" >"$chunk"
-  timeout 60 "$ZPROC" run "$chunk" "${@:2}"
-}
-
-# As if the machine had gone down and come up again.
-pretend_reboot() {
-  sed -i "1s/[0-9a-f]\{8\}-[0-9a-f-]*/00000000-0000-0000-0000-000000000000/" "$data/status"
-}
+load keeping
 
 # Change something, and wait until there is another snapshot; it may have begun before the change.
 change_and_await_snapshot() {
@@ -307,23 +261,6 @@ LUA
   stop KILL
   serve --sync interval
   [ "$(lua 'print(#state)')" -ge 64 ]
-}
-
-@test "a copy of a data directory is another's, and does its original no harm" {
-  serve --sync never
-  lua 'state.n = 1'
-  cp -a "$data" "$dir/copy"
-  "$ZPROC" server --bind "ipc://$dir/other" --data-dir "$dir/copy" --sync never >"$dir/other.out" 2>&1 3>&- &
-  other=$!
-  await_output "$dir/other.out"
-  [ "$(lua 'state.n = state.n + 1; print(state.n)')" = 2 ]
-  [ "$("$ZPROC" state "ipc://$dir/other" get n)" = 1 ]
-  kill "$other"
-  wait "$other" || true
-  [ "$(lua 'state.n = state.n + 1; print(state.n)')" = 3 ]
-  stop TERM
-  serve --sync never
-  [ "$(lua 'print(state.n)')" = 3 ]
 }
 
 @test "a data directory that is moved away is not mixed up with the one that takes its place" {

@@ -166,6 +166,7 @@ describe("an action of zproc state", function()
       local script = table.concat(commands, "\n"):gsub("/tmp/place", function() return place end)
       assert.equal(expected, output_of(("zproc() { %s \"$@\"; }\n%s"):format(support.quote(os.getenv "ZPROC"), script)), name)
       server:stop()
+      os.execute(("rm -rf %s.copy"):format(place))
     end
   end)
 end)

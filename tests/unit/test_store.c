@@ -19,6 +19,7 @@
 
 #include "../fault/store_check.h"
 #include "base/err.h"
+#include "store/check.h"
 #include "store/env.h"
 #include "sys/interrupt.h"
 
@@ -44,6 +45,10 @@ static int set_up(void **unused) {
 static int tear_down(void **unused) {
   (void)unused;
   const char *wrong = check_store(directory);
+  char data[96];
+  zp_check found;
+  snprintf(data, sizeof data, "%s/data.mdb", directory);
+  if (!wrong && access(data, F_OK) == 0 && zp_check_data(data, &found)) wrong = zp_error_detail();
   char command[128];
   snprintf(command, sizeof command, "rm -rf %s", directory);
   int rc = system(command);

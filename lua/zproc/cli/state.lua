@@ -20,6 +20,7 @@ local HISTORY_LIMIT <const> = 20
 ---@class zproc.cli.state.Action
 ---@field operands string its operands, as help shows them
 ---@field least integer? how many words it takes
+---@field wanted string? these, as one says it
 ---@field most integer? nil: any number
 ---@field options string[] which options go with it, besides those that go with all
 ---@field summary string what help says of it in a few lines
@@ -120,7 +121,7 @@ end
 local actions = {}
 
 --- Their names, in the order in which help shows them.
-local NAMES <const> = { "get", "set", "del", "dump", "load", "watch", "history" }
+local NAMES <const> = { "get", "set", "del", "dump", "load", "watch", "history", "backup" }
 
 actions.get = {
   operands = "[KEY]",
@@ -158,6 +159,7 @@ $ zproc state ipc:///tmp/place get
 actions.set = {
   operands = "KEY VALUE [KEY VALUE ...]",
   least = 2,
+  wanted = "a key and a value",
   options = { "--string", "--json-keys" },
   summary = [[set keys to values, which are JSON ('"text"', 5, '[1, 2]'), in one step; a value - is read from standard input]],
   details = [[
@@ -187,6 +189,7 @@ end)
 actions.del = {
   operands = "KEY [KEY ...]",
   least = 1,
+  wanted = "a key",
   options = { "--json-keys" },
   summary = "delete keys, in one step. Status 1 if one of them was not there; the others are deleted all the same",
   details = "",
@@ -352,6 +355,33 @@ $ zproc state ipc:///tmp/place history --limit 1
   end,
 }
 
+actions.backup = {
+  operands = "DIRECTORY",
+  least = 1,
+  wanted = "a directory",
+  most = 1,
+  options = {},
+  summary = [[
+copy all states of the server, as they are at one instant, to a directory that is not there yet or is empty; print the revision of the
+copy. On the machine of the server]],
+  details = [[
+Everybody goes on meanwhile. It is a data directory: `zproc server --data-dir DIRECTORY` starts a server on it. It does not matter whether the
+server has a data directory itself. One in use must not be copied in another way: such a copy may be of several instants, and is refused.
+]],
+  example = [[
+$ zproc state ipc:///tmp/place backup /tmp/place.copy
+1
+$ ls /tmp/place.copy
+data.mdb
+lock
+status
+]],
+  run = function(state, given)
+    print(zproc.backup(state, given.words[1]))
+    return 0
+  end,
+}
+
 -- ---- help ----
 
 --- What goes with every action.
@@ -461,7 +491,7 @@ local function check(given)
     end
   end
   local count = #given.words
-  if count < (action.least or 0) then return given.action .. (given.action == "set" and " takes a key and a value" or " takes a key") end
+  if count < (action.least or 0) then return ("%s takes %s"):format(given.action, action.wanted) end
   if count > (action.most or math.huge) then return ("unknown argument '%s'"):format(text.brief(given.words[action.most + 1])) end
 end
 
