@@ -13,7 +13,8 @@ local NOTE_SECONDS <const> = 5e-5 -- between notes of how far it is, about
 local NOTE_ITEMS <const> = 1024 -- at most, between two notes
 local FULL_PAUSE <const>, FULL_TRIES <const> = 0.05, 200 -- of leaving results where there is no room
 local FULL_PATIENCE <const> = 100 -- of these before results are given up
-local KNOWN_MAX <const> = 16 -- tasks to remember
+local KNOWN_MAX <const>, KNOWN_BYTES <const> = 4, 16 << 20 -- tasks to remember, and their specifications, but always the last one
+local IDLE_BYTES <const> = 1 << 20 -- that are worth remembering while there is nothing to do
 
 local worker = {
   EVERYWHERE = -1, -- the pool of those who work on every task of a server
@@ -56,19 +57,51 @@ local function make_call(spec, own)
   end
 end
 
---- The tasks that this worker knows: at most KNOWN_MAX of them.
+--- Forget the task that was worked on longest ago.
+local function forget_one(self)
+  local known = table.remove(self.order, 1)
+  self.known[known.task] = nil
+  self.known_bytes = self.known_bytes - known.size
+  if known.size > IDLE_BYTES then self.is_littered = true end
+end
+
+--- What it takes to work on a task. The tasks that were worked on last are remembered.
 local function learn(self, task)
-  local known = self.known[task]
-  if known then return known end
+  local known, order = self.known[task], self.order
+  if known and order[#order] == known then return known end
+  if known then
+    for i, one in ipairs(order) do
+      if one == known then
+        order[#order + 1] = table.remove(order, i)
+        return known
+      end
+    end
+  end
   local bytes = self.queue:specification(task)
   if not bytes then return nil end
+  while #order > 0 and (#order >= KNOWN_MAX or self.known_bytes + #bytes > KNOWN_BYTES) do forget_one(self) end
+  if self.is_littered then
+    collectgarbage() -- or the old ones would be there beside the new one, for who knows how long
+    self.is_littered = false
+  end
   local spec = core.decode(bytes)
   local own = spec.stateful and self.link:state(spec.namespace) or nil
-  known = { spec = spec, call = make_call(spec, own) }
-  self.order[#self.order + 1] = task
-  if #self.order > KNOWN_MAX then self.known[table.remove(self.order, 1)] = nil end
+  known = { task = task, size = #bytes, spec = spec, call = make_call(spec, own) }
+  order[#order + 1] = known
   self.known[task] = known
+  self.known_bytes = self.known_bytes + #bytes
   return known
+end
+
+--- There is nothing to do: let go of what may never be needed again. Collecting touches all that the process has inherited, which its memory
+--- then has a copy of; so it has to be worth that.
+local function tidy_up(self)
+  for _, known in ipairs(self.order) do known.block = nil end
+  while self.known_bytes > IDLE_BYTES do forget_one(self) end
+  if not self.is_littered then return end
+  collectgarbage()
+  core.trim_memory()
+  self.is_littered = false
 end
 
 --- The decoded block that has the item, as { base, items, errors }: item number k is items[k - base], or errors[k - base] says why it cannot
@@ -282,13 +315,13 @@ function worker.main(packed, pool, only, notepad)
   local queue = way:queue(notepad)
   queue:enlist(pool)
   local results = core.run()
-  local self = { queue = queue, link = way, notepad = notepad, run = results, add = results:adder(), known = {}, order = {} }
-  local look = LOOK_FIRST
+  local self = { queue = queue, link = way, notepad = notepad, run = results, add = results:adder(), known = {}, order = {}, known_bytes = 0 }
+  local look, is_tidy = LOOK_FIRST, false
   queue:arm_work()
   local task, from, to, is_suspect = queue:claim()
   while true do
     if task then
-      look = LOOK_FIRST
+      look, is_tidy = LOOK_FIRST, false
       local begun = core.clock()
       local mark = runtime.mark()
       local count = to - from
@@ -315,6 +348,10 @@ function worker.main(packed, pool, only, notepad)
       if only and (not info or info.finished == info.total) then break end
       if not queue:wait(look) then
         queue:recover()
+        if look == LOOK_LAST and not is_tidy then
+          tidy_up(self)
+          is_tidy = true
+        end
         look = math.min(look * 2, LOOK_LAST)
       end
       queue:arm_work()

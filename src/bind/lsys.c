@@ -20,6 +20,7 @@
 #include "store/store.h"
 #include "sys/dir.h"
 #include "sys/interrupt.h"
+#include "sys/memory.h"
 #include "sys/output.h"
 #include "sys/table.h"
 
@@ -181,7 +182,15 @@ static int core_create_store(lua_State *L) {
   return rc ? zp_lua_raise(L, rc) : 0;
 }
 
+/* core.trim_memory(): give back to the system what was freed. */
+static int core_trim_memory(lua_State *L) {
+  (void)L;
+  zp_memory_trim();
+  return 0;
+}
+
 static const luaL_Reg functions[] = {
+    {"trim_memory", core_trim_memory},
     {"sleep", core_sleep},
     {"time", core_time},
     {"clock", core_clock},

@@ -172,6 +172,33 @@ describe("the values of a map", function()
     end)
   end)
 
+  it("and targets are forgotten by workers when their maps are over", function()
+    local MEGABYTES <const>, MAPS <const> = 8, 12
+    for _, context in ipairs { ctx, threads } do
+      --- What the VM of a worker holds, in megabytes, after a map with a large upvalue.
+      local function use(i)
+        local text = ("x"):rep(MEGABYTES << 20) .. i
+        return context:process_map(function()
+          local size = #text
+          return collectgarbage "count" / 1024, size
+        end, { 1 }, { count = 1 }):next()
+      end
+      local first, last = use(0), nil
+      for i = 1, MAPS do last = use(i) end
+      assert.is_true(last - first < 5 * MEGABYTES, ("%.0f MB, and at first %.0f MB"):format(last, first))
+    end
+  end)
+
+  it("may belong to many maps at a time", function()
+    local results = {}
+    for k = 1, 10 do
+      results[k] = ctx:process_map(function(i) return i * k end, zproc.range(1, 50), { count = 2, chunk_size = 5 })
+    end
+    for i = 1, 50 do
+      for k = 1, 10 do assert.same({ i * k, i }, { results[k]:next() }) end
+    end
+  end)
+
   describe("that cannot be read", function()
     after_each(function()
       for _, name in ipairs { "zp_private", "zp_raising", "zp_table_raising" } do package.loaded[name], package.preload[name] = nil, nil end
