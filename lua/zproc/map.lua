@@ -9,6 +9,7 @@ local address = require "zproc.address"
 local class = require "zproc.class"
 local context = require "zproc.context"
 local errors = require "zproc.errors"
+local modules = require "zproc.modules"
 local options = require "zproc.options"
 local process = require "zproc.process"
 local progress = require "zproc.progress"
@@ -270,6 +271,23 @@ local function queue_of(self)
   return self._queue
 end
 
+--- The queue, and the pool of the workers for a map that is made now. Workers that were forked before the modules became what they are now
+--- finish what they were forked for; others take their places.
+local function pool_of(self)
+  local queue = queue_of(self)
+  if self._modules and modules.have_changed(self._modules) then
+    for _, one in ipairs(self.worker_list) do
+      if one.pool == self._pool then
+        one.notepad:retire()
+        one:_urge()
+      end
+    end
+    self._pool, self._modules = core.new_pool(), nil
+  end
+  self._modules = self._modules or modules.take()
+  return queue, self._pool
+end
+
 -- ---- results ----
 
 ---@class zproc.MapResult
@@ -381,7 +399,9 @@ local function fetch(self, into, offset)
     end
     tell_progress(self, info)
     if not read_ahead(self) then
-      ensure_workers(self._context, self._workers, self._pool, self._only)
+      -- Of a pool that is no more the current one, workers that are started now are for this task alone.
+      local only = self._only or self._pool ~= self._context._pool and task or nil
+      ensure_workers(self._context, self._workers, self._pool, only)
       if not queue:wait(LOOK) then
         queue:recover()
         drop_garbage(self._context)
@@ -547,9 +567,9 @@ function Context:process_map(target, sequence, opts, ...)
   if opts.namespace then self._link:state(opts.namespace):close() end -- a name that is none
   local spec = specification(self, target, opts, sequence)
   local bytes = runtime.encode_job("ctx:process_map", spec)
-  local queue = queue_of(self)
+  local queue, pool = pool_of(self)
   local count = opts.count or core.cpu_count()
-  local pool = opts.new and core.new_pool() or self._pool
+  if opts.new then pool = core.new_pool() end
   local total = spec.range and #sequence or nil
   local task = queue:add(pool, total, count, math.min(opts.max_attempts or MAX_ATTEMPTS, MOST),
     math.min(opts.chunk_size or 0, MOST), bytes, not opts.return_task, worker.is_self())
@@ -601,19 +621,19 @@ function Context:pull_results_for_task(task, opts)
   if not self._link:is_server_of(task) then
     errors.usage("ctx:pull_results_for_task: the task is one of the server %s, not of %s", task.server_address, self.server_address)
   end
-  local queue = queue_of(self)
+  local queue, pool = pool_of(self)
   local info = queue:describe(id)
-  if not info or not queue:adopt(id, self._pool) then
+  if not info or not queue:adopt(id, pool) then
     error(errors.new("TaskLost", ("there is no task %d any more: all its results were taken, or it was dropped"):format(id)))
   end
-  if info.finished ~= info.total then ensure_workers(self, count, self._pool) end
+  if info.finished ~= info.total then ensure_workers(self, count, pool) end
   return result_of {
     _is_pulled = true,
     _context = self,
     _queue = queue,
     _task = id,
     _workers = count,
-    _pool = self._pool,
+    _pool = pool,
     _position = info.taken,
     _on_error = opts.on_error,
     _progress = progress.new(opts.progress),

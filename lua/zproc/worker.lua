@@ -345,7 +345,7 @@ function worker.main(packed, pool, only, notepad)
       self.run:clear()
     else
       local info = only and queue:describe(only)
-      if only and (not info or info.finished == info.total) then break end
+      if only and (not info or info.finished == info.total) or notepad:is_retired() then break end
       if not queue:wait(look) then
         queue:recover()
         if look == LOOK_LAST and not is_tidy then

@@ -68,6 +68,17 @@ static int notepad_call_off(lua_State *L) {
   return 1;
 }
 
+/* notepad:retire(): let the worker end when it has nothing to do. */
+static int notepad_retire(lua_State *L) {
+  atomic_store(&zp_notepad_notes(check(L))->is_retired, true);
+  return 0;
+}
+
+static int notepad_is_retired(lua_State *L) {
+  lua_pushboolean(L, atomic_load(&zp_notepad_notes(check(L))->is_retired));
+  return 1;
+}
+
 /* notepad:begin(task), notepad:finish(): of the worker itself */
 static int notepad_begin(lua_State *L) {
   zp_notepad_begin(check(L), (uint64_t)luaL_checkinteger(L, 2));
@@ -93,7 +104,8 @@ static int notepad_gc(lua_State *L) {
 
 static const luaL_Reg methods[] = {
     {"read", notepad_read},     {"task", notepad_task},     {"call_off", notepad_call_off},           {"begin", notepad_begin},
-    {"finish", notepad_finish}, {"is_called_off", notepad_is_called_off}, {NULL, NULL},
+    {"finish", notepad_finish}, {"is_called_off", notepad_is_called_off}, {"retire", notepad_retire}, {"is_retired", notepad_is_retired},
+    {NULL, NULL},
 };
 
 static const luaL_Reg functions[] = {

@@ -30,6 +30,7 @@ typedef struct zp_notes {
   _Atomic uint64_t begun; /* how often it has begun to work */
   _Atomic uint64_t called_off[ZP_NOTEPAD_CALLS]; /* the tasks that were called off last */
   _Atomic uint32_t calls;
+  _Atomic bool is_retired; /* it is to end when it has nothing to do */
 } zp_notes;
 
 typedef struct zp_notepad zp_notepad;

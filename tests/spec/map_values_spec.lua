@@ -205,29 +205,25 @@ describe("the values of a map", function()
     end)
 
     it("by a worker are errors of their items", function()
+      local function same(value) return value end
       for _, context in ipairs { ctx, threads } do
-        ctx:process_map(function() end, { 1, 2 }, { count = 2 }):collect() -- workers that have begun without the module
-        threads:process_map(function() end, { 1, 2 }, { count = 2 }):collect()
-        local m = private_module "zp_private"
-        local items = {}
-        for i = 1, 20 do items[i] = i end
-        items[3], items[17] = m.f, { m }
-        local function same(value) return value end
-        expect(take(context, same, items), 20, { [3] = true, [17] = true }, "DecodeError", "cannot be read by a worker: it uses the module 'zp_private'")
         local n = 0
-        expect(take(context, same, function()
+        expect(take(context, same, function() -- workers have begun without the module
           n = n + 1
-          return items[n]
-        end), 20, { [3] = true, [17] = true }, "DecodeError", "item ")
-        package.loaded.zp_private = nil
+          if n == 3 then return private_module "zp_private".f end
+          return n == 17 and { package.loaded.zp_private } or n <= 20 and n or nil
+        end), 20, { [3] = true, [17] = true }, "DecodeError", "cannot be read by a worker: it uses the module 'zp_private'")
       end
+      local items = {}
+      for i = 1, 20 do items[i] = i end
+      items[3], items[17] = package.loaded.zp_private.f, { package.loaded.zp_private }
+      expect(take(threads, same, items), 20, { [3] = true, [17] = true }, "DecodeError", "item ")
     end)
 
     it("by a worker since the target cannot are errors of all items, and the next map is as good as any", function()
-      ctx:process_map(function() end, { 1, 2 }, { count = 2 }):collect()
       local m = private_module "zp_private"
-      expect(take(ctx, function() return m.f() end, zproc.range(1, 5)), 5, { true, true, true, true, true }, "DecodeError", "zp_private")
-      expect(take(ctx, function(i) return i end, zproc.range(1, 5)), 5, {})
+      expect(take(threads, function() return m.f() end, zproc.range(1, 5)), 5, { true, true, true, true, true }, "DecodeError", "zp_private")
+      expect(take(threads, function(i) return i end, zproc.range(1, 5)), 5, {})
     end)
 
     it("by the consumer are errors of their items, and the next call goes on", function()
@@ -267,7 +263,6 @@ describe("the values of a map", function()
     end)
 
     it("for what their module raises are errors with these words", function()
-      ctx:process_map(function() end, { 1, 2 }, { count = 2 }):collect()
       local directory = os.tmpname()
       os.remove(directory)
       os.execute("mkdir " .. directory)
@@ -278,10 +273,11 @@ describe("the values of a map", function()
         file:write(source)
         private_module(name)
       end
-      local all = take(ctx, function(value) return value end, { 1, package.loaded.zp_raising, 3, package.loaded.zp_table_raising })
+      local all = take(threads, function(value) return value end, { 1, package.loaded.zp_raising, 3, package.loaded.zp_table_raising })
       os.execute("rm -r " .. directory)
       package.path = path
-      expect({ n = 4, 1, all[2], 3, all[4] }, 4, { [2] = true, [4] = true }, "DecodeError", "cannot be loaded here")
+      expect(all, 4, { [2] = true, [4] = true }, "DecodeError", "cannot be loaded here")
+      assert.is_truthy(all[2].message:find("not today", 1, true))
     end)
 
     it("from a process are an error object", function()
