@@ -107,7 +107,7 @@ void zp_batch_drop_last(zp_batch *batch) {
   batch->entries.size -= sizeof(entry);
 }
 
-const zp_change *zp_batch_changes(zp_batch *batch) {
+zp_change *zp_batch_changes(zp_batch *batch) {
   size_t count = zp_batch_count(batch);
   batch->changes.size = 0;
   if (zp_buf_reserve(&batch->changes, (count ? count : 1) * sizeof(zp_change))) return NULL;

@@ -38,6 +38,6 @@ zp_bytes zp_batch_last_value(const zp_batch *batch);
 void zp_batch_drop_last(zp_batch *batch);
 
 /* The changes as an array of zp_batch_count elements; borrowed until the batch changes. NULL for want of memory. */
-const zp_change *zp_batch_changes(zp_batch *batch);
+zp_change *zp_batch_changes(zp_batch *batch);
 
 #endif

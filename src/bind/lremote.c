@@ -116,11 +116,12 @@ static void note_own(zp_lremote *state, uint64_t revision) {
 /* With what zp_lnet_prepare has pushed on top of the stack: send the batch, which was filled since: as a commit, or in place of all that
    there is. */
 static void send_batch(lua_State *L, zp_lremote *state, zp_batch *batch, int type) {
-  const zp_change *changes = zp_batch_changes(batch);
+  zp_change *changes = zp_batch_changes(batch);
+  size_t count = zp_batch_count(batch);
   zp_lpairs_filled(&state->fill, batch);
-  if (!changes) zp_lua_raise(L, ZP_ENOMEM);
-  zp_parcel request = {.number_count = 1, .numbers = {author_of(state)}, ZP_STRINGS(name_of(state)), .pairs = changes,
-                       .pair_count = zp_batch_count(batch)};
+  int rc = changes ? zp_changes_sort(changes, &count) : ZP_ENOMEM;
+  if (rc) zp_lua_raise(L, rc);
+  zp_parcel request = {.number_count = 1, .numbers = {author_of(state)}, ZP_STRINGS(name_of(state)), .pairs = changes, .pair_count = count};
   const zp_parcel *answer = call(L, state, type, &request);
   note_own(state, answer->numbers[0]);
   lua_pop(L, 1);

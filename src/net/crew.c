@@ -52,20 +52,19 @@ int zp_crew_open(const char *directory, zp_runner *runner, void (*wake)(void *co
 
 static void do_job(zp_executor **executor, zp_crew *crew, zp_job *job) {
   zp_parcel parcel;
-  zp_buf pairs = ZP_BUF_INIT;
   if (job->is_farewell) {
     if (job->has_died) zp_seat_note(job->seat, job->died_of, job->died_of_span);
     job->rc = zp_seat_leave(job->seat, job->has_died);
     return;
   }
   job->rc = *executor ? 0 : zp_executor_open(crew->directory, crew->runner, executor);
-  if (!job->rc) job->rc = zp_request_read(job->type, zp_buf_bytes(&job->body), &parcel, &pairs);
+  if (!job->rc) job->rc = zp_request_read(job->type, zp_buf_bytes(&job->body), &parcel);
   if (!job->rc) job->rc = zp_execute(*executor, job->seat, job->type, &parcel, true, &job->answer);
   if (job->rc && job->rc != ZP_EINTR) {
     zp_answer_fail(&job->answer, job->rc, NULL);
     job->rc = 0;
   }
-  zp_buf_free(&pairs);
+  zp_buf_clear(&job->body, 1 << 16); /* it may be large, and nobody needs it now */
 }
 
 /* The next job; NULL once dismissed. */

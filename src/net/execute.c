@@ -18,7 +18,6 @@ struct zp_executor {
   char *directory;
   zp_runner *runner;
   zp_store *stores[STORES]; /* the one that was used last is first */
-  zp_buf changes;
 };
 
 int zp_executor_open(const char *directory, zp_runner *runner, zp_executor **out) {
@@ -38,7 +37,6 @@ void zp_executor_close(zp_executor **handle) {
   if (!self) return;
   *handle = NULL;
   for (int i = 0; i < STORES; i++) zp_store_close(&self->stores[i]);
-  zp_buf_free(&self->changes);
   free(self->directory);
   free(self);
 }
@@ -162,26 +160,58 @@ static int commit(zp_store *store, const zp_change *changes, size_t number, uint
   return zp_store_commit(store, changes, number, revision, NULL);
 }
 
-/* Every key goes, then the pairs come; of two changes of one key the later counts. */
-static int replace(zp_executor *self, zp_store *store, const zp_parcel *request, uint64_t *revision) {
+/* The pairs of a request, and the keys that are to go, both in the order of their keys; of two changes of one key that of the request counts. */
+typedef struct merge {
+  zp_changes base;
+  const zp_parcel *gone, *request;
+  zp_parcel_walk of_gone, of_request;
+  zp_change next_gone, next_request;
+  bool has_gone, has_request;
+} merge;
+
+static void step_gone(merge *self) { self->has_gone = zp_parcel_walk_next(&self->of_gone, &self->next_gone); }
+static void step_request(merge *self) { self->has_request = zp_parcel_walk_next(&self->of_request, &self->next_request); }
+
+static void begin_merge(zp_changes *changes) {
+  merge *self = (merge *)changes;
+  zp_parcel_walk_begin(&self->of_gone, self->gone);
+  zp_parcel_walk_begin(&self->of_request, self->request);
+  step_gone(self);
+  step_request(self);
+}
+
+static int compare_keys(zp_bytes a, zp_bytes b) {
+  size_t size = a.size < b.size ? a.size : b.size;
+  int order = size ? memcmp(a.data, b.data, size) : 0;
+  return order ? order : (a.size > b.size) - (a.size < b.size);
+}
+
+static bool next_of_merge(zp_changes *changes, zp_change *change) {
+  merge *self = (merge *)changes;
+  int order = !self->has_gone ? 1 : !self->has_request ? -1 : compare_keys(self->next_gone.key, self->next_request.key);
+  if (!self->has_gone && !self->has_request) return false;
+  *change = order < 0 ? self->next_gone : self->next_request;
+  if (order <= 0) step_gone(self);
+  if (order >= 0) step_request(self);
+  return true;
+}
+
+/* Commit the pairs of a request, and deletions of the keys of `gone`. */
+static int commit_merged(zp_store *store, const zp_parcel *gone, const zp_parcel *request, uint64_t *revision) {
+  merge both = {.base = {begin_merge, next_of_merge}, .gone = gone, .request = request};
+  return zp_store_commit_sorted(store, &both.base, revision, NULL);
+}
+
+/* Every key goes, then the pairs come. */
+static int replace(zp_store *store, const zp_parcel *request, uint64_t *revision) {
   zp_buf keys = ZP_BUF_INIT;
   zp_bytes key, value;
-  zp_buf_clear(&self->changes, 1 << 16);
   int rc = zp_store_read_begin(store), failed = 0;
   if (rc) return rc;
-  for (rc = zp_store_first(store, &key, &value); rc == 1 && !failed; rc = zp_store_next(store, &key, &value)) {
-    zp_change gone = {{(void *)keys.size, key.size}, {NULL, 0}}; /* an offset, while the buffer may move */
-    failed = zp_buf_append(&keys, key.data, key.size);
-    if (!failed) failed = zp_buf_append(&self->changes, &gone, sizeof gone);
-  }
+  for (rc = zp_store_first(store, &key, &value); rc == 1 && !failed; rc = zp_store_next(store, &key, &value))
+    failed = zp_parcel_write_pair(key, NULL, &keys);
   if (failed) rc = failed;
-  size_t number = self->changes.size / sizeof(zp_change);
-  for (size_t i = 0; i < number; i++) {
-    zp_change *gone = (zp_change *)self->changes.data + i;
-    gone->key.data = keys.data + (size_t)gone->key.data;
-  }
-  if (!rc) rc = zp_buf_append(&self->changes, request->pairs, request->pair_count * sizeof(zp_change));
-  if (!rc) rc = commit(store, (const zp_change *)self->changes.data, number + request->pair_count, revision);
+  if (!rc) rc = commit_merged(store, &(zp_parcel){.pair_bytes = zp_buf_bytes(&keys)}, request, revision);
   zp_store_read_end(store);
   zp_buf_free(&keys);
   return rc;
@@ -229,7 +259,7 @@ static int pop(zp_store *store, const zp_parcel *request, bool is_last, bool may
   return rc;
 }
 
-static int write_request(zp_executor *self, zp_store *store, int type, const zp_parcel *request, bool may_wait, zp_answer *answer) {
+static int write_request(zp_store *store, int type, const zp_parcel *request, bool may_wait, zp_answer *answer) {
   uint64_t revision = 0;
   int rc = done(answer, (zp_parcel){ZP_NUMBERS(revision)}); /* so that there is room for it when there is something to tell */
   if (rc) return rc;
@@ -237,19 +267,19 @@ static int write_request(zp_executor *self, zp_store *store, int type, const zp_
     case ZP_REQUEST_SETDEFAULT: return setdefault(store, request, may_wait, answer);
     case ZP_REQUEST_POP: return pop(store, request, false, may_wait, answer);
     case ZP_REQUEST_POPITEM: return pop(store, request, true, may_wait, answer);
-    case ZP_REQUEST_REPLACE: rc = replace(self, store, request, &revision); break;
-    default: rc = commit(store, request->pairs, request->pair_count, &revision);
+    case ZP_REQUEST_REPLACE: rc = replace(store, request, &revision); break;
+    default: rc = commit_merged(store, &(zp_parcel){.pair_count = 0}, request, &revision);
   }
   return rc ? rc : done(answer, (zp_parcel){ZP_NUMBERS(revision)});
 }
 
-static int write_locked(zp_executor *self, zp_store *store, int type, const zp_parcel *request, bool may_wait, zp_answer *answer) {
+static int write_locked(zp_store *store, int type, const zp_parcel *request, bool may_wait, zp_answer *answer) {
   int rc = may_wait ? zp_store_lock(store) : zp_store_try_lock(store);
   if (rc) return rc;
   if (!may_wait && zp_store_is_synced(store)) rc = ZP_EBUSY; /* for the disk */
   if (!rc) {
     zp_store_set_author(store, request->numbers[0]);
-    rc = write_request(self, store, type, request, may_wait, answer);
+    rc = write_request(store, type, request, may_wait, answer);
   }
   zp_store_unlock(store);
   return rc;
@@ -288,7 +318,7 @@ static int execute(zp_executor *self, zp_seat *seat, int type, const zp_parcel *
     case ZP_REQUEST_WATCH:
       zp_store_set_author(store, request->numbers[0]);
       return zp_observe(store, zp_runner_judges(self->runner), request, answer);
-    default: return write_locked(self, store, type, request, may_wait, answer);
+    default: return write_locked(store, type, request, may_wait, answer);
   }
 }
 

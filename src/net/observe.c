@@ -55,7 +55,9 @@ static void set_condition(observer *self) {
     return;
   }
   condition->key = request->strings[2];
-  for (size_t i = 0; i < request->pair_count; i++) condition->values[condition->value_count++] = request->pairs[i].key;
+  zp_parcel_walk walk;
+  zp_change pair;
+  for (zp_parcel_walk_begin(&walk, request); zp_parcel_walk_next(&walk, &pair);) condition->values[condition->value_count++] = pair.key;
 }
 
 /* The pairs of a revision, appended to `out`. */
@@ -113,8 +115,10 @@ static int observe(observer *self, double deadline, zp_answer *answer) {
       .gapless = flags & ZP_WATCH_GAPLESS,
   };
   int rc = zp_watch_open(self->store, &self->cursor, &options, &self->watch);
-  for (size_t i = 0; i < request->pair_count && kind == ZP_WATCH_CHANGE && !rc; i++)
-    rc = zp_watch_add_key(self->watch, request->pairs[i].key);
+  zp_parcel_walk walk;
+  zp_change pair;
+  zp_parcel_walk_begin(&walk, request);
+  while (!rc && kind == ZP_WATCH_CHANGE && zp_parcel_walk_next(&walk, &pair)) rc = zp_watch_add_key(self->watch, pair.key);
   if (rc) return rc;
   do {
     zp_interrupt_arm();

@@ -6,7 +6,7 @@
 #include "base/err.h"
 #include "watch/condition.h"
 
-enum { NAMESPACE_MAX = 255, KEY_BYTES_MAX = 4 * ZP_KEY_MAX /* the store says exactly */ };
+enum { NAMESPACE_MAX = 255, KEY_BYTES_MAX = 4 * ZP_KEY_MAX /* the store says exactly */, WATCHED_MAX = 1 << 16 /* keys of a watcher */ };
 
 /* What the strings of a request are. */
 typedef enum kind { NONE, SPACE, KEY, VALUE, BYTES, CURSOR, CLIENT } kind;
@@ -78,7 +78,7 @@ static bool is_sensible(int type, const zp_parcel *parcel) {
   switch (type) {
     case ZP_REQUEST_WATCH:
       if (isnan(zp_parcel_to_double(numbers[4])) || !(zp_parcel_to_double(numbers[5]) >= 0)) return false;
-      if (numbers[1] == ZP_WATCH_CHANGE || numbers[1] == ZP_WATCH_UPDATE) return true;
+      if (numbers[1] == ZP_WATCH_CHANGE || numbers[1] == ZP_WATCH_UPDATE) return parcel->pair_count <= WATCHED_MAX;
       return numbers[1] <= ZP_WHEN_PREDICATE && parcel->pair_count <= ZP_CONDITION_VALUES;
     case ZP_REQUEST_TASK_ADD: return numbers[0] != 0 && numbers[2] >= 1 && numbers[3] >= 1;
     case ZP_REQUEST_TASK_PUT: return numbers[1] <= UINT32_MAX;
@@ -89,10 +89,10 @@ static bool is_sensible(int type, const zp_parcel *parcel) {
   }
 }
 
-int zp_request_read(int type, zp_bytes body, zp_parcel *parcel, zp_buf *pairs) {
+int zp_request_read(int type, zp_bytes body, zp_parcel *parcel) {
   if (!is_known(type)) return zp_fail(ZP_EUSAGE, "this server knows no request of type %d", type);
   const shape *expected = &shapes[type];
-  int rc = zp_parcel_read(body, parcel, pairs);
+  int rc = zp_parcel_read(body, parcel, NULL);
   if (rc) return rc;
   if (parcel->number_count != expected->numbers || (parcel->pair_count > 0 && !expected->has_pairs)) return fail(type);
   for (size_t i = 0; i < ZP_PARCEL_STRINGS; i++) {
@@ -100,10 +100,11 @@ int zp_request_read(int type, zp_bytes body, zp_parcel *parcel, zp_buf *pairs) {
     if (is_wanted != (i < parcel->string_count)) return fail(type);
     if (is_wanted && !fits(expected->strings[i], parcel->strings[i])) return fail(type);
   }
-  for (size_t i = 0; i < parcel->pair_count; i++) {
-    const zp_change *pair = &parcel->pairs[i];
-    if (!fits(KEY, pair->key) && type != ZP_REQUEST_WATCH) return fail(type);
-    if (pair->value.data && !fits(VALUE, pair->value)) return fail(type);
+  zp_parcel_walk walk;
+  zp_change pair;
+  for (zp_parcel_walk_begin(&walk, parcel); zp_parcel_walk_next(&walk, &pair);) {
+    if (!fits(KEY, pair.key) && type != ZP_REQUEST_WATCH) return fail(type);
+    if (pair.value.data && !fits(VALUE, pair.value)) return fail(type);
   }
   return is_sensible(type, parcel) ? 0 : fail(type);
 }

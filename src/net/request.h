@@ -34,8 +34,8 @@ typedef enum zp_request_type {
   ZP_REQUEST_COUNT,          /* S namespace                                         N count */
   ZP_REQUEST_RANGE,          /* S namespace                                         N oldest newest revision */
   ZP_REQUEST_ALL,            /* N is-past revision, S namespace                     N revision, P key value */
-  ZP_REQUEST_COMMIT,         /* N author, S namespace, P key [value]                N revision */
-  ZP_REQUEST_REPLACE,        /* N author, S namespace, P key [value]                N revision */
+  ZP_REQUEST_COMMIT,         /* N author, S namespace, P key [value]: keys ascend   N revision */
+  ZP_REQUEST_REPLACE,        /* N author, S namespace, P key [value]: keys ascend   N revision */
   ZP_REQUEST_SETDEFAULT,     /* N author, S namespace key value                     N had revision, S value */
   ZP_REQUEST_POP,            /* N author, S namespace key                           N had revision, S value */
   ZP_REQUEST_POPITEM,        /* N author, S namespace                               N had revision, S key value */
@@ -99,8 +99,8 @@ enum { ZP_WATCH_CHANGE = 100, ZP_WATCH_UPDATE };
 bool zp_request_changes(int type); /* whether it must not be applied twice */
 bool zp_request_is_mute(int type); /* whether it has no answer */
 
-/* Read the parcel of a request and see that it has what the type needs: strings that are keys, names or values have a fitting size, too.
-   ZP_EDECODE, or ZP_EUSAGE for a type that there is not. */
-int zp_request_read(int type, zp_bytes body, zp_parcel *parcel, zp_buf *pairs);
+/* Read the parcel of a request and see that it has what the type needs: strings that are keys, names or values have a fitting size, too. Its pairs
+   stay bytes. ZP_EDECODE, or ZP_EUSAGE for a type that there is not. */
+int zp_request_read(int type, zp_bytes body, zp_parcel *parcel);
 
 #endif

@@ -64,7 +64,6 @@ struct zp_service {
   zp_crew *crew;
   zp_executor *executor;
   zp_buf message; /* what was received last, if it came in several frames */
-  zp_buf pairs;
   zp_answer answer;
   zp_answer lost, too_large; /* that there was no memory for an answer: to something that may have changed, to anything else */
   double tick_at;
@@ -121,13 +120,27 @@ static void finish(zp_service *self, zp_session *session, zp_answer *answer) {
   }
 }
 
+/* The parcel of a request as a buffer of its own. One that has come in several frames is large, and is not copied: it is moved. */
+static int take_body(zp_service *self, zp_bytes body, zp_buf *out) {
+  const unsigned char *from = body.data;
+  zp_buf_clear(out, KEEP);
+  bool is_own = self->message.size > 0 && from >= self->message.data && from + body.size == self->message.data + self->message.size;
+  if (!is_own) return zp_buf_append(out, body.data, body.size);
+  zp_buf other = *out;
+  *out = self->message;
+  self->message = other;
+  self->message.size = 0;
+  memmove(out->data, from, body.size);
+  out->size = body.size;
+  return 0;
+}
+
 static void start_job(zp_service *self, zp_session *session, zp_bytes body) {
   zp_job *job = &session->job;
   job->type = session->last_type;
   job->seat = &session->seat;
   job->context = session;
-  zp_buf_clear(&job->body, KEEP);
-  int rc = zp_buf_append(&job->body, body.data, body.size);
+  int rc = take_body(self, body, &job->body);
   if (!rc) rc = zp_crew_start(self->crew, job);
   if (!rc) {
     session->is_running = true;
@@ -156,14 +169,18 @@ static void begin(zp_service *self, zp_session *session, const zp_wire_head *hea
   session->last_type = head->type;
   session->is_done = session->has_answer = false;
   zp_buf_clear(&session->answer.body, KEEP); /* nobody wants the last one any more */
-  int rc = zp_request_read(head->type, body, &parcel, &self->pairs);
+  if (body.size > ZP_EXECUTE_LARGE) { /* even to read it takes time */
+    start_job(self, session, body);
+    return;
+  }
+  int rc = zp_request_read(head->type, body, &parcel);
   if (rc) {
     zp_answer_fail(&self->answer, rc, NULL);
   } else if (head->type == ZP_REQUEST_WORKER_DIED) {
     rc = take_death(self, &parcel);
     if (rc) zp_answer_fail(&self->answer, rc, NULL);
   } else {
-    rc = body.size > ZP_EXECUTE_LARGE ? ZP_EBUSY : zp_execute(self->executor, &session->seat, head->type, &parcel, false, &self->answer);
+    rc = zp_execute(self->executor, &session->seat, head->type, &parcel, false, &self->answer);
     if (rc == ZP_EBUSY) {
       start_job(self, session, body);
       return;
@@ -230,7 +247,7 @@ static void take_cancel(zp_service *self, zp_session *session, uint64_t sequence
 static bool take_special(zp_service *self, zp_session *session, const zp_wire_head *head, zp_bytes body) {
   zp_parcel parcel;
   if (head->type != ZP_REQUEST_PROBE && head->type != ZP_REQUEST_FETCH && !zp_request_is_mute(head->type)) return false;
-  if (zp_request_read(head->type, body, &parcel, &self->pairs)) return true;
+  if (body.size > ZP_EXECUTE_LARGE || zp_request_read(head->type, body, &parcel)) return true;
   uint64_t number = parcel.numbers[0];
   if (head->type == ZP_REQUEST_PROBE) take_probe(self, session, number);
   else if (head->type == ZP_REQUEST_FETCH) take_fetch(self, session, number);
@@ -623,7 +640,6 @@ static void tear_down(zp_service *self) {
   zp_doorman_stop(&self->doorman);
   if (self->context) zp_zmq->ctx_term(self->context);
   zp_buf_free(&self->message);
-  zp_buf_free(&self->pairs);
   zp_buf_free(&self->answer.body);
   zp_buf_free(&self->lost.body);
   zp_buf_free(&self->too_large.body);

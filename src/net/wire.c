@@ -89,17 +89,30 @@ int zp_parcel_read(zp_bytes bytes, zp_parcel *parcel, zp_buf *pairs) {
     if (!read_string(&in, &parcel->strings[i])) return fail();
   size_t count;
   if (!read_count(&in, left(&in) / PAIR_BYTES, &count)) return fail();
-  zp_buf_clear(pairs, 1 << 16);
+  parcel->pair_bytes = (zp_bytes){in.at, left(&in)};
+  if (pairs) zp_buf_clear(pairs, 1 << 16);
   for (size_t i = 0; i < count; i++) {
     zp_change pair;
     if (!read_pair(&in, &pair)) return fail();
-    int rc = zp_buf_append(pairs, &pair, sizeof pair);
+    int rc = pairs ? zp_buf_append(pairs, &pair, sizeof pair) : 0;
     if (rc) return rc;
   }
   if (in.at != in.end) return fail();
   parcel->pair_count = count;
-  parcel->pairs = (const zp_change *)pairs->data;
+  if (pairs) parcel->pairs = (const zp_change *)pairs->data;
   return 0;
+}
+
+void zp_parcel_walk_begin(zp_parcel_walk *walk, const zp_parcel *parcel) {
+  walk->at = parcel->pair_bytes.data;
+  walk->end = walk->at + parcel->pair_bytes.size;
+}
+
+bool zp_parcel_walk_next(zp_parcel_walk *walk, zp_change *pair) {
+  reader in = {walk->at, walk->end};
+  if (in.at == in.end || !read_pair(&in, pair)) return false;
+  walk->at = in.at;
+  return true;
 }
 
 int zp_wire_read_head(zp_bytes bytes, zp_wire_head *head, zp_bytes *rest) {

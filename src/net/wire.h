@@ -10,7 +10,7 @@
  *   parcel  = count number* count string* count pair*
  *   pair    = string presence string?     presence: 0: no second string, 1: there is one
  *
- * The decoder takes hostile bytes: it reads none past the end, and allocates in proportion to the input. What it hands out is borrowed
+ * The decoder takes hostile bytes: it reads none past the end. A server lets pairs be bytes, so a message takes no more than its size. What it hands out is borrowed
  * from the input.
  *
  * Errors: 0 or ZP_E* with detail. Never raises.
@@ -50,8 +50,17 @@ typedef struct zp_parcel {
   size_t number_count, string_count, pair_count;
   uint64_t numbers[ZP_PARCEL_NUMBERS];
   zp_bytes strings[ZP_PARCEL_STRINGS];
-  const zp_change *pairs; /* value.data NULL: no second string */
+  const zp_change *pairs; /* value.data NULL: no second string; NULL if they were read as bytes only: */
+  zp_bytes pair_bytes;    /* as they came, sound and without their number */
 } zp_parcel;
+
+/* The pairs of a parcel that was read, one after the other, without memory for them. */
+typedef struct zp_parcel_walk {
+  const unsigned char *at, *end;
+} zp_parcel_walk;
+
+void zp_parcel_walk_begin(zp_parcel_walk *walk, const zp_parcel *parcel);
+bool zp_parcel_walk_next(zp_parcel_walk *walk, zp_change *pair); /* false at the end */
 
 /* For initialising a parcel: its numbers, its strings. */
 #define ZP_NUMBERS(...) .number_count = sizeof((uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t), .numbers = {__VA_ARGS__}
@@ -64,7 +73,8 @@ int zp_parcel_write(const zp_parcel *parcel, zp_buf *out);
 int zp_parcel_write_begin(const zp_parcel *parcel, size_t pair_count, zp_buf *out);
 int zp_parcel_write_pair(zp_bytes first, const zp_bytes *second, zp_buf *out);
 
-/* Read one that fills the bytes exactly. `pairs` is where its pairs are put, as zp_change. ZP_EDECODE if these are no parcel. */
+/* Read one that fills the bytes exactly. `pairs` is where its pairs are put, as zp_change, which may be sixteen times what they are as bytes; NULL:
+   nowhere. ZP_EDECODE if these are no parcel. */
 int zp_parcel_read(zp_bytes bytes, zp_parcel *parcel, zp_buf *pairs);
 
 /* Split off the head. ZP_EDECODE if there is none; the version is for the caller to look at. */

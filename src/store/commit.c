@@ -69,10 +69,28 @@ int zp_write_recover(zp_env *env) {
 
 /* ---- the plan: which changes in which order ---- */
 
-typedef struct commit_plan {
+/* Changes in memory, in the order in which they are applied. */
+typedef struct array {
+  zp_changes base;
   const zp_change *changes;
   uint32_t *order; /* NULL: as they are */
   size_t count;    /* of changes that count */
+  size_t at;
+} array;
+
+static void begin_array(zp_changes *changes) { ((array *)changes)->at = 0; }
+
+static bool next_in_array(zp_changes *changes, zp_change *change) {
+  array *self = (array *)changes;
+  if (self->at == self->count) return false;
+  *change = self->changes[self->order ? self->order[self->at] : self->at];
+  self->at++;
+  return true;
+}
+
+typedef struct commit_plan {
+  zp_changes *changes;
+  size_t count;    /* of changes */
   size_t pages;    /* that they will need, about */
   size_t worst;    /* the same if each key is on a page of its own */
   bool deletion;   /* they only delete */
@@ -93,21 +111,43 @@ static int compare_changes(const void *a, const void *b, void *context) {
   return order ? order : (i > j) - (i < j);
 }
 
-static int check_changes(const zp_change *changes, size_t count) {
-  if (count > UINT32_MAX / 2) return zp_fail(ZP_EVALUE, "too many changes for one commit: %zu", count);
-  for (size_t i = 0; i < count; i++) {
-    int rc = zp_vkey_check(changes[i].key);
-    if (rc) return rc;
-    if (changes[i].value.data && changes[i].value.size == 0) return zp_fail(ZP_EVALUE, "a value cannot be empty");
-    if (changes[i].value.data && changes[i].value.size > VALUE_MAX)
-      return zp_fail(ZP_EVALUE, "the value is too large: %zu bytes", changes[i].value.size);
-  }
+static int check_change(const zp_change *change) {
+  int rc = zp_vkey_check(change->key);
+  if (rc) return rc;
+  if (change->value.data && change->value.size == 0) return zp_fail(ZP_EVALUE, "a value cannot be empty");
+  if (change->value.data && change->value.size > VALUE_MAX) return zp_fail(ZP_EVALUE, "the value is too large: %zu bytes", change->value.size);
   return 0;
+}
+
+static int check_count(size_t count) {
+  return count > UINT32_MAX / 2 ? zp_fail(ZP_EVALUE, "too many changes for one commit: %zu", count) : 0;
+}
+
+static int check_changes(const zp_change *changes, size_t count) {
+  int rc = check_count(count);
+  for (size_t i = 0; i < count && !rc; i++) rc = check_change(&changes[i]);
+  return rc;
+}
+
+/* Count them as well. */
+static int check_sorted(zp_changes *changes, size_t *count) {
+  zp_change change;
+  unsigned char last[ZP_KEY_MAX];
+  size_t last_size = 0;
+  int rc = 0;
+  *count = 0;
+  for (changes->begin(changes); !rc && changes->next(changes, &change); ++*count) {
+    rc = check_change(&change);
+    if (!rc && *count > 0 && compare_bytes((zp_bytes){last, last_size}, change.key) >= 0) rc = zp_fail(ZP_EVALUE, "the keys of a commit do not ascend");
+    if (rc) break;
+    memcpy(last, change.key.data, last_size = change.key.size);
+  }
+  return rc ? rc : check_count(*count);
 }
 
 /* Of several changes of one key the last one counts. Keys that ascend already, as a walk or a sorted table gives them,
    cost one pass. */
-static int order_changes(commit_plan *plan, const zp_change *changes, size_t count) {
+static int order_changes(array *plan, const zp_change *changes, size_t count) {
   size_t i = 1;
   while (i < count && compare_bytes(changes[i - 1].key, changes[i].key) < 0) i++;
   if (i >= count) return 0;
@@ -125,15 +165,31 @@ static int order_changes(commit_plan *plan, const zp_change *changes, size_t cou
   return 0;
 }
 
-static const zp_change *planned(const commit_plan *plan, size_t i) { return plan->changes + (plan->order ? plan->order[i] : i); }
+int zp_changes_sort(zp_change *changes, size_t *count) {
+  array sorted = {.changes = changes, .count = *count};
+  int rc = check_count(*count);
+  if (!rc) rc = order_changes(&sorted, changes, *count);
+  if (rc || !sorted.order) return rc;
+  zp_change *copy = malloc(*count * sizeof *copy);
+  if (copy) {
+    memcpy(copy, changes, *count * sizeof *copy);
+    for (size_t i = 0; i < sorted.count; i++) changes[i] = copy[sorted.order[i]];
+    *count = sorted.count;
+    free(copy);
+  } else {
+    rc = zp_fail(ZP_ENOMEM, "out of memory: a commit of %zu changes", *count);
+  }
+  free(sorted.order);
+  return rc;
+}
 
 static size_t own_pages(const zp_env *env, size_t size) { return (size + 16 + env->page_size - 1) / env->page_size; }
 
 static void estimate(const zp_env *env, commit_plan *plan) {
   size_t small = 0, record = sizeof(zp_log_head), large = 0;
   plan->deletion = plan->count > 0;
-  for (size_t i = 0; i < plan->count; i++) {
-    const zp_change *change = planned(plan, i);
+  zp_change one, *change = &one;
+  for (plan->changes->begin(plan->changes); plan->changes->next(plan->changes, change);) {
     size_t value = change->value.data ? change->value.size : 0;
     small += change->key.size + NODE_BYTES;
     record += change->key.size + 2;
@@ -343,7 +399,9 @@ static int apply(zp_store *store, const commit_plan *plan, application *app) {
   static const zp_log_head blank;
   zp_buf_clear(&store->record, RECORD_KEEP);
   rc = zp_buf_append(&store->record, &blank, sizeof blank);
-  for (size_t i = 0; !rc && i < plan->count; i++) rc = apply_change(app, planned(plan, i));
+  zp_change change;
+  plan->changes->begin(plan->changes);
+  while (!rc && plan->changes->next(plan->changes, &change)) rc = apply_change(app, &change);
   if (!rc) rc = append_record(app, log, total, &head);
   if (!rc && app->forget) rc = zp_trim_all_but(env, app->txn, app->revision);
   if (!rc && (fresh || app->space.count != count)) {
@@ -363,21 +421,16 @@ out:
   return rc;
 }
 
-int zp_store_commit(zp_store *store, const zp_change *changes, size_t count, uint64_t *revision, size_t *changed) {
-  int rc = zp_store_wake(store);
-  if (rc) return rc;
-  rc = check_changes(changes, count);
-  if (rc) return rc;
+static int carry_out(zp_store *store, zp_changes *changes, size_t count, uint64_t *revision, size_t *changed) {
+  int rc = 0;
   commit_plan plan = {.changes = changes, .count = count};
-  rc = order_changes(&plan, changes, count);
-  if (rc) return rc;
   estimate(store->env, &plan);
 
   application app;
   bool mine = store->locked;
   zp_store_read_end(store);
   if (!mine) rc = zp_store_lock(store);
-  if (rc) goto out;
+  if (rc) return rc;
   for (bool full = false;; full = true) {
     rc = make_room(store, &plan, full);
     if (rc) break;
@@ -392,7 +445,22 @@ int zp_store_commit(zp_store *store, const zp_change *changes, size_t count, uin
     rc = zp_env_fail(store->env, rc, "cannot write");
   }
   if (!mine) zp_store_unlock(store);
-out:
-  free(plan.order);
   return rc;
+}
+
+int zp_store_commit(zp_store *store, const zp_change *changes, size_t count, uint64_t *revision, size_t *changed) {
+  array all = {.base = {begin_array, next_in_array}, .changes = changes, .count = count};
+  int rc = zp_store_wake(store);
+  if (!rc) rc = check_changes(changes, count);
+  if (!rc) rc = order_changes(&all, changes, count);
+  if (!rc) rc = carry_out(store, &all.base, all.count, revision, changed);
+  free(all.order);
+  return rc;
+}
+
+int zp_store_commit_sorted(zp_store *store, zp_changes *changes, uint64_t *revision, size_t *changed) {
+  size_t count;
+  int rc = zp_store_wake(store);
+  if (!rc) rc = check_sorted(changes, &count);
+  return rc ? rc : carry_out(store, changes, count, revision, changed);
 }

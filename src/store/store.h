@@ -161,6 +161,18 @@ typedef struct zp_change {
    history where there is no room for it, so that a full state can be emptied again. ZP_EKEY and ZP_EVALUE name no key: the caller knows. */
 int zp_store_commit(zp_store *store, const zp_change *changes, size_t count, uint64_t *revision, size_t *changed);
 
+/* Changes that are gone through several times, one after the other, and need not be in memory as such. Their keys ascend, byte by byte. */
+typedef struct zp_changes {
+  void (*begin)(struct zp_changes *self);
+  bool (*next)(struct zp_changes *self, zp_change *change); /* borrowed until the next step; false at the end */
+} zp_changes;
+
+/* The same of such: it takes no memory for them. ZP_EVALUE if the keys do not ascend. */
+int zp_store_commit_sorted(zp_store *store, zp_changes *changes, uint64_t *revision, size_t *changed);
+
+/* Sort changes by their keys, in place; of several of one key the last one stays. *count is how many there are then. ZP_ENOMEM. */
+int zp_changes_sort(zp_change *changes, size_t *count);
+
 /* Become the only writer of the store, in all namespaces, until zp_store_unlock: what is read in between is still so at
    the commit. Ends a read of this handle. Waits for the present writer, if there is one and until a signal has come that this thread
    should take (ZP_EINTR, interrupt.h); one that died is no obstacle. ZP_EATOMIC if a handle of this thread holds the lock already (it

@@ -26,6 +26,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "net/execute.h"
+#include "net/frames.h"
 #include "net/judges.h"
 #include "net/lib.h"
 #include "net/remote.h"
@@ -494,8 +495,10 @@ static void a_large_change_keeps_nobody_waiting(void **unused) {
     snprintf(keys[i], sizeof keys[i], "%08x", (unsigned)i * 2654435761U);
     changes[i] = (zp_change){text(keys[i]), text("value")};
   }
+  size_t count = PAIRS;
+  must(zp_changes_sort(changes, &count));
   zp_parcel request = increment_of(changes);
-  request.pair_count = PAIRS;
+  request.pair_count = count;
   speaker other = dial();
   zp_wire_head head;
   say(&other, head_of(&other, ZP_REQUEST_COMMIT, 1), request);
@@ -1019,6 +1022,74 @@ static long resident_pages(void) {
   return resident;
 }
 
+/* The most memory that this process has had since it was asked to forget it; in bytes. */
+static void forget_peak(void) {
+  FILE *file = fopen("/proc/self/clear_refs", "w");
+  if (!file) skip();
+  fputs("5", file);
+  fclose(file);
+}
+
+static size_t peak(void) {
+  char line[256];
+  unsigned long kilobytes = 0;
+  FILE *file = fopen("/proc/self/status", "r");
+  assert_non_null(file);
+  while (fgets(line, sizeof line, file))
+    if (sscanf(line, "VmHWM: %lu", &kilobytes) == 1) break;
+  fclose(file);
+  return (size_t)kilobytes << 10;
+}
+
+/* A request of a process of its own, so that what it takes there is not counted; the type of the answer. */
+static int send_elsewhere(int type, zp_parcel parcel, const char *pair, size_t pair_size, size_t count) {
+  pid_t pid = fork();
+  assert_true(pid >= 0);
+  if (pid == 0) {
+    zp_buf bytes = ZP_BUF_INIT;
+    speaker other = dial();
+    zp_wire_head head = head_of(&other, type, 1);
+    if (zp_parcel_write_begin(&parcel, count, &bytes)) _exit(1);
+    for (size_t i = 0; i < count; i++) {
+      if (zp_buf_append(&bytes, pair, pair_size)) _exit(1);
+      if (pair_size > 4) zp_put_be32(bytes.data + bytes.size - pair_size + 1, (uint32_t)i); /* keys that ascend */
+    }
+    if (zp_frames_send(other.socket, (zp_bytes){NULL, 0}, (zp_bytes){&head, sizeof head}, zp_buf_bytes(&bytes))) _exit(1);
+    _exit(hear(&other, &head) - ZP_ANSWER_DONE);
+  }
+  int status = 0, served = 0;
+  for (double limit = zp_clock_now() + GENEROUS; waitpid(pid, &status, WNOHANG) == 0; served++) {
+    assert_true(zp_clock_now() < limit);
+    must(ask(ZP_REQUEST_PING, (zp_parcel){ZP_STRINGS(text("x"))})); /* the others do not wait for that */
+  }
+  assert_true(served > 0);
+  return ZP_ANSWER_DONE + WEXITSTATUS(status);
+}
+
+static void a_request_takes_no_more_memory_than_its_bytes(void **unused) {
+  (void)unused;
+#ifdef __SANITIZE_THREAD__
+  skip(); /* see above */
+#endif
+  enum { SIZE = 48 << 20, ENOUGH = 3 * SIZE /* as frames, and in one piece */ };
+  static const char tiny[] = "\0", small[] = "\4....\0";
+  zp_watch_cursor cursor = {.revision = 0};
+  zp_parcel change = {ZP_NUMBERS(5), ZP_STRINGS(text("space"))};
+  zp_parcel watch = {ZP_NUMBERS(5, ZP_WATCH_CHANGE, 1, ZP_WATCH_LIVE, zp_parcel_of_double(0.1), 0, 0),
+                     ZP_STRINGS(text("space"), {&cursor, sizeof cursor}, text(""))};
+  it_is_well();
+  forget_peak();
+  size_t before = peak();
+  assert_int_equal(send_elsewhere(ZP_REQUEST_COMMIT, change, tiny, 2, SIZE / 2), ZP_ANSWER_FAILED); /* the same key again and again */
+  assert_int_equal(send_elsewhere(ZP_REQUEST_REPLACE, change, tiny, 2, SIZE / 2), ZP_ANSWER_FAILED);
+  assert_int_equal(send_elsewhere(ZP_REQUEST_WATCH, watch, tiny, 2, SIZE / 2), ZP_ANSWER_FAILED);
+  assert_int_equal(send_elsewhere(ZP_REQUEST_GET, change, tiny, 2, SIZE / 2), ZP_ANSWER_FAILED);
+  assert_int_equal(send_elsewhere(ZP_REQUEST_COMMIT, change, small, 6, (IS_MEASURED ? SIZE : 1 << 20) / 6), ZP_ANSWER_DONE);
+  print_message("%zu MB for %d MB\n", (peak() - before) >> 20, SIZE >> 20);
+  assert_true(!IS_MEASURED || peak() - before < ENOUGH);
+  it_is_well();
+}
+
 static void a_large_request_is_not_kept_beyond_its_answer(void **unused) {
   (void)unused;
   if (!IS_MEASURED) skip();
@@ -1259,6 +1330,7 @@ int main(int argc, char **argv) {
       TEST(nor_do_they_with_keys),
       TEST(names_that_cannot_be_chosen_do_no_harm),
       TEST(who_comes_back_under_another_name_is_known_by_the_number),
+      TEST(a_request_takes_no_more_memory_than_its_bytes),
       TEST(a_large_request_is_not_kept_beyond_its_answer),
       TEST(a_message_without_end_ends_the_connection),
       TEST(answers_that_nobody_reads_end_the_connection),

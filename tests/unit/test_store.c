@@ -380,6 +380,57 @@ static void equal_values_change_nothing_but_add_a_revision(void **unused) {
   zp_store_close(&store);
 }
 
+typedef struct counted {
+  zp_changes base;
+  const zp_change *changes;
+  size_t count, at, rounds;
+} counted;
+
+static void begin_counted(zp_changes *changes) {
+  counted *self = (counted *)changes;
+  self->at = 0;
+  self->rounds++;
+}
+
+static bool next_counted(zp_changes *changes, zp_change *change) {
+  counted *self = (counted *)changes;
+  if (self->at == self->count) return false;
+  *change = self->changes[self->at++];
+  return true;
+}
+
+static void changes_can_be_walked_if_their_keys_ascend(void **unused) {
+  (void)unused;
+  static const zp_change sorted[] = {{{"a", 1}, {"1", 1}}, {{"ab", 2}, {"2", 1}}, {{"b", 1}, {"3", 1}}};
+  static const zp_change descending[] = {{{"b", 1}, {"1", 1}}, {{"a", 1}, {"2", 1}}}, twice[] = {{{"a", 1}, {"1", 1}}, {{"a", 1}, {"2", 1}}};
+  static const zp_change empty[] = {{{"a", 1}, {"", 0}}};
+  zp_change mixed[] = {{{"c", 1}, {"1", 1}}, {{"a", 1}, {"2", 1}}, {{"c", 1}, {NULL, 0}}, {{"b", 1}, {"3", 1}}};
+  counted walk = {.base = {begin_counted, next_counted}, .changes = sorted, .count = 3};
+  zp_store *store = open_store("main");
+  uint64_t revision;
+  size_t changed, count = 4;
+  must(zp_store_commit_sorted(store, &walk.base, &revision, &changed));
+  assert_int_equal(changed, 3);
+  assert_true(walk.rounds > 1);
+  must(zp_store_commit_sorted(store, &walk.base, &revision, &changed));
+  assert_int_equal(changed, 0);
+  walk.count = 0;
+  must(zp_store_commit_sorted(store, &walk.base, &revision, &changed));
+  walk.changes = descending, walk.count = 2;
+  assert_int_equal(zp_store_commit_sorted(store, &walk.base, &revision, &changed), ZP_EVALUE);
+  walk.changes = twice;
+  assert_int_equal(zp_store_commit_sorted(store, &walk.base, &revision, &changed), ZP_EVALUE);
+  walk.changes = empty, walk.count = 1;
+  assert_int_equal(zp_store_commit_sorted(store, &walk.base, &revision, &changed), ZP_EVALUE);
+  must(zp_changes_sort(mixed, &count));
+  assert_int_equal(count, 3);
+  assert_memory_equal(mixed[0].key.data, "a", 1);
+  assert_memory_equal(mixed[1].key.data, "b", 1);
+  assert_memory_equal(mixed[2].key.data, "c", 1);
+  assert_null(mixed[2].value.data); /* the later one counts */
+  zp_store_close(&store);
+}
+
 static void the_last_of_several_changes_of_a_key_counts(void **unused) {
   (void)unused;
   zp_store *store = open_store("main");
@@ -1405,6 +1456,7 @@ int main(void) {
       IN_STORE(what_was_committed_is_read),
       IN_STORE(a_read_sees_one_revision),
       IN_STORE(equal_values_change_nothing_but_add_a_revision),
+      IN_STORE(changes_can_be_walked_if_their_keys_ascend),
       IN_STORE(the_last_of_several_changes_of_a_key_counts),
       IN_STORE(values_that_cannot_be_are_refused),
       IN_STORE(namespaces_do_not_see_each_other),

@@ -111,15 +111,35 @@ static void counts_beyond_what_there_is_are_refused(void **unused) {
   zp_buf_free(&pairs);
 }
 
+static void pairs_can_stay_bytes(void **unused) {
+  (void)unused;
+  zp_parcel_walk walk;
+  zp_change pair;
+  zp_parcel parcel = sample(), read;
+  zp_buf bytes = ZP_BUF_INIT;
+  must(zp_parcel_write(&parcel, &bytes));
+  must(zp_parcel_read(zp_buf_bytes(&bytes), &read, NULL));
+  assert_null(read.pairs);
+  assert_int_equal(read.pair_count, 2);
+  for (int i = 0; i < 2; i++) {
+    zp_parcel_walk_begin(&walk, &read);
+    assert_true(zp_parcel_walk_next(&walk, &pair) && is(pair.key, "a") && is(pair.value, "value"));
+    assert_true(zp_parcel_walk_next(&walk, &pair) && is(pair.key, "") && !pair.value.data);
+    assert_false(zp_parcel_walk_next(&walk, &pair));
+  }
+  zp_parcel_walk_begin(&walk, &(zp_parcel){.pair_count = 0});
+  assert_false(zp_parcel_walk_next(&walk, &pair));
+  zp_buf_free(&bytes);
+}
+
 /* ---- requests ---- */
 
 static int read_request(int type, zp_parcel parcel) {
-  zp_buf bytes = ZP_BUF_INIT, pairs = ZP_BUF_INIT;
+  zp_buf bytes = ZP_BUF_INIT;
   zp_parcel read;
   must(zp_parcel_write(&parcel, &bytes));
-  int rc = zp_request_read(type, zp_buf_bytes(&bytes), &read, &pairs);
+  int rc = zp_request_read(type, zp_buf_bytes(&bytes), &read);
   zp_buf_free(&bytes);
-  zp_buf_free(&pairs);
   return rc;
 }
 
@@ -310,6 +330,7 @@ int main(void) {
       cmocka_unit_test(a_parcel_is_read_as_it_was_written),
       cmocka_unit_test(a_parcel_that_is_cut_short_or_goes_on_is_none),
       cmocka_unit_test(counts_beyond_what_there_is_are_refused),
+      cmocka_unit_test(pairs_can_stay_bytes),
       cmocka_unit_test(a_request_has_what_its_type_needs),
       cmocka_unit_test(names_and_keys_and_values_have_a_fitting_size),
       cmocka_unit_test(a_failure_travels_with_its_words),
