@@ -45,6 +45,20 @@ static inline int zp_clock_lock(pthread_mutex_t *mutex, double seconds) {
 #endif
 }
 
+/* The same to write-lock a lock that has readers and writers. */
+static inline int zp_clock_wrlock(pthread_rwlock_t *lock, double seconds) {
+#ifdef __SANITIZE_THREAD__
+  int rc = pthread_rwlock_trywrlock(lock);
+  if (rc != EBUSY || seconds <= 0) return rc;
+  nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+  return pthread_rwlock_trywrlock(lock);
+#else
+  struct timespec until;
+  zp_clock_instant(zp_clock_now() + seconds, &until);
+  return pthread_rwlock_clockwrlock(lock, CLOCK_MONOTONIC, &until);
+#endif
+}
+
 /* Seconds since the epoch. */
 static inline double zp_clock_wall(void) { return zp_clock_read(CLOCK_REALTIME); }
 

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "store/check.h"
 #include "sys/interrupt.h"
@@ -18,6 +19,7 @@
 #include "sys/trust.h"
 
 unsigned zp_env_generation = 1;
+double zp_env_patience = 15;
 
 static struct {
   pthread_mutex_t mutex;
@@ -127,27 +129,36 @@ static int set_size_lock(int fd, short type) {
   return 0;
 }
 
-/* Wait until the size lock can be had: this process has it then, but not the mutex, so it is to be taken again with that. Whoever has it
-   needs it for a moment only, but may have been stopped in the middle: so nobody waits with the mutex in hand, and a signal ends it. 0,
-   ZP_EINTR, ZP_ESYS. */
-static int await_size_lock(int fd) {
+/* Somebody has it for too long: who? */
+static int fail_size_lock(int fd) {
   struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
-  while (!zp_interrupt_has_signal()) {
-    if (fcntl(fd, F_SETLKW, &lock) == 0) return 0;
-    /* Another thread of this process has the lock of another store, and the system thinks that this one would have to give it up. */
-    if (errno == EDEADLK) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-    else if (errno != EINTR) return zp_fail_errno("cannot lock the file `control` of the store");
+  if (fcntl(fd, F_GETLK, &lock) < 0 || lock.l_type == F_UNLCK) lock.l_pid = 0;
+  return zp_fail(ZP_ESYS, "process %d has held the lock on the size of the state for %g seconds; was it stopped?", (int)lock.l_pid, zp_env_patience);
+}
+
+/* Wait until the size lock can be had: this process has it then, but not the mutex, so it is to be taken again with that. Whoever has it
+   needs it for a moment only, but may have been stopped in the middle: so nobody waits with the mutex in hand, nor for ever, and a signal ends
+   it. 0, ZP_EINTR, ZP_ESYS. */
+static int await_size_lock(int fd, double deadline) {
+  static const double PAUSE = 5e-5, PAUSE_MAX = 5e-3;
+  for (double pause = PAUSE; !zp_interrupt_has_signal(); pause = pause < PAUSE_MAX ? 2 * pause : pause) {
+    int rc = set_size_lock(fd, F_WRLCK);
+    if (rc != ZP_EBUSY) return rc;
+    if (zp_clock_now() >= deadline) return fail_size_lock(fd);
+    nanosleep(&(struct timespec){.tv_nsec = (long)(pause * 1e9)}, NULL);
   }
   return ZP_EINTR;
 }
 
 int zp_env_lock_size(zp_env *env) {
+  double deadline = 0;
   for (;;) {
     pthread_mutex_lock(&registry.mutex);
     int rc = set_size_lock(env->control_fd, F_WRLCK);
     if (rc == 0) return 0;
     pthread_mutex_unlock(&registry.mutex);
-    if (rc == ZP_EBUSY) rc = await_size_lock(env->control_fd);
+    if (deadline == 0) deadline = zp_clock_now() + zp_env_patience;
+    if (rc == ZP_EBUSY) rc = await_size_lock(env->control_fd, deadline);
     if (rc) return rc;
   }
 }
@@ -376,6 +387,7 @@ static zp_env *find_env(const struct stat *control) {
 
 /* Takes the descriptor, in any case. 0, ZP_EINTR, ... */
 static int find_or_open(const char *directory, int fd, const struct stat *control, zp_env **out) {
+  double deadline = zp_clock_now() + zp_env_patience;
   for (;;) {
     pthread_mutex_lock(&registry.mutex);
     zp_env *env = find_env(control);
@@ -391,7 +403,7 @@ static int find_or_open(const char *directory, int fd, const struct stat *contro
     }
     pthread_mutex_unlock(&registry.mutex);
     if (rc != ZP_EBUSY) return rc;
-    rc = await_size_lock(fd);
+    rc = await_size_lock(fd, deadline);
     if (!rc) continue;
     pthread_mutex_lock(&registry.mutex);
     close(fd);

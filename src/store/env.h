@@ -123,6 +123,10 @@ struct zp_env {
   char *directory;
 };
 
+/* Seconds until a wait for the size lock, or for the other threads of this process to leave their sections, ends with an error: whoever waits may
+   have the writer lock, which all others wait for. It takes that long only if somebody was stopped in the middle. Tests shorten it. */
+extern double zp_env_patience;
+
 /* Counted up in each forked child. Changes only while a process has one thread. */
 extern unsigned zp_env_generation;
 
@@ -148,8 +152,8 @@ const void *zp_env_thread(void);
 /* The control file of a store of this program's kind, mapped for a look, or to mark it; to be unmapped. NULL if there is none. */
 zp_control *zp_env_map_control(const char *directory);
 
-/* The size lock, with the registry's mutex. Not while the latter is held. 0, ZP_ESYS, or ZP_EINTR if a signal has come that is to be taken
-   (interrupt.h) and somebody else has it. */
+/* The size lock, with the registry's mutex. Not while the latter is held. 0; ZP_ESYS, which names the process that has it for too long; ZP_EINTR if
+   a signal has come that is to be taken (interrupt.h) and somebody else has it. */
 int zp_env_lock_size(zp_env *env);
 void zp_env_unlock_size(zp_env *env);
 

@@ -4,20 +4,35 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
+#include "sys/interrupt.h"
 
 enum {
   STEP_MAX = 64 << 20, /* the file doubles until then */
   STEP_MIN = 64 << 10
 };
 
+/* Wait until no other thread of this process is in a section. 0, ZP_EINTR if a signal is to be taken, ZP_ESYS. */
+static int lock_map(zp_env *env) {
+  static const double LOOK_SECONDS = 0.02;
+  for (double deadline = zp_clock_now() + zp_env_patience;;) {
+    int rc = zp_clock_wrlock(&env->map_lock, LOOK_SECONDS);
+    if (rc == 0) return 0;
+    if (zp_interrupt_has_signal()) return ZP_EINTR;
+    if (zp_clock_now() < deadline) continue;
+    return zp_fail(ZP_ESYS, "the state cannot be mapped anew: another thread of this process has read it for %g seconds", zp_env_patience);
+  }
+}
+
 /* Keep other threads out of the map and other processes off the file. */
 static int begin_resize(zp_env *env) {
   if (zp_env_inside(env))
     return zp_fail(ZP_EATOMIC, "the store %s has to be remapped while this thread reads it through another handle",
                    env->directory);
-  pthread_rwlock_wrlock(&env->map_lock);
-  int rc = zp_env_lock_size(env);
+  int rc = lock_map(env);
+  if (rc) return rc;
+  rc = zp_env_lock_size(env);
   if (rc) pthread_rwlock_unlock(&env->map_lock);
   return rc;
 }

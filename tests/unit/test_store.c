@@ -1177,6 +1177,79 @@ static void threads_write_and_read_while_the_map_grows(void **unused) {
   zp_store_close(&store);
 }
 
+enum { GENEROUS = 120 /* seconds; a limit, not an expectation */ };
+
+static void *read_until_told(void *argument) {
+  atomic_int *stop = argument;
+  zp_store *store = open_store("main");
+  must(zp_store_read_begin(store));
+  *stop = 1;
+  while (*stop != 2) usleep(1000);
+  zp_store_read_end(store);
+  zp_store_close(&store);
+  return NULL;
+}
+
+/* A change for which the file has to grow. */
+static zp_change large_change(char **memory) {
+  size_t size = 8 << 20;
+  *memory = calloc(1, size);
+  return (zp_change){bytes("large"), {*memory, size}};
+}
+
+static void a_thread_that_reads_without_end_keeps_the_lock_of_writers_from_nobody(void **unused) {
+  (void)unused;
+  pthread_t reader;
+  atomic_int stop = 0;
+  char *memory;
+  zp_change change = large_change(&memory);
+  zp_store *store = open_store("main");
+  assert_int_equal(pthread_create(&reader, NULL, read_until_told, &stop), 0);
+  while (stop != 1) usleep(1000);
+  zp_env_patience = 0.05;
+  assert_int_equal(zp_store_commit(store, &change, 1, NULL, NULL), ZP_ESYS);
+  assert_non_null(strstr(zp_error_detail(), "another thread of this process has read it"));
+  set(store, "small", "1"); /* for which there is room; the lock is free */
+  stop = 2;
+  pthread_join(reader, NULL);
+  zp_env_patience = GENEROUS;
+  must(zp_store_commit(store, &change, 1, NULL, NULL));
+  free(memory);
+  zp_store_close(&store);
+}
+
+static void a_process_that_was_stopped_with_the_size_lock_keeps_the_lock_of_writers_from_nobody(void **unused) {
+  (void)unused;
+  char path[128], words[64], *memory;
+  int told[2];
+  snprintf(path, sizeof path, "%s/control", directory);
+  assert_int_equal(pipe(told), 0);
+  zp_change change = large_change(&memory);
+  zp_store *store = open_store("main");
+  set(store, "small", "0");
+  pid_t pid = fork();
+  if (pid == 0) {
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
+    int fd = open(path, O_RDWR);
+    if (fd < 0 || fcntl(fd, F_SETLK, &lock) < 0 || write(told[1], "x", 1) != 1) _exit(1);
+    for (;;) pause();
+  }
+  assert_int_equal(read(told[0], words, 1), 1);
+  zp_env_patience = 0.05;
+  assert_int_equal(zp_store_commit(store, &change, 1, NULL, NULL), ZP_ESYS);
+  snprintf(words, sizeof words, "process %d has held the lock", (int)pid);
+  assert_non_null(strstr(zp_error_detail(), words));
+  set(store, "small", "1");
+  zp_env_patience = GENEROUS;
+  kill(pid, SIGKILL);
+  waitpid(pid, NULL, 0);
+  must(zp_store_commit(store, &change, 1, NULL, NULL));
+  close(told[0]);
+  close(told[1]);
+  free(memory);
+  zp_store_close(&store);
+}
+
 static void a_thread_that_reads_through_another_handle_cannot_remap(void **unused) {
   (void)unused;
   zp_store *reader = open_store("main"), *writer = open_store("main");
@@ -1489,6 +1562,8 @@ int main(void) {
       IN_STORE(threads_write_and_read_while_the_map_grows),
       IN_STORE(looking_at_a_store_drops_no_lock_of_another_thread),
       IN_STORE(who_waits_for_a_stopped_process_to_open_a_store_can_be_interrupted),
+      IN_STORE(a_thread_that_reads_without_end_keeps_the_lock_of_writers_from_nobody),
+      IN_STORE(a_process_that_was_stopped_with_the_size_lock_keeps_the_lock_of_writers_from_nobody),
       IN_STORE(a_thread_that_reads_through_another_handle_cannot_remap),
       IN_STORE(nested_reads_of_one_thread_end_in_any_order),
       IN_STORE(an_inherited_handle_may_be_used_at_once),
