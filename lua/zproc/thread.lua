@@ -29,7 +29,7 @@ function thread.run(bytes)
   local coroutine_of_job = coroutine.create(function()
     local job = core.decode(packed.job)
     name = job.name
-    core.name_output(name)
+    core.name_thread(name)
     return require "zproc.process".run_job(job)
   end)
   local results = table.pack(coroutine.resume(coroutine_of_job))

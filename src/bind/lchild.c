@@ -118,6 +118,7 @@ static _Noreturn void run_child(lua_State *L, lua_State *thread, int arguments, 
   own_child = check_child_at(L, lua_gettop(L));
   has_closables = false;
   zp_output_set_name(lua_tostring(L, lua_gettop(L) - 2));
+  zp_thread_set_name(lua_tostring(L, lua_gettop(L) - 2));
   zp_interrupt_release_once();
   zp_lrandom_seed(L);
   ending end = {.thread = thread};

@@ -23,6 +23,7 @@
 #include "sys/memory.h"
 #include "sys/output.h"
 #include "sys/table.h"
+#include "sys/thread.h"
 
 #define DIR_TYPE "zproc.Directory"
 
@@ -78,9 +79,10 @@ static int core_label_output(lua_State *L) {
   return 0;
 }
 
-/* core.name_output(name): what this thread is called in these labels. */
-static int core_name_output(lua_State *L) {
+/* core.name_thread(name): what this thread is called in these labels, and by ps. */
+static int core_name_thread(lua_State *L) {
   zp_output_set_name(luaL_checkstring(L, 1));
+  zp_thread_set_name(luaL_checkstring(L, 1));
   return 0;
 }
 
@@ -196,7 +198,7 @@ static const luaL_Reg functions[] = {
     {"clock", core_clock},
     {"getpid", core_getpid},
     {"label_output", core_label_output},
-    {"name_output", core_name_output},
+    {"name_thread", core_name_thread},
     {"output_failure", core_output_failure},
     {"cpu_count", core_cpu_count},
     {"is_terminal", core_is_terminal},

@@ -17,6 +17,7 @@
 #include "server/loop.h"
 #include "sys/init.h"
 #include "sys/output.h"
+#include "sys/thread.h"
 
 /* Message handler of the outermost call: what gets here is a fault of zproc itself, or memory that ran out. */
 static int add_traceback(lua_State *L) {
@@ -32,6 +33,7 @@ static int run(lua_State *L) {
   lua_getglobal(L, "require");
   bool is_runner = argv[1] && argv[2] && strcmp(argv[1], "--run-atomics") == 0; /* by the server itself: net/runner.h */
   if (is_runner) {
+    zp_thread_set_name("zproc-runner");
     lua_pushliteral(L, "zproc.runner");
     lua_call(L, 1, 1);
     lua_getfield(L, -1, "run");
@@ -66,6 +68,9 @@ static bool is_inner(int argc, char **argv) {
 
 static int run_inner(int argc, char **argv) {
   bool is_server = strcmp(argv[1], "--serve") == 0;
+  char name[16]; /* not that of /proc/self/exe, which they are executed as: zproc-server, zproc-snapshot, zproc-judge */
+  snprintf(name, sizeof name, "zproc-%.9s", is_server ? "server" : argv[1] + 2);
+  zp_thread_set_name(name);
   if (strcmp(argv[1], "--judge") == 0 && argc == 3) return zp_judge_main(argv[2]);
   if (strcmp(argv[1], "--snapshot") == 0 && argc == 3) return zp_copier_main(argv[2], NULL);
   if (strcmp(argv[1], "--backup") == 0 && argc == 4) return zp_copier_main(argv[2], argv[3]);

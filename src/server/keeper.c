@@ -457,6 +457,7 @@ static int thread_main(void *context, zp_buf *message) {
   (void)message;
   handshake *shake = context;
   const zp_server *server = shake->server;
+  zp_thread_set_name("zproc-server");
   const zp_serve_sockets sockets = {server->listener, server->network, server->sockets, server->socket_count};
   return zp_serve_in_thread(server->directory, &sockets, server->stop_fd, tell, shake);
 }

@@ -5,6 +5,8 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -128,6 +130,11 @@ void zp_thread_urge(zp_thread *thread) {
 
 bool zp_thread_is_to_stop(void) { return own && atomic_load(&own->to_stop); }
 bool zp_thread_must_stop(void) { return own && atomic_load(&own->must_stop); }
+
+void zp_thread_set_name(const char *name) {
+  const char *slash = strrchr(name, '/');
+  prctl(PR_SET_NAME, slash && slash[1] ? slash + 1 : name);
+}
 
 void zp_thread_close(zp_thread **handle) {
   zp_thread *thread = *handle;

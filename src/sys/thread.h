@@ -46,6 +46,9 @@ void zp_thread_urge(zp_thread *thread);
 bool zp_thread_is_to_stop(void);
 bool zp_thread_must_stop(void);
 
+/* What ps calls this thread (`-o comm`), and if it is the first one its process: what comes behind the last slash, the first 15 bytes of it. */
+void zp_thread_set_name(const char *name);
+
 /* Let go of the handle and null it; the thread itself goes on. May be called twice. */
 void zp_thread_close(zp_thread **thread);
 

@@ -86,3 +86,40 @@ LUA
   [ "$status" -eq 0 ]
   [[ "$output" == *"--json"* ]]
 }
+
+@test "the system's ps has names for what zproc starts, too" {
+  cat >"$script" <<'LUA'
+local zproc = require "zproc"
+local ctx = zproc.context { server_backend = arg[1] }
+local function names(what)
+  local pipe <close> = io.popen("ps -L -o comm= -p " .. what)
+  return "\n" .. pipe:read "a"
+end
+local function sleep(state, name) state[name] = true zproc.sleep(1000) end
+local function start(name, backend, given)
+  local p = ctx:process(sleep, { args = { name }, name = given, backend = backend })
+  ctx.state:get_when_available(name)
+  return p
+end
+local server = arg[1] == "thread" and zproc.getpid() or ctx.server_process.pid
+repeat until names(server):find "\nzproc%-server\n"
+assert(names(start("named", nil, "mailer").pid):find "\nmailer\n")
+assert(names(start("long", nil, "a-name-that-is-too-long").pid):find "\na%-name%-that%-is%-\n")
+assert(names(start("unnamed").pid):find "\nscript%.lua:%d+\n")
+start("thread", "thread", "in a thread")
+assert(names(zproc.getpid()):find "\nin a thread\n")
+ctx:process_map(function(x) return x end, { 1 }):collect()
+assert(names(ctx.worker_list[1].pid):find "\nworker\n")
+local far = zproc.state(ctx.server_address, { transport = "network" })
+zproc.atomic(function(snapshot) snapshot.x = 1 end)(far)
+if arg[1] == "process" then
+  local pipe <close> = io.popen("ps -o comm= --ppid " .. server)
+  assert(pipe:read "l" == "zproc-runner")
+end
+assert(names(zproc.getpid()):match "^\n(%g+)\n" == arg[2])
+LUA
+  for backend in process thread; do
+    "$ZPROC" run "$script" $backend zproc
+    "$SRCDIR/tests/run-lua" "$script" $backend lua5.4
+  done
+}
