@@ -78,29 +78,8 @@ function core.state_methods.ping(self, opts)
   return core.link_of(self):ping("state:ping", opts)
 end
 
---- Deep equality of plain tables; `pairs_seen` holds the pairs that are being compared, so that cycles end.
-local function same(a, b, pairs_seen)
-  if rawequal(a, b) then return true end
-  if type(a) ~= "table" or type(b) ~= "table" then return a == b end
-  if pairs_seen[a] and pairs_seen[a][b] then return true end
-  pairs_seen[a] = pairs_seen[a] or {}
-  pairs_seen[a][b] = true
-  for key, value in next, a do
-    if not same(value, rawget(b, key), pairs_seen) then return false end
-  end
-  for key in next, b do
-    if rawget(a, key) == nil then return false end
-  end
-  return true
-end
-
-local function content(value)
-  return core.is_state(value) and value:copy() or value
-end
-
-function core.state_metamethods.__eq(a, b)
-  return same(content(a), content(b), {})
-end
+--- By content, as all of zproc compares values.
+core.state_metamethods.__eq = core.same_content
 
 core.state_metamethods.__unsendable = "a State: a stateful target gets one as its first argument, and zproc.state(server_address) "
   .. "makes another"

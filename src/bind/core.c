@@ -81,6 +81,7 @@ static int open_core(lua_State *L) {
   zp_lstate_open(L);
   zp_lchild_open(L);
   zp_leditor_open(L);
+  zp_lequal_open(L);
   zp_lfirst_open(L);
   zp_lnet_open(L);
   zp_lnotepad_open(L);

@@ -22,6 +22,7 @@ void zp_core_install_late(lua_State *L);
 void zp_lstate_open(lua_State *L);
 void zp_lchild_open(lua_State *L);
 void zp_leditor_open(lua_State *L);
+void zp_lequal_open(lua_State *L);
 void zp_lfirst_open(lua_State *L);
 void zp_lnet_open(lua_State *L);
 void zp_lnotepad_open(lua_State *L);

@@ -159,7 +159,9 @@ static zp_batch *push_all(lua_State *L, zp_lremote *state, bool is_past, uint64_
   return all;
 }
 
-static zp_batch *push_newest(lua_State *L) { return push_all(L, zp_lremote_check(L, 1), false, 0); }
+zp_batch *zp_lremote_push_newest(lua_State *L, zp_lremote *state) { return push_all(L, state, false, 0); }
+
+static zp_batch *push_newest(lua_State *L) { return zp_lremote_push_newest(L, zp_lremote_check(L, 1)); }
 
 /* ---- metamethods ---- */
 

@@ -31,6 +31,9 @@ bool zp_lremote_is(lua_State *L, int idx);
 /* The handle of the State at idx; raises a UsageError if it is none, or is closed. */
 zp_lremote *zp_lremote_check(lua_State *L, int idx);
 
+/* Push a userdata with the pairs of the newest revision. May raise. */
+zp_batch *zp_lremote_push_newest(lua_State *L, zp_lremote *state);
+
 /* Push the Link that the State at idx, which is one, was made with. */
 void zp_lremote_push_link(lua_State *L, int idx);
 

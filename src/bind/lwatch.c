@@ -121,33 +121,8 @@ static zp_bytes append_value(lua_State *L, watcher *self, int value) {
   return (zp_bytes){(void *)offset, self->bytes.size - offset};
 }
 
-/* The encodings of all values that are equal to the one at `value`, as Lua compares numbers. */
-static void append_equal_values(lua_State *L, watcher *self, int value) {
-  zp_condition *condition = &self->condition;
-  if (lua_type(L, value) != LUA_TNUMBER) {
-    condition->values[condition->value_count++] = append_value(L, self, value);
-    return;
-  }
-  lua_Number number = lua_tonumber(L, value);
-  lua_Integer integer;
-  int is_integer;
-  if (number != number) return;
-  integer = lua_tointegerx(L, value, &is_integer);
-  if (is_integer) {
-    lua_pushinteger(L, integer);
-    condition->values[condition->value_count++] = append_value(L, self, lua_gettop(L));
-    lua_pop(L, 1);
-  }
-  if (!is_integer || (lua_Integer)number == integer) {
-    lua_pushnumber(L, number == 0 ? 0.0 : number);
-    condition->values[condition->value_count++] = append_value(L, self, lua_gettop(L));
-    lua_pop(L, 1);
-  }
-  if (number == 0) {
-    lua_pushnumber(L, -0.0);
-    condition->values[condition->value_count++] = append_value(L, self, lua_gettop(L));
-    lua_pop(L, 1);
-  }
+static bool has_value(const zp_condition *condition) {
+  return condition->kind == ZP_WHEN_EQUAL || condition->kind == ZP_WHEN_NOT_EQUAL;
 }
 
 static void settle(const watcher *self, zp_bytes *bytes) { bytes->data = self->bytes.data + (size_t)bytes->data; }
@@ -157,9 +132,9 @@ static void load_condition(lua_State *L, zp_buf *scratch, watcher *self, int key
   int rc = zp_key_encode(L, key, scratch);
   if (rc) zp_lua_raise(L, rc);
   condition->key = append(L, self, scratch);
-  if (condition->kind == ZP_WHEN_EQUAL || condition->kind == ZP_WHEN_NOT_EQUAL) append_equal_values(L, self, value);
+  if (has_value(condition)) condition->value = append_value(L, self, value);
   settle(self, &condition->key);
-  for (size_t i = 0; i < condition->value_count; i++) settle(self, &condition->values[i]);
+  if (has_value(condition)) settle(self, &condition->value);
 }
 
 /* The keys of the list at `keys`, as those whose changes count. */
@@ -204,9 +179,10 @@ static int push_update(lua_State *L, zp_lstate *state, uint64_t revision) {
   zp_log_record record;
   zp_lstate_read(L, state);
   int rc = zp_store_log(state->store, revision, &record);
+  if (rc == 1) rc = zp_watch_changes(state->store, &record);
   zp_lstate_end(state);
   if (rc < 0) zp_lua_raise(L, rc);
-  lua_pushboolean(L, rc == 1 && record.key_count == 0);
+  lua_pushboolean(L, rc == 0);
   return 3;
 }
 
@@ -231,17 +207,17 @@ static int watch_remotely(lua_State *L, double began, int kind) {
   zp_batch *listed = zp_lpairs_push(L);
   zp_lnet_prepare(L);
   self->condition.kind = is_condition ? (zp_condition_kind)kind : ZP_WHEN_AVAILABLE;
-  zp_change values[ZP_CONDITION_VALUES];
+  zp_change value;
   zp_lremote_watch watch = {.kind = kind == KIND_CHANGE ? ZP_WATCH_CHANGE : kind == KIND_UPDATE ? ZP_WATCH_UPDATE : (uint64_t)kind,
-                            .pairs = values, .deadline = deadline, .limits = budget_of(L, 5)};
+                            .pairs = &value, .deadline = deadline, .limits = budget_of(L, 5)};
   if (kind == ZP_WHEN_PREDICATE) {
     encode_predicate(L, self, 3);
     watch.subject = zp_buf_bytes(&self->bytes);
   } else if (is_condition) {
     load_condition(L, &state->key, self, 3, 4);
     watch.subject = self->condition.key;
-    for (size_t i = 0; i < self->condition.value_count; i++) values[i] = (zp_change){.key = self->condition.values[i]};
-    watch.pair_count = self->condition.value_count;
+    value = (zp_change){.key = self->condition.value};
+    watch.pair_count = has_value(&self->condition);
   } else if (kind == KIND_CHANGE) {
     list_keys(L, state, listed, 3);
     watch.pairs = zp_batch_changes(listed);

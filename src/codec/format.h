@@ -2,7 +2,7 @@
  * format -- the bytes of an encoded value, shared by the encoder and the decoder. docs/codec.md has the grammar.
  *
  * Every value starts with a tag. The values that states are mostly made of (small integers, short strings) have their
- * content in the tag itself. Each value has exactly one form: the shortest. So equal values have equal bytes, and the
+ * content in the tag itself. Each value has exactly one form: the shortest. So a value and its copy have equal bytes, and the
  * decoder refuses the longer forms.
  */
 #ifndef ZP_CODEC_FORMAT_H

@@ -3,7 +3,7 @@
  *
  * What travels: nil, booleans, integers and floats to the bit, strings, zproc.null (a NULL light userdata), tables
  * (nested, shared, cyclic, with metatables; any key that can travel), Lua functions with their upvalues (closure.h),
- * and what has a name on both sides (names.h). Equal values have equal bytes: tables are written array part first
+ * and what has a name on both sides (names.h). A value and its copy have equal bytes: tables are written array part first
  * (1..n up to the first nil), then the other pairs in the order of their encoded keys; the same graph with the same
  * sharing gives the same bytes.
  *
@@ -55,6 +55,12 @@ enum {
    of one whole value, or a name that is unknown here (the detail says which). A module that the bytes name
    is required; what that raises is ZP_EDECODE. May raise for want of memory, and an error object, of a signal that comes meanwhile, say. */
 int zp_value_decode(lua_State *L, zp_bytes bytes, int flags);
+
+/* Whether two encoded values are equal by content, without decoding: 1, 0, or ZP_ENOMEM. Scalars are, as for Lua's ==: numbers by value (1 and
+   1.0 are equal, NaN is equal to nothing), strings by their bytes. Tables are if they have equal keys with equal values, whether or not
+   they share or contain themselves; metatables do not count. Functions are if they have the same code (its lines included), and
+   equal upvalues and globals; what travels by name, by that. Bytes that are no value equal themselves only. docs/codec.md says more. */
+int zp_value_equal(zp_bytes a, zp_bytes b);
 
 /* True if the bytes are those of nil or zproc.null ("none"), without decoding. */
 int zp_value_is_none(zp_bytes bytes);

@@ -57,7 +57,8 @@ static void set_condition(observer *self) {
   condition->key = request->strings[2];
   zp_parcel_walk walk;
   zp_change pair;
-  for (zp_parcel_walk_begin(&walk, request); zp_parcel_walk_next(&walk, &pair);) condition->values[condition->value_count++] = pair.key;
+  zp_parcel_walk_begin(&walk, request);
+  if (zp_parcel_walk_next(&walk, &pair)) condition->value = pair.key;
 }
 
 /* The pairs of a revision, appended to `out`. */
@@ -74,7 +75,8 @@ static int is_identical(observer *self, uint64_t revision, bool *identical) {
   int rc = zp_store_read_begin(self->store);
   if (rc) return rc;
   rc = zp_store_log(self->store, revision, &record);
-  *identical = rc == 1 && record.key_count == 0;
+  if (rc == 1) rc = zp_watch_changes(self->store, &record);
+  *identical = rc == 0;
   zp_store_read_end(self->store);
   return rc < 0 ? rc : 0;
 }

@@ -79,7 +79,7 @@ static bool is_sensible(int type, const zp_parcel *parcel) {
     case ZP_REQUEST_WATCH:
       if (isnan(zp_parcel_to_double(numbers[4])) || !(zp_parcel_to_double(numbers[5]) >= 0)) return false;
       if (numbers[1] == ZP_WATCH_CHANGE || numbers[1] == ZP_WATCH_UPDATE) return parcel->pair_count <= WATCHED_MAX;
-      return numbers[1] <= ZP_WHEN_PREDICATE && parcel->pair_count <= ZP_CONDITION_VALUES;
+      return numbers[1] <= ZP_WHEN_PREDICATE && parcel->pair_count <= 1;
     case ZP_REQUEST_TASK_ADD: return numbers[0] != 0 && numbers[2] >= 1 && numbers[3] >= 1;
     case ZP_REQUEST_TASK_PUT: return numbers[1] <= UINT32_MAX;
     case ZP_REQUEST_TASK_WAIT: return !isnan(zp_parcel_to_double(numbers[0]));

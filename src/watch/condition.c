@@ -74,20 +74,16 @@ static int test_predicate(zp_predicate *predicate, zp_store *store, uint64_t rev
 
 /* ---- values ---- */
 
-static bool equals(const zp_condition *condition, zp_bytes value) {
-  for (size_t i = 0; i < condition->value_count; i++)
-    if (condition->values[i].size == value.size && memcmp(condition->values[i].data, value.data, value.size) == 0)
-      return true;
-  return false;
-}
-
 static int test_value(const zp_condition *condition, zp_store *store) {
   zp_bytes value;
   int rc = zp_store_get(store, condition->key, &value);
   if (rc < 0) return rc;
   switch (condition->kind) {
-    case ZP_WHEN_EQUAL: return rc && equals(condition, value);
-    case ZP_WHEN_NOT_EQUAL: return rc && !equals(condition, value);
+    case ZP_WHEN_EQUAL: return rc ? zp_value_equal(condition->value, value) : 0;
+    case ZP_WHEN_NOT_EQUAL:
+      if (rc) rc = zp_value_equal(condition->value, value);
+      else return 0;
+      return rc < 0 ? rc : !rc;
     case ZP_WHEN_NONE: return !rc || zp_value_is_none(value);
     case ZP_WHEN_NOT_NONE: return rc && !zp_value_is_none(value);
     default: return rc;

@@ -1,5 +1,5 @@
 /*
- * condition -- what a watcher can wait for, as tests for watch.h: the value of one key, evaluated on bytes without any Lua,
+ * condition -- what a watcher can wait for, as tests for watch.h: the value of one key, compared without any Lua,
  * or a predicate of the user, evaluated in a sandbox.
  *
  * A condition is plain data that borrows its key, value and predicate. Errors: 0, 1 or ZP_E*; never raises.
@@ -20,14 +20,10 @@ typedef enum zp_condition_kind {
   ZP_WHEN_PREDICATE  /* the predicate holds */
 } zp_condition_kind;
 
-/* One Lua value can have several encodings that are equal to it in Lua: 0, 0.0 and -0.0. */
-enum { ZP_CONDITION_VALUES = 3 };
-
 typedef struct zp_condition {
   zp_condition_kind kind;
   zp_bytes key;
-  zp_bytes values[ZP_CONDITION_VALUES]; /* of EQUAL and NOT_EQUAL */
-  size_t value_count;                   /* 0: nothing equals it (NaN) */
+  zp_bytes value; /* of EQUAL and NOT_EQUAL: encoded, and compared by content (zp_value_equal) */
   zp_predicate *predicate;
 } zp_condition;
 

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "codec/value.h"
 #include "sys/bell.h"
 #include "sys/interrupt.h"
 
@@ -178,9 +179,46 @@ static bool is_late(const zp_watch *watch) {
   return watch->position >= watch->promised && watch->deadline != ZP_FOREVER && zp_clock_now() >= watch->deadline;
 }
 
-/* Whether a record is an update at all for this watch, whoever made it. */
-static bool counts(const zp_watch *watch, const zp_log_record *record) {
-  return record->key_count > 0 || watch->options.duplicates;
+/* Whether an update has changed a key by content, and not just the bytes that stand for it: 1, 0, or an error. */
+static int differs(zp_store *store, zp_bytes key, uint64_t revision) {
+  uint64_t present = zp_store_read_revision(store);
+  zp_bytes before, after;
+  int rc = zp_store_read_move(store, revision - 1);
+  if (rc) return rc == ZP_EHISTORY ? 1 : rc;
+  int had = zp_store_get(store, key, &before), has = 0;
+  rc = zp_store_read_move(store, revision);
+  if (!rc) has = zp_store_get(store, key, &after);
+  if (!rc) rc = zp_store_read_move(store, present);
+  if (rc || had < 0 || has < 0) return rc ? rc : had < 0 ? had : has;
+  if (!had || !has) return 1;
+  rc = zp_value_equal(before, after);
+  return rc < 0 ? rc : !rc;
+}
+
+typedef enum which { ALL_KEYS, WATCHED_KEYS, OTHER_KEYS } which;
+
+/* Whether an update has changed any of these keys by content. */
+static int changes(const zp_watch *watch, const zp_log_record *record, which of) {
+  zp_bytes key;
+  int rc = 0;
+  for (size_t offset = 0; !rc && zp_log_key(record, &offset, &key);)
+    if (of == ALL_KEYS || has_key(&watch->keys, key) == (of == WATCHED_KEYS)) rc = differs(watch->store, key, record->revision);
+  return rc;
+}
+
+int zp_watch_changes(zp_store *store, const zp_log_record *record) {
+  const zp_watch watch = {.store = store};
+  return changes(&watch, record, ALL_KEYS);
+}
+
+/* Whether a record is an update at all for this watch, whoever made it: 1, 0, or an error. */
+static int counts(const zp_watch *watch, const zp_log_record *record) {
+  bool exclude = watch->options.exclude;
+  if (!watch->options.duplicates) return changes(watch, record, exclude ? OTHER_KEYS : ALL_KEYS);
+  zp_bytes key;
+  for (size_t offset = 0; exclude && zp_log_key(record, &offset, &key);)
+    if (!has_key(&watch->keys, key)) return 1;
+  return !exclude || record->key_count == 0;
 }
 
 static bool is_own(const zp_watch *watch, const zp_log_record *record) {
@@ -203,30 +241,36 @@ static int next_of_keys(zp_watch *watch, zp_log_record *record) {
 static int next_of_any(zp_watch *watch, uint64_t after, bool skip_own, zp_log_record *record) {
   for (;; after = record->revision) {
     int rc = zp_store_next_update(watch->store, after, record);
-    if (rc != 1 || (counts(watch, record) && !(skip_own && is_own(watch, record)))) return rc;
+    if (rc == 1 && skip_own && is_own(watch, record)) continue;
+    if (rc == 1) rc = counts(watch, record);
+    else return rc;
+    if (rc) return rc;
   }
 }
 
-/* Whether an update changed a key that is not among the watch's. */
-static bool changes_others(const zp_watch *watch, const zp_log_record *record) {
-  zp_bytes key;
-  for (size_t offset = 0; zp_log_key(record, &offset, &key);)
-    if (!has_key(&watch->keys, key)) return true;
-  return record->key_count == 0;
+/* The first update after `position` that has changed the bytes of any key. */
+static int next_of_bytes(zp_watch *watch, zp_log_record *record) {
+  int rc;
+  for (uint64_t after = watch->position;; after = record->revision) {
+    rc = zp_store_next_update(watch->store, after, record);
+    if (rc != 1 || record->key_count > 0 || watch->options.duplicates) return rc;
+  }
 }
 
 static int look_for_change(zp_watch *watch, uint64_t newest, uint64_t *revision) {
   bool by_key = key_count(&watch->keys) > 0 && !watch->options.exclude;
   for (;;) {
     zp_log_record record;
-    int rc = by_key ? next_of_keys(watch, &record) : next_of_any(watch, watch->position, false, &record);
+    int rc = by_key ? next_of_keys(watch, &record) : next_of_any(watch, watch->position, true, &record);
     if (rc < 0) return rc;
     if (rc == 0) {
       watch->position = newest;
       return NOTHING;
     }
     watch->position = record.revision;
-    if (is_own(watch, &record) || (watch->options.exclude && !changes_others(watch, &record))) continue;
+    if (by_key) rc = is_own(watch, &record) ? 0 : changes(watch, &record, WATCHED_KEYS);
+    if (rc < 0) return rc;
+    if (rc == 0) continue;
     *revision = record.revision;
     return MATCH;
   }
@@ -248,18 +292,24 @@ static int walk(zp_watch *watch, uint64_t *newest, uint64_t *revision) {
   int rc = watch->tested ? 0 : test_at(watch, watch->position, newest);
   while (!rc) {
     zp_log_record record;
-    /* While it holds any update is a revision at which it holds, or ceases to; else only what it read can change that. */
+    /* While it holds any update is a revision at which it holds, or ceases to; else only what it read can change that. A predicate may tell
+       values apart that are equal by content, so it is asked about each. */
     bool any = watch->holds || watch->keys.all;
     if (is_late(watch)) *newest = watch->position;
-    else rc = any ? next_of_any(watch, watch->position, false, &record) : next_of_keys(watch, &record);
+    else rc = any ? next_of_bytes(watch, &record) : next_of_keys(watch, &record);
     if (rc < 0) return rc;
     if (rc == 0) {
       watch->position = *newest;
       return look_at_present(watch, *newest, revision);
     }
-    bool own = is_own(watch, &record);
+    bool is_news = !is_own(watch, &record);
+    if (is_news && watch->holds) { /* that it holds still is news only if something has changed */
+      rc = counts(watch, &record);
+      if (rc < 0) return rc;
+      is_news = rc;
+    }
     rc = test_at(watch, record.revision, newest);
-    if (!rc && watch->holds && !own) {
+    if (!rc && watch->holds && is_news) {
       *revision = record.revision;
       return MATCH;
     }

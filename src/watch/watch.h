@@ -59,7 +59,7 @@ typedef struct zp_watch_options {
   void *context;       /* of the test */
   uint64_t id;         /* a number that stands for the kind of watch, its test and what that compares with: a hash */
   bool exclude;        /* changes of any key but these */
-  bool duplicates;     /* updates that left everything as it was count too */
+  bool duplicates;     /* updates that left everything as it was, by content, count too */
   bool own_known;      /* what this handle changed itself counts as given to it */
   bool live;           /* only what happens from the opening on */
   bool gapless;        /* a condition: each revision at which it holds counts, so none may be lost */
@@ -81,6 +81,10 @@ bool zp_watch_next_read(const zp_watch *watch, size_t *i, size_t *offset, zp_byt
    it; ZP_ETIMEOUT, with a note in the cursor of what was looked through; ZP_EINTR if a signal handler ran, and the call may be
    repeated; ZP_EHISTORY if the cursor has fallen behind what is kept; or what the test returned. */
 int zp_watch_next(zp_watch *watch, double deadline, zp_watch_cursor *cursor, uint64_t *revision);
+
+/* Within a read: whether an update has changed any key by content (zp_value_equal): 1, 0, or an error. If what was before is not kept any more,
+   it has. */
+int zp_watch_changes(zp_store *store, const zp_log_record *record);
 
 /* Move a cursor to the newest revision. */
 int zp_watch_go_live(zp_store *store, zp_watch_cursor *cursor);

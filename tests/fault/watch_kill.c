@@ -24,6 +24,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "codec/format.h"
 #include "store/store.h"
 #include "watch/watch.h"
 
@@ -48,17 +49,25 @@ static zp_store *open_store(void) {
   return store;
 }
 
+/* As the codec has it, since watchers compare values. */
+typedef struct number_value {
+  unsigned char head[2];
+  unsigned char number[8];
+} number_value;
+
 static uint64_t read_counter(zp_store *store) {
   zp_bytes value;
   uint64_t number = 0;
   int rc = zp_store_get(store, counter, &value);
   must(rc);
-  if (rc == 1) memcpy(&number, value.data, sizeof number);
+  if (rc == 1) memcpy(&number, ((const number_value *)value.data)->number, sizeof number);
   return number;
 }
 
 static void write_counter(zp_store *store, uint64_t number) {
-  must(zp_store_commit(store, &(zp_change){counter, {&number, sizeof number}}, 1, NULL, NULL));
+  number_value value = {.head = {FORMAT_VERSION, TAG_INT64}};
+  memcpy(value.number, &number, sizeof number);
+  must(zp_store_commit(store, &(zp_change){counter, {&value, sizeof value}}, 1, NULL, NULL));
 }
 
 static _Noreturn void count_up(void) {

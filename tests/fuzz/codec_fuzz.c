@@ -57,6 +57,7 @@ static int has_object_keys(void) {
 
 static void check_value(const uint8_t *data, size_t size) {
   zp_buf again = ZP_BUF_INIT;
+  zp_value_equal((zp_bytes){data, size / 2}, (zp_bytes){data + size / 2, size - size / 2});
   if (zp_value_decode(L, (zp_bytes){data, size}, ZP_DECODE_DATA) != 0) {
     if (lua_gettop(L) != 0) abort();
     return;
@@ -68,6 +69,8 @@ static void check_value(const uint8_t *data, size_t size) {
   } else if (zp_value_decode(L, (zp_bytes){again.data, again.size}, ZP_DECODE_DATA) != 0) {
     abort();
   }
+  /* Equality is the same in both directions, and only a NaN, or a limit of what is compared, keeps a value from being equal to itself. */
+  if (zp_value_equal((zp_bytes){data, size}, zp_buf_bytes(&again)) != zp_value_equal(zp_buf_bytes(&again), (zp_bytes){data, size})) abort();
   zp_buf_free(&again);
 }
 

@@ -502,6 +502,75 @@ describe("a watcher", function()
     end)
   end)
 
+  describe("compares by content", function()
+    local row = { 1 }
+    local ring = { v = 1 }
+    ring.next = ring
+    local function made(upvalue) return function() return upvalue end end
+    local nan <const> = 0 / 0
+
+    --- Pairs of values, whether they are equal, and whether one that is written over the other changes nothing all the same.
+    local CASES <const> = {
+      { { x = 1 }, { x = 1.0 }, true }, { 1, 1.0, true }, { 0, -0.0, true }, { { -0.0 }, { 0 }, true }, { { 2 ^ 53 }, { (1 << 53) + 1 }, false },
+      { { row, row }, { { 1 }, { 1.0 } }, true }, { { row, row }, { { 1 }, { 2 } }, false },
+      { ring, { v = 1.0, next = ring }, true }, { ring, { v = 1, next = { v = 2, next = ring } }, false },
+      { setmetatable({ 1 }, { __eq = error, __index = { x = 2 } }), { 1 }, true }, { setmetatable({}, { __index = { x = 2 } }), { x = 2 }, false },
+      { nan, nan, false, true }, { { n = nan }, { n = nan }, false, true }, { { [{ 1 }] = 2 }, { [{ 1.0 }] = 2.0 }, true },
+      { { [1.5] = 1, [2.0] = 2, x = {} }, { [1.5] = 1.0, [2] = 2, x = {} }, true }, { "1", 1, false }, { true, 1, false }, { {}, zproc.null, false },
+      { print, print, true }, { print, type, false }, { made(1), made(1.0), true }, { { made(row) }, { made { 1 } }, true }, { made(1), made(2), false },
+    }
+
+    local function differ(i, what) error(("case %d: %s"):format(i, what)) end
+
+    it("with ==, get_when_equal and get_when_not_equal alike", function()
+      for i, case in ipairs(CASES) do
+        state:set { value = case[1] }
+        local expected = case[3]
+        if (state == { value = case[2] }) ~= expected then differ(i, "==") end
+        if ({ value = case[2] } == state) ~= expected then differ(i, "== the other way round") end
+        if (state:get_when_equal("value", case[2], { timeout = 0 }) ~= nil) ~= expected then differ(i, "get_when_equal") end
+        if (state:get_when_not_equal("value", case[2], { timeout = 0 }) == nil) ~= expected then differ(i, "get_when_not_equal") end
+      end
+      local elsewhere = state:fork { namespace = "elsewhere" }
+      elsewhere:set { a = { x = 1 }, b = 2 }
+      state:set { a = { x = 1.0 }, b = 2 }
+      assert.is_true(state == elsewhere and state ~= { a = { x = 1 } } and state ~= { a = { x = 1 }, b = 2, c = 3 })
+      assert.is_true(state ~= { a = { x = 1 }, b = 2, c = io.stdout } and state ~= { a = { x = 1 }, b = 2, [{}] = 3 })
+    end)
+
+    it("so that an update that leaves the content as it was wakes nobody, though it is there", function()
+      for i, case in ipairs(CASES) do
+        local before, after = case[1], case[2]
+        other:set { value = before, more = 1 }
+        local key, all, excluding, while_it_holds, raw = state:fork(), state:fork(), state:fork(), state:fork(), state:fork()
+        while_it_holds:get_when_equal("more", 1)
+        other.value = after
+        for _, snapshot in pairs { key:get_when_change("value", { timeout = 0 }) or false, all:get_when_change { timeout = 0 } or false,
+          excluding:get_when_change("more", { exclude = true, timeout = 0 }) or false,
+          while_it_holds:get_when_equal("more", 1, { timeout = 0 }) or false } do
+          if (snapshot == false) ~= (case[3] or case[4] or false) then differ(i, "a change") end
+        end
+        local _, _, identical = raw:get_raw_update { timeout = 0, duplicate_okay = true }
+        if identical ~= (case[3] or case[4] or false) then differ(i, "identical") end
+      end
+      other.value = 1
+      other.value = 1.0
+      assert.equal("float", math.type(state.value))
+      assert.equal("float", math.type(state:at(state:revision()).value))
+    end)
+
+    it("unless a predicate tells them apart", function()
+      local p = ctx:process(function(own)
+        own.ready = true
+        return math.type(own:get_when(function(s) return math.type(s.n) == "float" end, { timeout = GENEROUS }).n)
+      end)
+      other.n = 1
+      state:get_when_available("ready", { timeout = GENEROUS })
+      other.n = 1.0
+      assert.equal("float", p:wait())
+    end)
+  end)
+
   describe("as an iterator", function()
     it("gives the snapshots, count of them", function()
       for i = 1, 5 do other.gold = i end

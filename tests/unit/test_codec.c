@@ -6,6 +6,7 @@
  *   there(bytes, source, ...)     decode in another lua_State, run the source with the value; its result as a string
  *   key(value), unkey(bytes)      the same for keys
  *   travel(value)                 decode(encode(value)), after checking that encoding it again gives the same bytes
+ *   equal(value, value)           whether their bytes are equal by content, either way round
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -72,6 +73,20 @@ static int decode(lua_State *L) {
     lua_pushvalue(L, -2);
   }
   return 2;
+}
+
+/* From copies of exactly the size. */
+static int same_bytes_or_content(lua_State *L) {
+  zp_bytes bytes[2];
+  for (int i = 0; i < 2; i++) {
+    const char *string = luaL_checklstring(L, i + 1, &bytes[i].size);
+    bytes[i].data = lua_newuserdatauv(L, bytes[i].size, 0);
+    memcpy((void *)bytes[i].data, string, bytes[i].size);
+  }
+  int same = zp_value_equal(bytes[0], bytes[1]);
+  assert_in_range(same, 0, 1);
+  lua_pushboolean(L, same);
+  return 1;
 }
 
 static int key(lua_State *L) {
@@ -147,6 +162,12 @@ static const char prelude[] =
     "  assert(not bytes, 'it was encoded')\n"
     "  assert(message == expected, message)\n"
     "end\n"
+    "function equal(a, b)\n"
+    "  local one, other = assert(encode(a)), assert(encode(b))\n"
+    "  local same = same_bytes_or_content(one, other)\n"
+    "  assert(same_bytes_or_content(other, one) == same, 'it is equal in one direction')\n"
+    "  return same\n"
+    "end\n"
     "function refused(bytes, pattern, ...)\n"
     "  local ok, message = decode(bytes, ...)\n"
     "  assert(not ok, 'it was decoded')\n"
@@ -163,6 +184,7 @@ static lua_State *open_vm(lua_Alloc alloc, void *context) {
   lua_register(L, "there", there);
   lua_register(L, "key", key);
   lua_register(L, "unkey", unkey);
+  lua_register(L, "same_bytes_or_content", same_bytes_or_content);
   lua_pushlightuserdata(L, NULL);
   lua_setglobal(L, "null");
   lua_createtable(L, 0, 1);
@@ -233,6 +255,125 @@ LUA_TEST(a_float_of_integral_value_stays_a_float_and_an_integer_an_integer,
          "assert(math.type(travel(1.0)) == 'float' and math.type(travel(1)) == 'integer')\n"
          "assert(encode(1.0) ~= encode(1))\n"
          "assert(1 / travel(-0.0) == -math.huge)\n")
+
+/* ---- equality ---- */
+
+LUA_TEST(scalars_are_equal_as_for_lua,
+         "local nan = 0 / 0\n"
+         "local values = { false, true, 0, 0.0, -0.0, 1, 1.0, -16, 111, 112, 112.0, 128, 40000, 1 << 40, 2.0 ^ 40, 2.0 ^ 53, 1 << 53,\n"
+         "  (1 << 53) + 1, math.maxinteger, math.mininteger, 2.0 ^ 63, -2.0 ^ 63, 0.5, 1 / 0, -1 / 0, nan, -nan, '', '1', 'a', 'b',\n"
+         "  ('x'):rep(63), ('x'):rep(64), ('x'):rep(64) .. 'y', null }\n"
+         "for i, a in ipairs(values) do\n"
+         "  for j, b in ipairs(values) do\n"
+         "    local text = tostring(a) .. ' and ' .. tostring(b)\n"
+         "    assert(equal(a, b) == (a == b), text)\n"
+         "    assert(equal({ a }, { b }) == (a == b), text)\n"
+         "    assert(equal({ k = { a, 2 } }, { k = { b, 2 } }) == (a == b), text)\n"
+         "  end\n"
+         "end\n")
+
+LUA_TEST(tables_are_equal_by_keys_and_values,
+         "assert(equal({}, {}) and equal({ 1, 2, x = { y = 3 } }, { x = { y = 3.0 }, 1, 2.0 }))\n"
+         "for _, other in ipairs { {}, { 1 }, { 1, 2, 3 }, { 1, 2, x = {} }, { 1, 2, y = {} }, { 2, 1 }, { 1, 2, [4] = 2 }, 'text', 5 } do\n"
+         "  assert(not equal({ 1, 2 }, other))\n"
+         "end\n"
+         "assert(not equal({ 1, nil, 3 }, { 1, 3 }) and equal({ 1, nil, 3 }, { 1, [3] = 3 }))\n"
+         "assert(equal({ [2^53] = 1, [0.5] = 2, [false] = 3, [null] = 4 }, { [1 << 53] = 1.0, [0.5] = 2, [false] = 3, [null] = 4 }))\n"
+         "assert(not equal({ [1] = 'a', b = 1 }, { [2] = 'a', b = 1 }) and not equal({ a = 1 }, { b = 1 }))\n"
+         "local big, other = {}, {}\n"
+         "for i = 1, 1000 do big[i], other[i] = { i, s = tostring(i) }, { i + 0.0, s = tostring(i) } end\n"
+         "assert(equal(big, other))\n"
+         "other[700].s = 'x'\n"
+         "assert(not equal(big, other))\n")
+
+LUA_TEST(tables_are_equal_whether_or_not_they_are_shared_or_within_themselves,
+         "local function nest(n) local t = {} for _ = 2, n do t = {t} end return t end\n"
+         "local row = { 1, 2 }\n"
+         "assert(equal({ row, row }, { { 1, 2 }, { 1.0, 2 } }) and not equal({ row, row }, { { 1, 2 }, { 1, 3 } }))\n"
+         "local function ring(n, last)\n"
+         "  local first = { v = 1 }\n"
+         "  local at = first\n"
+         "  for i = 2, n do at.next = { v = 1 } at = at.next end\n"
+         "  at.next, at.v = first, last or 1\n"
+         "  return first\n"
+         "end\n"
+         "assert(equal(ring(1), ring(1)) and equal(ring(1), ring(7)) and equal(ring(6), ring(35)))\n"
+         "assert(not equal(ring(6), ring(35, 2)) and not equal(ring(1), { v = 1 }))\n"
+         "assert(not equal(ring(1), { v = 1, next = { v = 1, next = { v = 1 } } }))\n"
+         "local a, b = {}, {}\n"
+         "a.b, b.a = b, a\n"
+         "assert(equal(a, { b = { a = a } }) and not equal(a, b))\n"
+         "local shared = { 1 }\n"
+         "for i = 1, 60 do shared = { shared, shared } end\n"
+         "local again = { 1.0 }\n"
+         "for i = 1, 60 do again = { again, again } end\n"
+         "assert(equal(shared, again))\n"
+         "assert(equal(nest(3999), nest(3999)))\n"
+         "local one, other = ring(1999), ring(1997)\n"
+         "assert(equal(one, other))\n")
+
+LUA_TEST(metatables_do_not_count,
+         "local meta = setmetatable({}, { __eq = function() return false end, __index = { x = 1 } })\n"
+         "assert(equal(meta, {}) and equal({ meta, 1 }, { {}, 1 }) and not equal(meta, { x = 1 }))\n")
+
+LUA_TEST(tables_as_keys_are_equal_by_content,
+         "local function keys(...)\n"
+         "  local t = { n = 0 }\n"
+         "  for i, key in ipairs { ... } do t[key] = i end\n"
+         "  return t\n"
+         "end\n"
+         "assert(equal(keys({ 1 }, { 2 }), keys({ 1.0 }, { 2 })))\n"
+         "assert(equal({ [{ 1 }] = 1, [{ 2 }] = 2, [{ 3.0 }] = 1 }, { [{ 3 }] = 1, [{ 2.0 }] = 2, [{ 1.0 }] = 1 }))\n"
+         "assert(not equal(keys({ 1 }, { 2 }), keys({ 2 }, { 1 })))\n"
+         "assert(not equal({ [{ 1 }] = 1, [{ 1.0 }] = 1 }, { [{ 1 }] = 1, [{ 1.0 }] = 2 }))\n"
+         "assert(equal({ [{ 1 }] = 2, [{ 1.0 }] = 1 }, { [{ 1 }] = 1, [{ 1.0 }] = 2 }))\n"
+         "local function deep(n, last, width)\n"
+         "  local t = { last }\n"
+         "  for i = 1, n do t = { [t] = 1, [width == 2 and { i } or 'x'] = 1 } end\n"
+         "  return t\n"
+         "end\n"
+         "for n = 1, 10 do assert(equal(deep(n, 1, 2), deep(n, 1.0, 2)) and not equal(deep(n, 1, 2), deep(n, 2, 2))) end\n"
+         "assert(equal(deep(50, 1), deep(50, 1.0)) and not equal(deep(50, 1), deep(50, 2)))\n"
+         "assert(equal(deep(200, 1), deep(200, 1)) and not equal(deep(200, 1), deep(200, 1.0)))\n" /* the limit */
+         "local self, twin = {}, {}\n"
+         "self[self], twin[twin] = true, true\n"
+         "assert(equal(self, twin))\n")
+
+LUA_TEST(functions_are_equal_by_code_upvalues_and_globals,
+         "local function made(...)\n"
+         "  local a, b = ...\n"
+         "  return function() return a, b end\n"
+         "end\n"
+         "assert(equal(made(1, { 2 }), made(1.0, { 2.0 })) and not equal(made(1, 2), made(1, 3)))\n"
+         "assert(equal(print, print) and not equal(print, type) and not equal(print, made(1)) and not equal(string, math))\n"
+         "local function one() return 1 end local function other() return 2 end\n"
+         "assert(not equal(one, other))\n"
+         "local row = {}\n"
+         "assert(equal(made(row, row), made({}, {})))\n"
+         "answer = 42\n"
+         "local function uses() return answer end\n"
+         "local before = encode(uses)\n"
+         "assert(equal(uses, uses))\n"
+         "answer = 42.0\n"
+         "assert(same_bytes_or_content(before, encode(uses)) and before ~= encode(uses))\n"
+         "answer = 43\n"
+         "assert(not same_bytes_or_content(before, encode(uses)))\n"
+         "assert(equal(travel(uses), travel(uses)) and equal(travel(made(1, 2)), made(1, 2)))\n")
+
+LUA_TEST(bytes_that_are_no_value_are_equal_to_themselves,
+         "local row = { 1 }\n"
+         "local values = { 5, 'text', { 1, 2, x = 'y' }, { row, row, [row] = 1.5 }, function() return row, assert end }\n"
+         "for _, value in ipairs(values) do\n"
+         "  local bytes = encode(value)\n"
+         "  for i = 1, #bytes do\n"
+         "    local damaged = bytes:sub(1, i - 1) .. string.char(bytes:byte(i) ~ 1 << i % 8) .. bytes:sub(i + 1)\n"
+         "    for _, cut in ipairs { damaged, bytes:sub(1, i) } do\n"
+         "      assert(same_bytes_or_content(cut, cut) or cut:find '[\\x7f\\xff]')\n"
+         "      same_bytes_or_content(bytes, cut)\n"
+         "      same_bytes_or_content(cut, bytes)\n"
+         "    end\n"
+         "  end\n"
+         "end\n")
 
 static void none_is_seen_without_decoding(void **state) {
   (void)state;
@@ -1233,6 +1374,13 @@ int main(void) {
       cmocka_unit_test(small_integers_and_short_strings_are_one_byte_longer_than_their_content),
       cmocka_unit_test(floats_keep_every_bit),
       cmocka_unit_test(a_float_of_integral_value_stays_a_float_and_an_integer_an_integer),
+      cmocka_unit_test(scalars_are_equal_as_for_lua),
+      cmocka_unit_test(tables_are_equal_by_keys_and_values),
+      cmocka_unit_test(tables_are_equal_whether_or_not_they_are_shared_or_within_themselves),
+      cmocka_unit_test(metatables_do_not_count),
+      cmocka_unit_test(tables_as_keys_are_equal_by_content),
+      cmocka_unit_test(functions_are_equal_by_code_upvalues_and_globals),
+      cmocka_unit_test(bytes_that_are_no_value_are_equal_to_themselves),
       cmocka_unit_test(none_is_seen_without_decoding),
       cmocka_unit_test(bytes_are_appended_to_what_the_buffer_holds),
       cmocka_unit_test(tables_come_back_with_keys_of_every_kind),

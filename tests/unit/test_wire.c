@@ -155,7 +155,7 @@ static void a_request_has_what_its_type_needs(void **unused) {
   zp_parcel commit = {ZP_NUMBERS(1), .string_count = 1, .strings = {text("space")}, .pairs = two_pairs, .pair_count = 2};
   must(read_request(ZP_REQUEST_COMMIT, commit));
   assert_int_equal(read_request(ZP_REQUEST_COUNT, commit), ZP_EDECODE);
-  zp_parcel watch = {ZP_NUMBERS(1, ZP_WHEN_NONE, 3, 0, zp_parcel_of_double(1)), .string_count = 3,
+  zp_parcel watch = {ZP_NUMBERS(1, ZP_WHEN_NONE, 3, 0, zp_parcel_of_double(1), 0, 0), .string_count = 3,
                      .strings = {text("space"), {&cursor, sizeof cursor}, text("key")}};
   must(read_request(ZP_REQUEST_WATCH, watch));
   watch.numbers[1] = ZP_WATCH_UPDATE;
