@@ -33,3 +33,5 @@ int zp_fail_errno(const char *format, ...) {
 }
 
 const char *zp_error_detail(void) { return detail; }
+
+bool zp_is_full(int number) { return number == ENOSPC || number == EDQUOT || number == EFBIG; }

@@ -10,6 +10,8 @@
 #ifndef ZP_BASE_ERR_H
 #define ZP_BASE_ERR_H
 
+#include <stdbool.h>
+
 enum {
   ZP_OK = 0,
   ZP_ENOMEM = -1,    /* malloc said no */
@@ -44,6 +46,9 @@ int zp_fail_errno(const char *format, ...) __attribute__((format(printf, 1, 2)))
 
 /* The sentence of the last failure on this thread; borrowed until the next failure. Never NULL. */
 const char *zp_error_detail(void);
+
+/* Whether an errno says that there is no room: on the disk, for this user, or under the limit on the size of files. */
+bool zp_is_full(int number);
 
 #define ZP_DETAIL_MAX 1024
 

@@ -16,6 +16,7 @@
 #include "server/copier.h"
 #include "server/loop.h"
 #include "sys/init.h"
+#include "sys/filelimit.h"
 #include "sys/output.h"
 #include "sys/thread.h"
 
@@ -82,6 +83,7 @@ static int run_inner(int argc, char **argv) {
 int main(int argc, char **argv) {
   /* An ignored SIGCHLD is inherited over exec, and would have the kernel reap our children behind our back. */
   signal(SIGCHLD, SIG_DFL);
+  zp_filelimit_enter();
   zp_output_reserve();
   zp_init_enter();
   if (is_inner(argc, argv)) return run_inner(argc, argv);

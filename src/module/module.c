@@ -21,6 +21,7 @@
 #include "bind/lerror.h"
 #include "bind/lsignal.h"
 #include "sys/child.h"
+#include "sys/filelimit.h"
 #include "sys/interrupt.h"
 #include "sys/output.h"
 #include "sys/program.h"
@@ -35,6 +36,7 @@ static int on_close(lua_State *L) {
   zp_lsignal_leave();
   if (atomic_fetch_sub(&machines, 1) > 1) return 0;
   zp_interrupt_release_all();
+  zp_filelimit_leave();
   zp_child_release();
   return 0;
 }
@@ -80,6 +82,7 @@ static void require(lua_State *L, const char *name) {
 
 static void install(lua_State *L) {
   luaL_checkversion(L);
+  zp_filelimit_enter();
   find_home(L);
   zp_core_install_late(L);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);

@@ -25,7 +25,7 @@ enum { DEFAULT_REVISIONS = 200000, DEFAULT_BYTES = 64 << 20 };
 static const char DATA[] = "data.mdb"; /* which may be a link to where the data are */
 
 static int fail_code(const char *directory, int code, const char *what) {
-  if (code == ENOSPC || code == EDQUOT || code == MDB_MAP_FULL) {
+  if (zp_is_full(code) || code == MDB_MAP_FULL) {
     char place[PATH_MAX];
     const char *where = strcmp(what, DATA) == 0 ? zp_env_data_directory(directory, place) : directory;
     return zp_fail(ZP_EFULL, "cannot make a store: no space left in %s", where);

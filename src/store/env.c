@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -50,13 +51,17 @@ int zp_env_fail_full(const zp_env *env) {
   mdb_filehandle_t fd;
   unsigned long long used = 0;
   if (env->mdb && mdb_env_get_fd(env->mdb, &fd) == 0 && fstat(fd, &data) == 0) used = (unsigned long long)data.st_size;
-  return zp_fail(ZP_EFULL, "the state is full: no space left in %s (the state uses %.1f MB)",
-                 zp_env_data_directory(env->directory, place), (double)used / 1e6);
+  struct rlimit limit;
+  char words[64] = "";
+  if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+    snprintf(words, sizeof words, "; a file may have %.1f MB here: ulimit -f", (double)limit.rlim_cur / 1e6);
+  return zp_fail(ZP_EFULL, "the state is full: no space left in %s (the state uses %.1f MB%s)",
+                 zp_env_data_directory(env->directory, place), (double)used / 1e6, words);
 }
 
 int zp_env_fail(const zp_env *env, int code, const char *what) {
   if (code == 0 || (code < 0 && code >= ZP_EINTR)) return code;
-  if (code == MDB_MAP_FULL || code == ENOSPC || code == EDQUOT) return zp_env_fail_full(env);
+  if (code == MDB_MAP_FULL || zp_is_full(code)) return zp_env_fail_full(env);
   if (code == ENOMEM) return zp_fail(ZP_ENOMEM, "out of memory: %s", what);
   if (code == MDB_READERS_FULL)
     return zp_fail(ZP_ESTORE, "the store %s has no room for more readers: %d read it at present", env->directory,
@@ -110,7 +115,7 @@ int zp_env_allocate_lock_file(const char *directory) {
     if (code) {
       errno = code;
       rc = zp_fail_errno("cannot make %s/lock.mdb", directory);
-      if (code == ENOSPC || code == EDQUOT) rc = ZP_EFULL;
+      if (zp_is_full(code)) rc = ZP_EFULL;
     }
   }
   close(fd);

@@ -42,7 +42,7 @@ int zp_files_replace(const char *directory, const char *from, const char *name) 
 static int fail_copy(const char *from, const char *to) {
   int number = errno;
   int rc = zp_fail_errno("cannot copy %s to %s", from, to);
-  return number == ENOSPC || number == EDQUOT ? ZP_EFULL : rc;
+  return zp_is_full(number) ? ZP_EFULL : rc;
 }
 
 static int write_all(int fd, const unsigned char *data, size_t size) {

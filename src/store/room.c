@@ -100,7 +100,7 @@ int zp_room_grow(zp_env *env, size_t pages) {
     if (step < wanted) step = wanted;
     if (step < STEP_MIN) step = STEP_MIN;
     int code;
-    while ((code = extend(fd, size, step)) == ENOSPC || code == EDQUOT) {
+    while (zp_is_full(code = extend(fd, size, step))) {
       if (step == STEP_MIN) break;
       step = step / 2 & ~(off_t)(STEP_MIN - 1);
       if (step < STEP_MIN) step = STEP_MIN;

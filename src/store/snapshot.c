@@ -76,7 +76,7 @@ int zp_snapshot_copy(zp_store *store, int fd, const char *path, zp_snapshot *sna
   zp_env_enter(store->env, &section);
   int rc = mdb_env_copyfd(store->env->mdb, fd);
   zp_env_leave(&section);
-  if (rc == ENOSPC || rc == EDQUOT) return zp_fail(ZP_EFULL, "no space left to write %s", path);
+  if (zp_is_full(rc)) return zp_fail(ZP_EFULL, "no space left to write %s", path);
   if (rc) return zp_env_fail(store->env, rc, "cannot copy");
   if (fsync(fd) < 0 || fstat(fd, &status) < 0) return zp_fail_errno("cannot sync %s", path);
   rc = zp_check_file(fd, path, &found);
@@ -100,7 +100,7 @@ int zp_snapshot_seal(int fd, const char *path, const zp_snapshot *snapshot) {
   if (n == (ssize_t)sizeof end && fsync(fd) == 0) return 0;
   int number = errno;
   int rc = zp_fail_errno("cannot write %s", path);
-  return number == ENOSPC || number == EDQUOT ? ZP_EFULL : rc;
+  return zp_is_full(number) ? ZP_EFULL : rc;
 }
 
 const char *zp_snapshot_words(const zp_snapshot *snapshot, char words[80]) {

@@ -115,7 +115,7 @@ int zp_status_write(const char *directory, const zp_status *status) {
   if ((fclose(file) != 0) | failed) {
     int number = errno;
     rc = zp_fail_errno("cannot write %s", path);
-    return number == ENOSPC || number == EDQUOT ? ZP_EFULL : rc;
+    return zp_is_full(number) ? ZP_EFULL : rc;
   }
   return zp_files_replace(directory, path, "status");
 }

@@ -28,7 +28,7 @@ int zp_shared_create(const char *directory, const char *name, size_t size) {
   unlink(path);
   errno = error;
   zp_fail_errno("cannot make %s", path);
-  return error == ENOSPC || error == EDQUOT ? ZP_EFULL : ZP_ESYS;
+  return zp_is_full(error) ? ZP_EFULL : ZP_ESYS;
 }
 
 int zp_shared_open(const char *directory, const char *name, size_t size, void **out) {
