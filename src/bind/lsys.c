@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/sum.h"
 #include "bind/core.h"
 #include "bind/lclass.h"
 #include "bind/lerror.h"
@@ -191,7 +192,16 @@ static int core_trim_memory(lua_State *L) {
   return 0;
 }
 
+/* core.add_sum(sum, text) -> a sum over both: of a sequence of texts, with 0 at first */
+static int core_add_sum(lua_State *L) {
+  size_t size;
+  const char *text = luaL_checklstring(L, 2, &size);
+  lua_pushinteger(L, (lua_Integer)zp_sum_mix((uint64_t)luaL_checkinteger(L, 1), zp_sum_of(text, size)));
+  return 1;
+}
+
 static const luaL_Reg functions[] = {
+    {"add_sum", core_add_sum},
     {"trim_memory", core_trim_memory},
     {"sleep", core_sleep},
     {"time", core_time},

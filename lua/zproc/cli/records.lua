@@ -6,6 +6,10 @@
 --- What JSON cannot carry to the bit (functions, infinities, bytes that are not UTF-8, tables with other keys than strings, shared or with
 --- a metatable) is written as zproc's codec has it, in hexadecimal digits: "value_bytes" instead of "value", "key_bytes" instead of "key".
 
+---
+--- A dump has a line before and one behind those of its keys: {"dump":1}, and {"end":2,"sum":"..."} with how many there are in between and a sum
+--- over them. So whoever gets it can tell that it is whole: what writes it may fail in the middle. Lines without either are somebody's own.
+
 local core = require "zproc.core"
 local errors = require "zproc.errors"
 local json = require "zproc.cli.json"
@@ -58,6 +62,63 @@ function records.read(line)
   ok, wrong = pcall(core.check_key, key)
   if not ok then return nil, wrong.message end
   return key, value
+end
+
+-- ---- dumps ----
+
+local BEGIN <const> = '{"dump":1}'
+
+--- Write a dump.
+---@param snapshot table
+---@param put fun(line: string)
+function records.dump(snapshot, put)
+  local count, sum = 0, 0
+  put(BEGIN)
+  for _, key in ipairs(records.keys(snapshot)) do
+    local line = records.write(key, snapshot[key])
+    count, sum = count + 1, core.add_sum(sum, line)
+    put(line)
+  end
+  put(('{"end":%d,"sum":"%016x"}'):format(count, sum))
+end
+
+--- What a dump, or lines of the same kind, hold.
+---@param dump string
+---@return table? content nil if it is not whole, or has a line that is no record
+---@return string? wrong what is wrong
+function records.load(dump)
+  local content, number, count, sum = {}, 0, 0, 0
+  local has_begun, has_ended = false, false
+  for line in dump:gmatch "[^\n]*" do
+    number = number + 1
+    local stated, stated_sum = line:match '^{"end":(%d+),"sum":"(%x+)"}%s*$'
+    local version = line:match '^{"dump":(%d+)}%s*$'
+    if not line:find "%S" then
+      goto continue
+    elseif has_ended then
+      return nil, ("line %d of the dump is behind its end"):format(number)
+    elseif version then
+      if has_begun or count > 0 then return nil, ("line %d of the dump begins another one"):format(number) end
+      if version ~= "1" then return nil, ("it is of version %s, and this program knows version 1"):format(version) end
+      has_begun = true
+    elseif stated then
+      if not has_begun then return nil, "the beginning of the dump is missing" end
+      if tonumber(stated) ~= count then return nil, ("the dump is not whole: it has %d keys, and had %s"):format(count, stated) end
+      if stated_sum ~= ("%016x"):format(sum) then
+        return nil, "the dump is not as it was written: its sum is another (without its first and its last line it is loaded as it is)"
+      end
+      has_ended = true
+    else
+      local key, value = records.read(line)
+      if key == nil then return nil, ("line %d of the dump: %s"):format(number, value) end
+      content[key] = value
+      count, sum = count + 1, core.add_sum(sum, line)
+    end
+    ::continue::
+  end
+  if has_begun and not has_ended then return nil, ("the dump is not whole: it ends after %d keys"):format(count) end
+  if not has_begun and count == 0 then return nil, "there is no dump: it is empty" end
+  return content
 end
 
 local RANK <const> = { boolean = 1, number = 2, string = 3 }

@@ -215,16 +215,16 @@ actions.dump = {
   summary = [[print a line for each key: {"key":"apples","value":5}]],
   details = [[
 What JSON does not have is there as value_bytes or key_bytes, the bytes of zproc's own encoding in hexadecimal digits; so `load` restores
-everything.
+everything. The first line says that it is a dump, and the last one how many keys it has, with a sum; so `load` can tell that it is whole.
 ]],
   example = [[
-$ zproc state ipc:///tmp/place dump
+$ zproc state ipc:///tmp/place dump | head -n 3
+{"dump":1}
 {"key":"apples","value":5}
 {"key":"name","value":"Ada"}
 ]],
   run = function(state, given)
-    local snapshot = snapshot_of(state, given)
-    for _, key in ipairs(records.keys(snapshot)) do print(records.write(key, snapshot[key])) end
+    records.dump(snapshot_of(state, given), print)
     return 0
   end,
 }
@@ -246,6 +246,9 @@ actions.load = {
   options = { "--replace" },
   summary = "set the keys of a dump, from a file or from standard input, in one step",
   details = [[
+A dump that is empty, or not whole, is an error, and nothing is changed: what has written it may have failed. Lines like those of a dump without
+its first and its last line are loaded as they are.
+
 Functions and metatables are part of what a dump can have, and a metatable's __gc runs here as soon as it is loaded: load only dumps that you
 trust.
 ]],
@@ -257,15 +260,9 @@ $ zproc state ipc:///tmp/place get --namespace copy
   run = function(state, given)
     local dump, wrong = read_all(given.words[1])
     if not dump then return failure.of("state: cannot read the dump: " .. wrong) end
-    local content, number = {}, 0
-    for line in dump:gmatch "[^\n]*" do
-      number = number + 1
-      if line:find "%S" then
-        local key, value = records.read(line)
-        if key == nil then return failure.of(("state: line %d of the dump: %s"):format(number, value)) end
-        content[key] = value
-      end
-    end
+    local content
+    content, wrong = records.load(dump)
+    if not content then return failure.of("state: " .. wrong) end
     if given.replace then state:set(content) else state:update(content) end
     return 0
   end,
