@@ -55,6 +55,14 @@ no_leaks() {
   [[ "$output" == *"3 rounds, each item once and in order"* ]]
 }
 
+@test "files of data directories are damaged at random: the server names them, or has the right state" {
+  no_leaks
+  run timeout 280 "$ZPROC" run "$SRCDIR/tests/fault/damage.lua" 12 5
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [[ "$output" == *"damage: the right state "* ]]
+}
+
 @test "a watcher that is behind sees every change, or is told that it cannot" {
   # With this seed both happen.
   run timeout 280 "$ZPROC" run "$SRCDIR/tests/fault/slow_watch.lua" 8 1
