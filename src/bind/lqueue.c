@@ -1,12 +1,12 @@
 /*
  * lqueue -- the queue of tasks for Lua: core.queue and the Queue that it gives. What the calls mean is in map/queue.h.
  */
-#include <sys/random.h>
 
 #include <lauxlib.h>
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/random.h"
 #include "bind/core.h"
 #include "bind/lbuf.h"
 #include "bind/lclass.h"
@@ -48,10 +48,7 @@ static int core_queue(lua_State *L) {
 
 /* core.new_pool() -> a number that no other pool has. */
 static int core_new_pool(lua_State *L) {
-  uint64_t pool = 0;
-  while (pool == 0)
-    if (getrandom(&pool, sizeof pool, 0) != (ssize_t)sizeof pool) pool = 0;
-  push_number(L, pool);
+  push_number(L, zp_random_number());
   return 1;
 }
 

@@ -1,12 +1,9 @@
 #include "bind/lrandom.h"
 
-#include <sys/random.h>
-#include <unistd.h>
-
 #include <lauxlib.h>
 #include <lualib.h>
 
-#include "base/clock.h"
+#include "base/random.h"
 #include "bind/core.h"
 
 static const char randomseed_key;
@@ -35,11 +32,7 @@ static void seed(lua_State *L, lua_Integer first, lua_Integer second) {
 
 void zp_lrandom_seed(lua_State *L) {
   lua_Integer numbers[2];
-  if (getrandom(numbers, sizeof numbers, 0) != (ssize_t)sizeof numbers) { /* a kernel without it: no two processes have both of these */
-    double now = zp_clock_now();
-    numbers[0] = (lua_Integer)(now * 1e9);
-    numbers[1] = (lua_Integer)getpid() << 32 ^ (lua_Integer)gettid();
-  }
+  zp_random_fill(numbers, sizeof numbers);
   seed(L, numbers[0], numbers[1]);
 }
 

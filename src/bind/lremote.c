@@ -1,12 +1,12 @@
 #include "bind/lremote.h"
 
 #include <string.h>
-#include <sys/random.h>
 
 #include <lauxlib.h>
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/random.h"
 #include "bind/core.h"
 #include "bind/lclass.h"
 #include "bind/lerror.h"
@@ -62,8 +62,7 @@ static int handle_gc(lua_State *L) {
 static uint64_t author_of(zp_lremote *state) {
   uint64_t client;
   memcpy(&client, zp_remote_client(state->remote), sizeof client);
-  while (state->number == 0)
-    if (getrandom(&state->number, sizeof state->number, 0) != (ssize_t)sizeof state->number) state->number = 0;
+  if (state->number == 0) state->number = zp_random_number();
   uint64_t author = client ^ state->number;
   return author ? author : 1;
 }

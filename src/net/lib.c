@@ -2,9 +2,12 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <sched.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -61,6 +64,19 @@ int zp_lib_load_sodium(void) {
   return rc;
 }
 
+/* libzmq ends the process when one of these calls fails, so each is tried before, in a way that changes nothing. */
+static int try_calls(void) {
+  struct sched_param parameters;
+  int policy = sched_getscheduler(0);
+  if (policy < 0 || sched_getparam(0, &parameters) < 0 || sched_setscheduler(0, policy, &parameters) < 0)
+    return zp_fail_errno("cannot use the network, for which libzmq starts threads: sched_setscheduler");
+  int epoll = epoll_create1(EPOLL_CLOEXEC);
+  if (epoll < 0) return zp_fail_errno("cannot use the network: epoll_create1");
+  close(epoll);
+  if (accept4(-1, NULL, NULL, SOCK_CLOEXEC) < 0 && errno != EBADF) return zp_fail_errno("cannot use the network: accept4");
+  return 0;
+}
+
 int zp_lib_context(void **out) {
   enum { DESCRIPTORS = 16 }; /* two for each of its two threads, one for each socket, and connections */
   int fds[DESCRIPTORS], count = 0, rc = 0;
@@ -68,9 +84,10 @@ int zp_lib_context(void **out) {
   while (count < DESCRIPTORS && !rc) {
     fds[count] = eventfd(0, EFD_CLOEXEC);
     if (fds[count] >= 0) count++;
-    else rc = zp_fail_errno("cannot use the network");
+    else rc = zp_fail_errno("cannot use the network: eventfd");
   }
   while (count > 0) close(fds[--count]);
+  if (!rc) rc = try_calls();
   if (rc) return rc;
   *out = zp_zmq->ctx_new();
   return *out ? 0 : zp_lib_fail("cannot use the network");

@@ -115,7 +115,7 @@ int zp_peer_receive(const zp_peer *peer, zp_buf *bytes, zp_buf *pairs, zp_parcel
 
 int zp_peer_start(const char *const *arguments, int extra, zp_peer *peer) {
   int pair[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) return zp_fail_errno("cannot start a process of the server");
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) return zp_fail_errno("cannot start a process of the server: socketpair");
   const int descriptors[] = {pair[1], extra};
   *peer = (zp_peer){.fd = pair[0]};
   int rc = zp_program_start(arguments, descriptors, extra >= 0 ? 2 : 1, &peer->pid);

@@ -10,13 +10,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/random.h"
 #include "net/frames.h"
 #include "net/lib.h"
 #include "sys/alive.h"
@@ -116,7 +116,7 @@ static void forget_if_inherited(zp_remote *self) {
   self->is_greeted = self->is_under_way = false;
   self->sequence = 0;
   self->generation = generation;
-  while (getrandom(self->client, sizeof self->client, 0) != (ssize_t)sizeof self->client) {}
+  zp_random_fill(self->client, sizeof self->client);
 }
 
 static void disconnect(zp_remote *self) {
@@ -189,7 +189,7 @@ static int set_int(void *socket, int option, int value) { return zp_zmq->setsock
    hearing us. It is not our number, which others are told. */
 static int set_options(zp_remote *self) {
   unsigned char route[ZP_CLIENT_SIZE];
-  while (getrandom(route, sizeof route, 0) != (ssize_t)sizeof route) {}
+  zp_random_fill(route, sizeof route);
   route[0] |= 1; /* ZeroMQ has names that begin with a zero for itself */
   int failed = set_int(self->socket, ZMQ_LINGER, 0) | set_int(self->socket, ZMQ_IPV6, 1) |
                set_int(self->socket, ZMQ_HEARTBEAT_IVL, ZP_HEARTBEAT_MILLISECONDS) |

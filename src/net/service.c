@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/un.h>
 #include <time.h>
@@ -15,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/random.h"
 #include "net/doorman.h"
 #include "net/frames.h"
 #include "net/keys.h"
@@ -663,8 +663,7 @@ static int set_up(zp_service *self, int local, const int *listeners, size_t coun
   if (rc < 0) return rc;
   self->has_keys = rc == 1;
   rc = self->has_keys ? zp_lib_load_sodium() : 0;
-  while (self->incarnation == 0)
-    if (getrandom(&self->incarnation, sizeof self->incarnation, 0) != (ssize_t)sizeof self->incarnation) self->incarnation = 0;
+  if (self->incarnation == 0) self->incarnation = zp_random_number();
   if (!rc) rc = zp_runner_open(self->directory, &self->runner);
   if (!rc) rc = zp_crew_open(self->directory, self->runner, ring, self, &self->crew);
   if (!rc) rc = zp_executor_open(self->directory, self->runner, &self->executor);

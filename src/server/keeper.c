@@ -27,6 +27,7 @@
 #include "server/protocol.h"
 #include "sys/alias.h"
 #include "sys/child.h"
+#include "sys/descriptor.h"
 #include "sys/handler.h"
 #include "sys/inet.h"
 #include "sys/interrupt.h"
@@ -46,7 +47,8 @@ struct zp_server {
   _Atomic pid_t pid;    /* 0: dead, and to be started again at `due` */
   int listener;
   int network;  /* listens, too: for those on this machine who are to use the network */
-  int owner_fd; /* pidfd of this process */
+  int owner_fd; /* readable when this process is dead: a pidfd of it, or the end of a pipe */
+  int owner_life; /* the other end, which this process alone has; -1: it is a pidfd */
   int lifeline; /* reading end */
   int null_fd;
   int sockets[ZP_SERVER_SOCKETS_MAX]; /* that listen for other machines */
@@ -108,10 +110,10 @@ static void keep_only(int *kept, int count) {
   unsigned first = STDERR_FILENO + 1;
   for (int i = 0; i < count; i++) {
     unsigned fd = (unsigned)kept[i];
-    if (fd > first) syscall(SYS_close_range, first, fd - 1, 0);
+    if (fd > first) zp_descriptor_close_range(first, fd - 1);
     if (fd >= first) first = fd + 1;
   }
-  syscall(SYS_close_range, first, ~0u, 0);
+  zp_descriptor_close_range(first, ~0u);
 }
 
 /* In the child: nothing but system calls, until the program is another. */
@@ -135,7 +137,7 @@ static _Noreturn void execute(const zp_server *server, int lifeline, bool again)
   put_in_place(owner_fd, ZP_SERVE_OWNER);
   put_in_place(lifeline, ZP_SERVE_LIFELINE);
   for (int i = 0; i < count; i++) put_in_place(sockets[i], ZP_SERVE_TCP + i);
-  syscall(SYS_close_range, first_free, ~0u, 0);
+  zp_descriptor_close_range((unsigned)first_free, ~0u);
   setsid(); /* ^C at the terminal is for the script */
   sigset_t none;
   sigemptyset(&none);
@@ -246,6 +248,7 @@ static void close_descriptors(zp_server *server) {
   close_one(&server->listener);
   close_one(&server->network);
   close_one(&server->owner_fd);
+  close_one(&server->owner_life);
   close_one(&server->null_fd);
   close_one(&server->stop_fd);
   close_one(&server->lifeline);
@@ -312,6 +315,19 @@ void zp_listener_close(zp_listener **handle) {
   free(listener);
 }
 
+/* What tells a server that its owner is dead. Where there is no pidfd it is a pipe, of which all forked children close the owner's end, and which is
+   closed in all that is executed. */
+static int open_owner(zp_server *server) {
+  server->owner_fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+  if (server->owner_fd >= 0) return 0;
+  if (errno != ENOSYS && errno != EPERM) return zp_fail_errno("cannot start a server: pidfd_open");
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) < 0) return zp_fail_errno("cannot start a server: pipe");
+  server->owner_fd = ends[0];
+  server->owner_life = ends[1];
+  return 0;
+}
+
 /* While busy. On an error what there is by then is still to be closed. */
 static int open_descriptors(zp_server *server, zp_listener *const *given, size_t count) {
   for (size_t i = 0; i < count; i++) {
@@ -327,8 +343,8 @@ static int open_descriptors(zp_server *server, zp_listener *const *given, size_t
     return server->stop_fd < 0 ? zp_fail_errno("cannot start a server: eventfd") : 0;
   }
   server->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-  server->owner_fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
-  return server->null_fd < 0 || server->owner_fd < 0 ? zp_fail_errno("cannot start a server") : 0;
+  if (server->null_fd < 0) return zp_fail_errno("cannot start a server: /dev/null");
+  return open_owner(server);
 }
 
 /* ---- starting ---- */
@@ -400,7 +416,7 @@ static int check_descriptors(void) {
   enum { NEEDED = 8 };
   int taken[NEEDED], count = 0, rc = 0;
   while (count < NEEDED && (taken[count] = eventfd(0, EFD_CLOEXEC)) >= 0) count++;
-  if (count < NEEDED) rc = zp_fail_errno("cannot start a server");
+  if (count < NEEDED) rc = zp_fail_errno("cannot start a server: eventfd");
   while (count > 0) close(taken[--count]);
   return rc;
 }
@@ -488,7 +504,7 @@ int zp_server_start(const char *directory, const zp_server_options *options, zp_
   if (!server) return zp_fail(ZP_ENOMEM, "out of memory: cannot start a server");
   server->owner = getpid();
   server->kind = options->kind;
-  server->listener = server->network = server->owner_fd = server->null_fd = server->lifeline = server->stop_fd = -1;
+  server->listener = server->network = server->owner_fd = server->owner_life = server->null_fd = server->lifeline = server->stop_fd = -1;
   int rc = set_arguments(server, directory, options->alias, options->listener_count);
   if (!rc && server->kind == ZP_SERVER_PROCESS) rc = zp_program_find(&server->program);
   if (!rc) rc = begin(server, options);

@@ -21,7 +21,7 @@
 enum {
   ZP_SERVE_LISTENER = 3, /* a socket that listens, or soon will */
   ZP_SERVE_NETWORK = 4,  /* the same for those on this machine who are to use the network */
-  ZP_SERVE_OWNER = 5,    /* a pidfd of the owner */
+  ZP_SERVE_OWNER = 5,    /* readable when the owner is dead */
   ZP_SERVE_LIFELINE = 6, /* a pipe's end, which tells the owner by closing that the server is gone */
   ZP_SERVE_TCP = 7       /* the first of the TCP sockets that listen */
 };

@@ -5,12 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/random.h"
 #include "store/handle.h"
 #include "store/write.h"
 #include "sys/interrupt.h"
@@ -92,12 +92,7 @@ const char *zp_store_namespace(const zp_store *store) { return store->name; }
 
 uint64_t zp_store_author(zp_store *store) {
   if (store->generation != zp_env_generation) forget(store);
-  while (store->author == 0) {
-    if (getrandom(&store->author, sizeof store->author, 0) == (ssize_t)sizeof store->author) continue;
-    /* No kernel that LMDB's robust mutexes need is without getrandom; only a filter of system calls could forbid it. */
-    if (errno != EINTR) abort();
-    store->author = 0;
-  }
+  if (store->author == 0) store->author = zp_random_number();
   return store->author;
 }
 

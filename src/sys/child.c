@@ -8,13 +8,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "sys/descriptor.h"
 #include "sys/handler.h"
 #include "sys/interrupt.h"
 #include "sys/output.h"
@@ -193,7 +193,7 @@ int zp_child_fork(bool die_with_parent, zp_child **out, pid_t *out_pid) {
     return zp_fail(ZP_ENOMEM, "out of memory: cannot start a process");
   }
   *child = (zp_child){.parent = getpid(), .birth = entry};
-  child->message_fd = memfd_create("zproc-message", MFD_CLOEXEC);
+  child->message_fd = zp_descriptor_memory("zproc-message");
   if (child->message_fd < 0) {
     free(child);
     free(entry);

@@ -10,12 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/random.h"
 #include "sys/trust.h"
 
 struct zp_dir {
@@ -31,9 +31,16 @@ enum {
 
 /* ---- the root ---- */
 
+/* Whether the effective user may make something in a directory. Filters of containers that are older than the call that libc uses do not permit
+   it; then it is asked for the real user, who is the same nearly always, and whoever it is not is told by the making itself. */
+static bool may_write(const char *root) {
+  if (faccessat(AT_FDCWD, root, W_OK | X_OK, AT_EACCESS) == 0) return true;
+  return (errno == EPERM || errno == ENOSYS) && access(root, W_OK | X_OK) == 0;
+}
+
 static bool is_usable(const char *root, struct stat *status) {
   return root && root[0] == '/' && strlen(root) < PATH_MAX - 64 && stat(root, status) == 0 &&
-         S_ISDIR(status->st_mode) && faccessat(AT_FDCWD, root, W_OK | X_OK, AT_EACCESS) == 0;
+         S_ISDIR(status->st_mode) && may_write(root);
 }
 
 /* Who owns the root can give the name of a directory in it to another one. That would be noticed (trust.h), but is of no use to anybody. */
@@ -128,8 +135,9 @@ static int own(zp_dir *dir) {
   int rc = zp_trust_open_directory(dir->path, ZP_TRUST_PRIVATE, &at);
   if (!rc) rc = zp_trust_open_at(at, dir->path, making, O_RDWR | O_CREAT | O_EXCL, &fd);
   else return rc;
-  if (!rc && (flock(fd, LOCK_EX | LOCK_NB) < 0 || renameat(at, making, at, owner) < 0)) {
-    rc = zp_fail_errno("cannot make %s/%s", dir->path, owner);
+  if (!rc && flock(fd, LOCK_EX | LOCK_NB) < 0) rc = zp_fail_errno("cannot lock %s/%s: flock", dir->path, making);
+  else if (!rc && renameat(at, making, at, owner) < 0) rc = zp_fail_errno("cannot make %s/%s: renameat", dir->path, owner);
+  if (rc && fd >= 0) {
     unlinkat(at, making, 0);
     close(fd);
   }
@@ -142,8 +150,7 @@ int zp_dir_plan(zp_dir **out) {
   *out = NULL;
   const char *root = find_root();
   if (!root) return fail_root();
-  uint64_t random; /* of so many numbers none comes twice */
-  if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random) return zp_fail_errno("cannot make a directory: getrandom");
+  uint64_t random = zp_random_number(); /* of so many numbers none comes twice */
   zp_dir *dir = calloc(1, sizeof *dir);
   if (!dir) return zp_fail(ZP_ENOMEM, "out of memory: cannot make a directory");
   dir->maker = getpid();

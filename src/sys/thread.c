@@ -76,7 +76,7 @@ int zp_thread_start(zp_thread_main *function, void *context, zp_thread **out) {
   if (code) {
     free(thread);
     errno = code;
-    return zp_fail_errno("cannot start a thread");
+    return zp_fail_errno(code == EPERM ? "cannot start a thread: clone3" : "cannot start a thread");
   }
   *out = thread;
   return 0;
