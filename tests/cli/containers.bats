@@ -55,11 +55,11 @@ LUA
   for way in inside misplaced; do
     run $way "$ZPROC" run "$dir/all.lua"
     echo "$output"
-    [ "$output" = "$(printf '40\t4\t40\ttrue\n1 4 9\nby the network by the network by the network true')" ]
+    [ "$output" = "$(printf '40\t2\t40\ttrue\n1 4 9\nby the network by the network by the network true')" ]
   done
   run "$ZPROC" run "$dir/all.lua"
   echo "$output"
-  [ "$output" = "$(printf '40\t4\t40\ttrue\n1 4 9\ndirectly directly directly true')" ]
+  [ "$output" = "$(printf '40\t2\t40\ttrue\n1 4 9\ndirectly directly directly true')" ]
 }
 
 @test "the processes of a server are seen from another PID namespace as they are" {

@@ -77,7 +77,7 @@ print(table.concat(ctx:process_map(function(n) return n * n end, { 1, 2, 3 }):co
 print(select(2, pcall(zproc.state, ADDRESS, { secret_key = "another" })).name)
 ctx.state.count = nil
 LUA
-  expected=$(printf '200\t3\t200\n1 4 9\nAuthError')
+  expected=$(printf '200\t2\t200\n1 4 9\nAuthError')
   run there "$ZPROC" run "$dir/all.lua"
   echo "$output"
   [ "$output" = "$expected" ]
