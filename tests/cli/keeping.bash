@@ -23,9 +23,10 @@ await_output() {
 }
 
 # Start a server on the data directory, and wait until it is there.
+# bash starts background processes with SIGINT ignored, and what is ignored stays so.
 serve() { # OPTION...
   rm -f "$dir/out"
-  "$ZPROC" server --bind "$address" --data-dir "$data" "$@" >"$dir/out" 2>&1 3>&- &
+  env --default-signal=INT "$ZPROC" server --bind "$address" --data-dir "$data" "$@" >"$dir/out" 2>&1 3>&- &
   server=$!
   await_output "$dir/out"
   [ "$(cat "$dir/out")" = "$address" ]
