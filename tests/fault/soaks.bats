@@ -70,3 +70,11 @@ no_leaks() {
   [ "$status" -eq 0 ]
   [[ "$output" =~ "8 rounds: "[1-9][0-9]*" changes seen, each once and in order; "[1-9] ]]
 }
+
+@test "predicates run without end beside writers that make the state grow, and all others get on" {
+  no_leaks
+  run timeout 280 "$ZPROC" run "$SRCDIR/tests/fault/predicates.lua" 6 2
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [[ "$output" == *"6 rounds: "*"all others got on"* ]]
+}
