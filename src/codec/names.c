@@ -413,6 +413,8 @@ int zp_names_resolve(lua_State *L, const char *name, size_t size) {
     if (push_present(L, name, size)) return 0;
   }
   if (!field) return zp_fail(ZP_EDECODE, "module '%.*s' has no value here", shown, name);
+  if (module_size == 2 && memcmp(name, "_G", 2) == 0)
+    return zp_fail(ZP_EDECODE, "it uses '%.*s', which is not there", shown < 3 ? 0 : shown - 3, field + 1);
   return zp_fail(ZP_EDECODE, "module '%.*s' has no field '%.*s' here", shown, name,
                  (int)(size - module_size - 1 < 200 ? size - module_size - 1 : 200), field + 1);
 }

@@ -1,8 +1,10 @@
 #include "vm/sandbox.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include <lauxlib.h>
+#include <lualib.h>
 
 #include "base/err.h"
 #include "codec/key.h"
@@ -251,16 +253,44 @@ static const luaL_Reg metamethods[] = {
 
 /* ---- what there is besides ---- */
 
+/* What is not there, and what to do instead. */
+static const struct {
+  const char *names; /* with a space before and after each */
+  const char *words;
+} absent[] = {
+    {" os os.time os.clock os.date os.difftime zproc zproc.time zproc.sleep ", "for a limit of time give the watcher the option timeout; "},
+    {" print warn io io.write io.stdout io.stderr ", "print what the watcher returns, or what its handler gets; "},
+    {" require package ", "use modules before and after the watcher, on what it returns; "},
+    {" debug dofile loadfile load collectgarbage ", ""},
+};
+
+static const char *find_absent(const char *name) {
+  char word[64];
+  snprintf(word, sizeof word, " %.60s ", name);
+  for (size_t i = 0; i < sizeof absent / sizeof *absent; i++)
+    if (strstr(absent[i].names, word)) return absent[i].words;
+  return NULL;
+}
+
+void zp_sandbox_advise(const char *name, char advice[ZP_SANDBOX_ADVICE_SIZE]) {
+  char library[64];
+  const char *words = find_absent(name);
+  snprintf(library, sizeof library, "%.*s", (int)strcspn(name, "."), name);
+  bool is_of_module = name[0] && !words && !find_absent(library) && strcmp(library, LUA_STRLIBNAME) != 0;
+  if (is_of_module) words = "use it before and after the watcher, on what that returns; ";
+  snprintf(advice, ZP_SANDBOX_ADVICE_SIZE,
+           "%sput what else it needs into a local variable before, or into the state; of Lua's library it has the basic functions, string, table, "
+           "math, utf8 and coroutine", words ? words : "");
+}
+
 /* What a script has and a predicate looks for in vain. */
 static int absent_global(lua_State *L) {
-  static const char *const names[] = {"os", "io", "debug", "package", "require", "zproc", "dofile", "loadfile",
-                                      "load", "print", "collectgarbage"};
   const char *name = lua_tostring(L, 2);
-  for (size_t i = 0; name && i < sizeof names / sizeof *names; i++)
-    if (strcmp(name, names[i]) == 0)
-      return luaL_error(L, "'%s' is not there for a predicate: it is evaluated apart from the script, and may only look at "
-                           "the state that it is given, and at what it captures; " ZP_SANDBOX_ADVICE, name);
-  return 0;
+  char advice[ZP_SANDBOX_ADVICE_SIZE];
+  if (!name || !find_absent(name)) return 0;
+  zp_sandbox_advise(name, advice);
+  return luaL_error(L, "'%s' is not there for a predicate: it is evaluated apart from the script, and may only look at the state that it "
+                       "is given, and at what it captures; %s", name, advice);
 }
 
 void zp_sandbox_open(lua_State *L, zp_sandbox *sandbox) {

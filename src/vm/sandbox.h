@@ -24,9 +24,9 @@ typedef struct zp_sandbox {
   zp_page page;        /* scratch for the pairs that are read */
 } zp_sandbox;
 
-/* What to do instead of what a predicate cannot. */
-#define ZP_SANDBOX_ADVICE \
-  "for a limit of time give the watcher the option timeout; put what else it needs into a local variable before, or into the state"
+/* What to do instead of what a predicate cannot: it looked for this in vain ("os.time"; "": something else). */
+enum { ZP_SANDBOX_ADVICE_SIZE = 320 };
+void zp_sandbox_advise(const char *name, char advice[ZP_SANDBOX_ADVICE_SIZE]);
 
 /* Open the libraries, and leave the view table on the stack. */
 void zp_sandbox_open(lua_State *L, zp_sandbox *sandbox);

@@ -1,6 +1,7 @@
 #include "vm/vm.h"
 
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -137,6 +138,16 @@ static int fail_time(const zp_predicate *predicate) {
                  seconds == 1 ? "" : "s");
 }
 
+/* The codec has said what it is; what a user needs to know is why, and what to do. */
+static int fail_load(int rc) {
+  static const char USES[] = "uses '";
+  char name[64] = "", advice[ZP_SANDBOX_ADVICE_SIZE];
+  const char *uses = strstr(zp_error_detail(), USES);
+  if (uses) snprintf(name, sizeof name, "%.*s", (int)strcspn(uses + strlen(USES), "'"), uses + strlen(USES));
+  zp_sandbox_advise(name, advice);
+  return zp_fail(rc, "a predicate is evaluated apart from the script: %s; %s", zp_error_detail(), advice);
+}
+
 /* Make a VM with the function in it. */
 static int fill(zp_predicate *predicate) {
   predicate->is_void = false;
@@ -158,8 +169,7 @@ static int fill(zp_predicate *predicate) {
                : fail_size(predicate, "cannot be loaded within");
   if (status != LUA_OK) return zp_fail(ZP_EDECODE, "the predicate cannot be loaded: %s", lua_tostring(L, -1));
   if (lua_type(L, -1) == LUA_TFUNCTION) return 0;
-  /* The codec has said what it is; what a user needs to know is why. */
-  return zp_fail((int)lua_tointeger(L, -1), "a predicate is evaluated apart from the script: %s; " ZP_SANDBOX_ADVICE, zp_error_detail());
+  return fail_load((int)lua_tointeger(L, -1));
 }
 
 static zp_predicate *take_kept(zp_vm *vm, zp_bytes function) {

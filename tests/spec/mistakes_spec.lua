@@ -225,6 +225,40 @@ describe("a newcomer who", function()
     ["prints in a predicate"] = { "'print' is not there for a predicate", function()
       state:get_when(function(snapshot) print(snapshot.a) end)
     end },
+    ["prints in a predicate, and is told how to"] = {
+      "at what it captures; print what the watcher returns, or what its handler gets; put what else it needs into a local variable before, or into the "
+      .. "state; of Lua's library it has the basic functions, string, table, math, utf8 and coroutine",
+      function() state:get_when(function(snapshot) print(snapshot.a) end) end,
+    },
+    ["captures print in a predicate"] = { "it uses 'print', which is not there; print what the watcher returns", function()
+      local say = print
+      state:get_when(function(snapshot) say(snapshot.a) end)
+    end },
+    ["writes to a file in a predicate"] = { "'io' is not there for a predicate: it is evaluated apart from the script", function()
+      state:get_when(function(snapshot) io.stdout:write(snapshot.a) end)
+    end },
+    ["captures io in a predicate"] = { "it uses 'io.write', which is not there; print what the watcher returns", function()
+      local write = io.write
+      state:get_when(function(snapshot) write(snapshot.a) end)
+    end },
+    ["encodes JSON in a predicate"] = { "it uses 'cjson', which is not there; use it before and after the watcher, on what that returns", function()
+      local cjson = require "cjson"
+      state:get_when(function(snapshot) return cjson.encode(snapshot:copy()) == "{}" end)
+    end },
+    ["captures a function of a module in a predicate"] = { "it uses 'cjson.decode', which is not there; use it before and after the watcher",
+      function()
+        local decode = require "cjson".decode
+        state:get_when(function(snapshot) return decode(snapshot.text) end)
+      end },
+    ["asks for the environment in a predicate"] = { "it uses 'os.getenv', which is not there; put what else it needs into a local variable before",
+      function()
+        local getenv = os.getenv
+        state:get_when(function() return getenv "HOME" end)
+      end },
+    ["requires a module in a predicate"] = { "'require' is not there for a predicate", function()
+      state:get_when(function() return require "cjson" end)
+    end },
+    ["warns in a predicate"] = { "'warn' is not there for a predicate", function() state:get_when(function() warn "x" end) end },
     ["mistypes an option"] = { "unknown option 'sateful' (did you mean 'stateful'?)", function()
       ctx:process(function() end, { sateful = false })
     end },
