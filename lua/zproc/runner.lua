@@ -16,7 +16,7 @@ local place -- the traceback of what was raised last, if it is no error object, 
 
 --- What a function has raised, fit to travel; an error object with the place where that was.
 local function describe(raised)
-  local where = traceback.clean(debug.traceback(nil, 2), raised):gsub("^stack traceback", "%0 of the function on the server")
+  local where = traceback.within(raised, xpcall):gsub("^stack traceback", "%0 of the function on the server")
   if where == "" then where = nil end
   if errors.is(raised) then
     raised.traceback = raised.traceback or where

@@ -6,6 +6,7 @@ local errors = require "zproc.errors"
 local traceback = {}
 
 local HEADER <const> = "^stack traceback"
+local MOST_CALLS <const> = 22 -- as Lua's own tracebacks, about
 local NAMED <const> = { ["local"] = true, upvalue = true, field = true } -- kinds of names that a caller has for what it calls
 
 --- Whether a line is of a function of zproc's own: the chunks of its modules are called zproc.x, and no file is.
@@ -70,20 +71,45 @@ local function lines_of(text)
   return lines
 end
 
-local function is_gap(line) return line ~= nil and line:find("^\t%.%.%.\t") ~= nil end
+local library_names = setmetatable({}, { __mode = "k" }) -- of functions that were looked for; false: none
 
---- How many lines of a traceback come before those of another one, from further out in the same stack. Of a deep stack both leave out
---- lines in the middle.
----@param inner string[]
----@param outer string[]
----@return integer
-local function count_before(inner, outer)
-  for i, line in ipairs(inner) do
-    if is_gap(line) then return i end
-    local next_line = inner[i + 1]
-    if line == outer[1] and (next_line == outer[2] or is_gap(next_line) or is_gap(outer[2])) then return i - 1 end
+local function find_library_name(fn)
+  for module, content in next, package.loaded do
+    if rawequal(content, fn) then return module end
+    if type(content) == "table" then
+      for name, value in next, content do
+        if rawequal(value, fn) and type(name) == "string" then return module == "_G" and name or ("%s.%s"):format(module, name) end
+      end
+    end
   end
-  return 0
+end
+
+--- What a function of a library is called, or false: as Lua's own tracebacks find it.
+local function library_name(fn)
+  local name = library_names[fn]
+  if name == nil then
+    name = find_library_name(fn) or false
+    library_names[fn] = name
+  end
+  return name
+end
+
+--- A line of a traceback, as Lua writes it.
+---@param call table what core.take_raised tells of it
+---@return string
+local function line_of(call)
+  local place = call.currentline > 0 and ("%s:%d"):format(call.short_src, call.currentline) or call.short_src
+  local name = library_name(call.func)
+  if name then
+    name = ("function '%s'"):format(name)
+  elseif call.namewhat ~= "" then
+    name = ("%s '%s'"):format(call.namewhat, call.name)
+  elseif call.what == "main" then
+    name = "main chunk"
+  else
+    name = call.what == "C" and "?" or ("function <%s:%d>"):format(call.short_src, call.linedefined)
+  end
+  return ("\t%s: in %s"):format(place, name)
 end
 
 --- A traceback with the lines of an atomic function that has raised something, too. It has run in a protected call of its own, which
@@ -92,14 +118,34 @@ end
 ---@param raised any
 ---@return string
 local function with_atomic(text, raised)
-  local noted, place = core.take_raised()
+  local noted, calls = core.take_raised()
   local words, below = text:match "^(.-)stack traceback:(\n.*)$"
   if not below or noted == nil or not rawequal(noted, raised) then return text end
-  local inner, outer = lines_of(place:gsub(HEADER .. ":", "")), lines_of(below)
+  local outer = lines_of(below)
   if not outer[1]:find "^\t%[C%]: in function 'zproc%.core%.atomic'$" then return text end -- this one was raised elsewhere
-  local count = count_before(inner, outer)
-  if count == 0 then return text end
-  return ("%sstack traceback:\n%s%s"):format(words, table.concat(inner, "\n", 1, count), below)
+  local inner = {}
+  for _, call in ipairs(calls) do
+    inner[#inner + 1] = line_of(call)
+    if call.istailcall then inner[#inner + 1] = "\t(...tail calls...)" end
+  end
+  if calls.is_cut then inner[#inner + 1] = "\t..." end
+  if #inner == 0 then return text end
+  return ("%sstack traceback:\n%s%s"):format(words, table.concat(inner, "\n"), below)
+end
+
+--- For a message handler: the calls from where something was raised to the protected call that the handler is of.
+---@param raised any
+---@param protected function that call
+---@return string "" if none of them is the script's
+function traceback.within(raised, protected)
+  local lines = { "stack traceback:" }
+  for level = 3, 3 + MOST_CALLS do -- behind this function and the handler
+    local call = debug.getinfo(level, "Slntf")
+    if not call or call.func == protected then break end
+    lines[#lines + 1] = line_of(call)
+    if call.istailcall then lines[#lines + 1] = "\t(...tail calls...)" end
+  end
+  return (traceback.clean(table.concat(lines, "\n"), raised):gsub("^stack traceback:$", ""))
 end
 
 local remote_raised, remote_where

@@ -1,5 +1,7 @@
 #include "bind/lstate.h"
 
+#include <string.h>
+
 #include <lauxlib.h>
 
 #include "base/err.h"
@@ -14,11 +16,12 @@ static const char handle_key;      /* in a State's metatable: its handle */
 static const char methods_key;     /* in the registry: name -> method, or the number of a field */
 static const char metamethods_key; /* in the registry: what every State's metatable holds */
 static const char handle_meta_key; /* in the registry: the metatable of handles */
-static const char raised_key;      /* in the registry: { what the last function that ran under a lock has raised, its traceback } */
+static const char raised_key;      /* in the registry: where what the last function that ran under a lock has raised comes from */
 
 /* The States of this thread that hold a lock, the last first: nothing may fork meanwhile, the child would wait for itself. */
 typedef struct lock_held {
   zp_lstate *state;
+  lua_CFunction body; /* what runs meanwhile */
   const struct lock_held *outer;
 } lock_held;
 
@@ -166,26 +169,100 @@ static int core_abandon_atomic(lua_State *L) {
   return 0;
 }
 
+/* The calls between where something was raised and the body of the lock, the innermost first. Most errors are caught, and refusing by raising
+   is ordinary: so they are only noted, and become words when somebody wants these. The user value is a table with what was raised
+   at 0, and the functions. */
+typedef struct frame {
+  char source[LUA_IDSIZE];
+  int line, line_defined;
+  const char *name, *name_kind, *what; /* constants of functions that the table has, or of Lua */
+  bool is_tail_call;
+} frame;
+
+enum { FRAMES = 22 }; /* more than that are left out, from the outside */
+
+typedef struct raised {
+  int count;
+  bool is_cut;
+  frame frames[FRAMES];
+} raised;
+
+/* Push the note of this VM, and its table. */
+static raised *push_note(lua_State *L) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &raised_key) != LUA_TUSERDATA) {
+    lua_pop(L, 1);
+    raised *note = lua_newuserdatauv(L, sizeof *note, 1);
+    note->count = 0;
+    lua_createtable(L, FRAMES, 1);
+    lua_setiuservalue(L, -2, 1);
+    lua_pushvalue(L, -1);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &raised_key);
+  }
+  lua_getiuservalue(L, -1, 1);
+  return lua_touserdata(L, -2);
+}
+
 /* A message handler: what was raised goes on as it is, from this side of the lock, so note the place as long as it can be seen. */
 static int note_raised(lua_State *L) {
   lua_settop(L, 1);
-  lua_createtable(L, 2, 0);
+  raised *note = push_note(L);
+  lua_Debug ar;
   lua_pushvalue(L, 1);
-  lua_rawseti(L, 2, 1);
-  luaL_traceback(L, L, NULL, 1);
-  lua_rawseti(L, 2, 2);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &raised_key);
+  lua_rawseti(L, 3, 0);
+  note->count = 0;
+  note->is_cut = false;
+  for (int level = 1; lua_getstack(L, level, &ar); level++) {
+    if (note->count == FRAMES) {
+      note->is_cut = true;
+      break;
+    }
+    lua_getinfo(L, "Slntf", &ar);
+    if (locks_held && lua_tocfunction(L, -1) == locks_held->body) break;
+    frame *one = &note->frames[note->count++];
+    *one = (frame){.line = ar.currentline, .line_defined = ar.linedefined, .name = ar.name, .name_kind = ar.namewhat, .what = ar.what,
+                   .is_tail_call = ar.istailcall};
+    memcpy(one->source, ar.short_src, sizeof one->source);
+    lua_rawseti(L, 3, note->count);
+  }
+  lua_settop(L, 1);
   return 1;
 }
 
-/* core.take_raised() -> what a function that ran as one step has raised last, and the traceback of the place, which begins with its header
-   and goes on to those who have called it; nothing if there was none since the last call. */
+/* core.take_raised() -> what a function that ran as one step has raised last, and a list of the calls from there to that function, with
+   what lua_getinfo says of each; nothing if there was none since the last call. */
 static int core_take_raised(lua_State *L) {
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &raised_key) == LUA_TNIL) return 0;
-  lua_rawgeti(L, -1, 1);
-  lua_rawgeti(L, -2, 2);
-  lua_pushnil(L);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &raised_key);
+  lua_settop(L, 0);
+  raised *note = push_note(L);
+  if (lua_rawgeti(L, 2, 0) == LUA_TNIL) return 0;
+  lua_createtable(L, note->count, 0);
+  for (int i = 0; i < note->count; i++) {
+    const frame *one = &note->frames[i];
+    lua_createtable(L, 0, 8);
+    lua_rawgeti(L, 2, i + 1);
+    lua_setfield(L, -2, "func");
+    lua_pushstring(L, one->source);
+    lua_setfield(L, -2, "short_src");
+    lua_pushinteger(L, one->line);
+    lua_setfield(L, -2, "currentline");
+    lua_pushinteger(L, one->line_defined);
+    lua_setfield(L, -2, "linedefined");
+    lua_pushstring(L, one->name);
+    lua_setfield(L, -2, "name");
+    lua_pushstring(L, one->name_kind);
+    lua_setfield(L, -2, "namewhat");
+    lua_pushstring(L, one->what);
+    lua_setfield(L, -2, "what");
+    lua_pushboolean(L, one->is_tail_call);
+    lua_setfield(L, -2, "istailcall");
+    lua_rawseti(L, 4, i + 1);
+  }
+  lua_pushboolean(L, note->is_cut);
+  lua_setfield(L, 4, "is_cut");
+  for (int i = 0; i <= note->count; i++) { /* nothing is kept alive by it */
+    lua_pushnil(L);
+    lua_rawseti(L, 2, i);
+  }
+  note->count = 0;
   return 2;
 }
 
@@ -197,7 +274,7 @@ int zp_lstate_locked(lua_State *L, zp_lstate *state, lua_CFunction body) {
   lua_insert(L, 2);
   int rc = zp_store_lock(state->store);
   if (rc) return zp_lstate_raise(L, rc);
-  const lock_held held = {state, locks_held};
+  const lock_held held = {state, body, locks_held};
   locks_held = &held;
   rc = zp_store_read_begin(state->store);
   state->reading = !rc;
