@@ -192,6 +192,8 @@ static void push_snapshot(lua_State *L, zp_lstate *state, int handle) {
     lua_setfield(L, -2, "__name");
     lua_pushliteral(L, "the snapshot of an atomic function, which ends with that: copy what is needed into a table");
     lua_setfield(L, -2, "__unsendable");
+    lua_pushliteral(L, "snapshot");
+    lua_setfield(L, -2, "__metatable"); /* another one would bypass this one */
     lua_pushvalue(L, -1);
     lua_setiuservalue(L, handle, ZP_UV_SNAPSHOT_META);
   }
@@ -220,11 +222,21 @@ static void add_side_table(lua_State *L, zp_lstate *state, zp_batch *batch, int 
   lua_pop(L, 1);
 }
 
-/* Arguments: the handle, the function, the snapshot, further arguments. */
+/* What bypasses the snapshot's metamethods lands in the table itself, which is to stay empty: it would be lost. */
+static void check_untouched(lua_State *L, int snapshot) {
+  lua_pushnil(L);
+  if (!lua_next(L, snapshot)) return;
+  const char *key = luaL_tolstring(L, -2, NULL);
+  zp_lua_usage(L, "the atomic function has written the key '%s' past the snapshot's metatable, as rawset does: assign it, as in "
+                  "snapshot.key = value; nothing has changed", key);
+}
+
+/* Arguments: the handle, the snapshot, the function, the snapshot again, further arguments. */
 static int atomic_body(lua_State *L) {
   zp_lstate *state = lua_touserdata(L, 1);
-  lua_call(L, lua_gettop(L) - 2, LUA_MULTRET);
-  int results = lua_gettop(L) - 1;
+  lua_call(L, lua_gettop(L) - 3, LUA_MULTRET);
+  int results = lua_gettop(L) - 2;
+  check_untouched(L, 2);
   if (state->has_loaded || state->has_written) {
     zp_batch *batch = zp_lpairs_fill(L, &state->fill);
     if (state->has_loaded) add_side_table(L, state, batch, 1, ZP_UV_LOADED);
@@ -232,7 +244,7 @@ static int atomic_body(lua_State *L) {
     zp_lpairs_filled(&state->fill, batch);
     /* An assignment is an update even if it leaves all as it was; reading is none. */
     if (state->has_written || zp_batch_count(batch) > 0) zp_lstate_commit(L, state, batch);
-    lua_settop(L, results + 1);
+    lua_settop(L, results + 2);
   }
   return results;
 }
@@ -250,6 +262,8 @@ int zp_lstate_atomic(lua_State *L) {
   zp_lstate_push_handle(L, 1);
   lua_replace(L, 1);
   push_snapshot(L, state, 1);
+  lua_pushvalue(L, -1);
   lua_insert(L, 3);
+  lua_insert(L, 2);
   return zp_lstate_locked(L, state, atomic_body);
 }

@@ -114,6 +114,57 @@ describe("an atomic function", function()
     assert.equal(7, atomically(function() return 7 end))
   end)
 
+  it("changes nothing if it writes past its table, and says so", function()
+    state.a = 1
+    local function refused(words, fn) refuses(words, atomically, fn) end
+    refused("the key 'b' past", function(snapshot)
+      snapshot.a = 2
+      rawset(snapshot, "b", 2)
+    end)
+    refused("the key '1' past", function(snapshot)
+      snapshot.a = 2
+      rawset(snapshot, 1, "x")
+      table.insert(snapshot, "y")
+    end)
+    refused("the key 'a' past", function(snapshot)
+      for key, value in pairs(snapshot) do rawset(snapshot, key, value) end
+      snapshot.a = 2
+    end)
+    local ok, err = pcall(atomically, function(snapshot)
+      snapshot.a = 2
+      setmetatable(snapshot, nil).a = 3
+    end)
+    assert.is_false(ok)
+    assert.is_truthy(tostring(err):find "protected metatable")
+    assert.is_true(state == { a = 1 })
+  end)
+
+  it("may use the functions of the table library on its table, and rawset on tables within", function()
+    state.row = { 3, 1, 2 }
+    atomically(function(snapshot)
+      for i = 1, 3 do table.insert(snapshot, i, 10 * i) end
+      rawset(snapshot.row, "n", 3)
+      table.sort(snapshot.row)
+      table.move(snapshot.row, 1, 3, 2, snapshot)
+      snapshot.unpacked = { table.unpack(snapshot, 1, 4) }
+    end)
+    assert.is_true(state == { row = { 1, 2, 3, n = 3 }, [1] = 10, [2] = 1, [3] = 2, [4] = 3, unpacked = { 10, 1, 2, 3 } })
+  end)
+
+  it("costs about as much whether it returns or raises: only who asks gets the traceback #local", function()
+    local refuse = zproc.atomic(function(snapshot) error { code = snapshot.code } end)
+    local function garbage(fn)
+      fn()
+      collectgarbage "stop"
+      local before = collectgarbage "count"
+      for _ = 1, 100 do fn() end
+      local made = collectgarbage "count" - before
+      collectgarbage "restart"
+      return made / 100 * 1024
+    end
+    assert.is_true(garbage(function() pcall(refuse, state) end) < 500)
+  end)
+
   it("changes nothing if a value cannot be sent, and names it", function()
     state.a = 1
     refuses("state.jobs[1].file: cannot send a userdata (FILE*)", atomically, function(snapshot)
