@@ -227,7 +227,7 @@ end
 local function start_process(self)
   local target, arguments = prepare(self)
   -- In a coroutine of its own, so that a traceback ends where the target was called, not in the parent's history.
-  self._child = core.start(self._table, self._options.cleanup ~= false, coroutine.create(target), self.name, runtime.finish,
+  self._child = core.start(self._table, self._options.cleanup ~= false, self.notepad ~= nil, coroutine.create(target), self.name, runtime.finish,
     table.unpack(arguments, 1, arguments.n))
   if not self.notepad then self._child:tell_death(self.name) end
 end

@@ -110,16 +110,21 @@ static _Noreturn void end_child(int status) {
   zp_child_exit(status);
 }
 
+/* Whether whoever has started this process has asked it to end. */
+static bool is_to_stop(void) { return own_child && zp_child_is_to_stop(own_child); }
+
 /* In the child: run the coroutine, whose arguments are on its stack, and end the process. Stack: ..., name, finish, Child.
    A target that returns nothing ends at once: each page that is not touched here is a page fault less. */
-static _Noreturn void run_child(lua_State *L, lua_State *thread, int arguments, zp_table_row row) {
+static _Noreturn void run_child(lua_State *L, lua_State *thread, int arguments, zp_table_row row, bool is_worker) {
   is_child = true;
   own_row = row;
   own_child = check_child_at(L, lua_gettop(L));
   has_closables = false;
   zp_output_set_name(lua_tostring(L, lua_gettop(L) - 2));
   zp_thread_set_name(lua_tostring(L, lua_gettop(L) - 2));
+  zp_interrupt_resume();
   zp_interrupt_release_once();
+  if (is_worker) zp_interrupt_defer(is_to_stop);
   zp_lrandom_seed(L);
   ending end = {.thread = thread};
   end.status = zp_lsignal_resume(L, thread, arguments, &end.results);
@@ -141,18 +146,19 @@ static _Noreturn void run_child(lua_State *L, lua_State *thread, int arguments, 
   end_child(exit_status);
 }
 
-/* core.start(table, die_with_parent, thread, name, finish, argument...) -> Child. In a new process, which is listed in the table
+/* core.start(table, die_with_parent, is_worker, thread, name, finish, argument...) -> Child. In a new process, which is listed in the table
    (nil: nowhere), run the coroutine with the arguments; finish(child, name, "returned" | "raised" | "yielded", thread, result...)
    then gives the exit status, unless there is nothing to finish. */
 static int core_start(lua_State *L) {
   core_check_fork(L);
   zp_table *table = zp_ltable_get(L, 1);
   bool die_with_parent = lua_toboolean(L, 2);
-  lua_State *thread = lua_tothread(L, 3);
-  luaL_argexpected(L, thread, 3, "thread");
-  const char *name = luaL_checkstring(L, 4);
-  luaL_checktype(L, 5, LUA_TFUNCTION);
-  int arguments = lua_gettop(L) - 5;
+  bool is_worker = lua_toboolean(L, 3);
+  lua_State *thread = lua_tothread(L, 4);
+  luaL_argexpected(L, thread, 4, "thread");
+  const char *name = luaL_checkstring(L, 5);
+  luaL_checktype(L, 6, LUA_TFUNCTION);
+  int arguments = lua_gettop(L) - 6;
   if (!lua_checkstack(thread, arguments + 4)) return zp_lua_usage(L, "too many arguments for a process: %d", arguments);
   lua_xmove(L, thread, arguments);
   zp_child **child = lua_newuserdatauv(L, sizeof *child, 0);
@@ -168,7 +174,7 @@ static int core_start(lua_State *L) {
     zp_table_withdraw(row);
     return zp_lua_raise(L, rc);
   }
-  if (pid == 0) run_child(L, thread, arguments, row);
+  if (pid == 0) run_child(L, thread, arguments, row, is_worker);
   if (row.file) zp_child_list(*child, table, row);
   return 1;
 }
@@ -255,7 +261,7 @@ static int child_stop(lua_State *L) {
 
 /* core.is_to_stop(): whether whoever has started this process, or thread, has asked it to end. */
 static int core_is_to_stop(lua_State *L) {
-  lua_pushboolean(L, zp_interrupt_is_in_thread() ? zp_thread_is_to_stop() : own_child && zp_child_is_to_stop(own_child));
+  lua_pushboolean(L, zp_interrupt_is_in_thread() ? zp_thread_is_to_stop() : is_to_stop());
   return 1;
 }
 

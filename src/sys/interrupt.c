@@ -63,6 +63,8 @@ static zp_interrupt_signals process_pending; /* bit n - 1: signal n has come */
 static _Atomic uint64_t caught, caught_once;
 static struct sigaction before[SIGNALS]; /* what the program did with those that are caught */
 static _Atomic uint64_t ever_come;
+static uint64_t deferred;             /* signals that are the matter of the script that has started this worker */
+static bool (*is_term_wished)(void);  /* or NULL: SIGTERM is as other signals */
 static void (*_Atomic notify)(void);
 
 static atomic_flag is_putting = ATOMIC_FLAG_INIT; /* some thread puts or removes the handler of ZP_INTERRUPT_URGE */
@@ -123,9 +125,36 @@ int zp_interrupt_catch(int signal, bool once) {
   if (sigaction(signal, &action, &old) < 0) return zp_fail_errno("signal %d cannot be caught", signal);
   /* What a signal that was caught once has been reset to is not what the program had. */
   if (!(atomic_fetch_or(&caught, bit(signal)) & bit(signal))) before[signal] = old;
+  deferred &= ~bit(signal);
+  if (signal == SIGTERM) is_term_wished = NULL;
   if (once) atomic_fetch_or(&caught_once, bit(signal));
   else atomic_fetch_and(&caught_once, ~bit(signal));
   return 0;
+}
+
+static void on_deferred(int signal) { (void)signal; }
+
+void zp_interrupt_defer(bool (*is_wished)(void)) {
+  /* A handler, as programs that the worker starts would inherit that a signal is ignored. */
+  struct sigaction action = {.sa_handler = on_deferred, .sa_flags = SA_RESTART}, old;
+  is_term_wished = atomic_load(&caught) & bit(SIGTERM) ? is_wished : NULL;
+  deferred = (atomic_load(&caught) | bit(SIGINT)) & ~bit(SIGTERM);
+  for (int number = 1; number < SIGNALS; number++) {
+    if (!(deferred & bit(number)) || zp_interrupt_is_ignored(number) || sigaction(number, &action, &old) < 0) continue;
+    if (atomic_fetch_or(&caught, bit(number)) & bit(number)) continue;
+    before[number] = old;
+    atomic_fetch_or(&caught_once, bit(number)); /* it is this process's alone */
+  }
+  atomic_store(&process_pending, 0);
+}
+
+void zp_interrupt_resume(void) {
+  struct sigaction action = {.sa_handler = on_signal};
+  uint64_t signals = deferred & atomic_load(&caught) & ~atomic_load(&caught_once);
+  for (int number = 1; number < SIGNALS; number++)
+    if (signals & bit(number)) sigaction(number, &action, NULL);
+  deferred = 0;
+  is_term_wished = NULL;
 }
 
 bool zp_interrupt_is_ignored(int signal) {
@@ -150,7 +179,9 @@ int zp_interrupt_take(void) {
   uint64_t now = atomic_load(signals);
   while (now) {
     int signal = __builtin_ctzll(now) + 1;
-    if (atomic_fetch_and(signals, ~bit(signal)) & bit(signal)) return signal;
+    bool has_come = atomic_fetch_and(signals, ~bit(signal)) & bit(signal);
+    bool is_deferred = signal == SIGTERM && !is_thread && is_term_wished && !is_term_wished();
+    if (has_come && !is_deferred) return signal;
     now = atomic_load(signals);
   }
   return 0;

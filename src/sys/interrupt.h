@@ -66,6 +66,14 @@ bool zp_interrupt_is_ignored(int signal);
 /* A signal that was caught with `once` is the script's business alone: called in a forked child, lets it do there what it did before. */
 void zp_interrupt_release_once(void);
 
+/* In a forked worker: signals are for the script that has started it, which may have caught them, and which a terminal or a service manager
+   sends them to as well. From now on SIGINT and the signals that are caught do nothing here; SIGTERM, if it is caught, only if
+   is_wished() says so, which is called when it is taken. Whoever catches a signal from now on has it again. */
+void zp_interrupt_defer(bool (*is_wished)(void));
+
+/* In a process that a worker has forked: signals are again what they were to the script. */
+void zp_interrupt_resume(void);
+
 /* The number of a signal that has come, each of them once; 0: none. */
 int zp_interrupt_take(void);
 

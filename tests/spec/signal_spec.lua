@@ -484,3 +484,141 @@ describe("the end of a process", function()
     end)
   end)
 end)
+
+describe("signals of workers", function()
+  --- Run a script in a process group of its own, with `slow` items that say in the state how far they are; what it prints.
+  local function run_group(body)
+    local path = os.tmpname()
+    local file <close> = io.open(path, "w")
+    file:write(([[
+      local zproc = require "zproc"
+      local ctx = zproc.context()
+      local begin = zproc.atomic(function(state) state.begun = (state.begun or 0) + 1 end)
+      local go = "%s"
+      --- Two workers are at two items until proceed() is called.
+      local function target(i, address)
+        local own = zproc.state(address)
+        begin(own)
+        local _ <close> = setmetatable({}, { __close = function() own.closed = true end })
+        own:get_when_equal("proceed", true)
+        return i
+      end
+      local function map(fn)
+        local result = ctx:process_map(fn or target, { 1, 2 }, { count = 2, args = { ctx.server_address }, chunk_size = 1, on_error = "return" })
+        ctx.state:get_when_equal("begun", 2)
+        return result
+      end
+      local function pids()
+        local all = {}
+        for i, one in ipairs(ctx.worker_list) do all[i] = one.pid end
+        return all
+      end
+      local function signal_all(name) for _, pid in ipairs(pids()) do os.execute(("kill -%%s %%d"):format(name, pid)) end end
+      local function expect_all(result)
+        local before = table.concat(pids(), " ")
+        ctx.state.proceed = true
+        local all = result:collect()
+        for i = 1, 2 do if all[i] ~= i then print(i, all[i]) end end
+        print(before == table.concat(pids(), " ") and "the same workers" or "others")
+      end
+      %s
+    ]]):format(path, body))
+    file:close()
+    local pipe = assert(io.popen(("exec setsid -w %s %s 2>&1"):format(support.runner(), path)))
+    local output = pipe:read "a"
+    pipe:close()
+    os.remove(path)
+    return output
+  end
+
+  it("do nothing to these, as SIGINT is the script's matter", function()
+    assert.equal("the same workers\n", run_group [[
+      local result = map()
+      signal_all "INT"
+      expect_all(result)
+    ]])
+  end)
+
+  it("that the script has made errors are errors of the script alone", function()
+    assert.equal("SIGINT\nSIGUSR1\nSIGTERM\nthe same workers\n", run_group [[
+      for _, name in ipairs { "SIGINT", "SIGUSR1", "SIGTERM" } do zproc.signal_to_error(name) end
+      local result = map()
+      for _, name in ipairs { "INT", "USR1", "TERM" } do
+        -- To the whole group, as a terminal does it, and a service manager.
+        local ok, err = pcall(function()
+          io.popen("trap '' " .. name .. "; kill -" .. name .. " 0"):close() -- os.execute ignores SIGINT meanwhile
+          result:next()
+        end)
+        print(ok and "no error" or err.signal)
+      end
+      expect_all(result)
+    ]])
+  end)
+
+  it("end these if they would end the script, and it does not say otherwise", function()
+    assert.equal("1\n2\n", run_group [[
+      local result = map()
+      signal_all "TERM"
+      ctx.state.proceed = true
+      for _, value in result do print(value) end
+    ]])
+  end)
+
+  it("let these end in order when the script ends them", function()
+    assert.equal("true\n", run_group [[
+      zproc.signal_to_error "SIGTERM"
+      map()
+      local one = zproc.state(ctx.server_address)
+      ctx:process(function(state) state:get_when_equal("closed", true) state.seen = true end)
+      for _, worker in ipairs(ctx.worker_list) do worker:stop() end
+      ctx.state:get_when_equal("seen", true)
+      print "true"
+    ]])
+  end)
+
+  it("are what they were in what these start", function()
+    local output = run_group [[
+      zproc.signal_to_error "SIGUSR1"
+      local result = map(function(i, address)
+        local own = zproc.state(address)
+        if i == 1 then
+          own.shell = { select(2, os.execute "kill -INT $$") }
+          local inner <close> = zproc.context()
+          local p = inner:process(function(state)
+            state.ready = true
+            local _, err = pcall(zproc.sleep, 1000)
+            return err.signal.name
+          end)
+          inner.state:get_when_equal("ready", true)
+          os.execute("kill -USR1 " .. p.pid)
+          own.error = p:wait()
+          local q = inner:process(function() zproc.sleep(1000) end)
+          os.execute("kill -INT " .. q.pid)
+          pcall(q.wait, q)
+          own.code = q.exitcode
+        end
+        begin(own)
+        own:get_when_equal("proceed", true)
+        return i
+      end)
+      print(table.unpack(ctx.state.shell))
+      print(ctx.state.error)
+      print(ctx.state.code)
+      expect_all(result)
+    ]]
+    assert.equal("signal\t2\nSIGUSR1\n-2\nthe same workers\n", (output:gsub("^zproc: process [^\n]+ was killed by signal 2 %(SIGINT%)\n", "")))
+  end)
+
+  it("that an item makes errors are its own", function()
+    assert.equal("SIGUSR2\n", run_group [[
+      print((ctx:process_map(function()
+        zproc.signal_to_error "SIGUSR2"
+        local _, err = pcall(function()
+          os.execute("kill -USR2 " .. zproc.getpid())
+          zproc.sleep(1000)
+        end)
+        return err.signal.name
+      end, { 1 }):next()))
+    ]])
+  end)
+end)
