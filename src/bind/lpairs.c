@@ -88,6 +88,23 @@ int zp_lpairs_iterate(lua_State *L, zp_batch *all) {
   return 1;
 }
 
+int zp_lpairs_push_changes(lua_State *L, zp_batch *changes) {
+  const zp_change *all = zp_lpairs_all(L, changes);
+  size_t count = zp_batch_count(changes);
+  lua_newtable(L);
+  lua_newtable(L);
+  for (size_t i = 0; i < count; i++) {
+    zp_lpairs_push_key(L, &all[i]);
+    if (all[i].value.data) {
+      lua_pushvalue(L, -1);
+      zp_lpairs_push_value(L, &all[i]);
+      lua_rawset(L, -4);
+    }
+    lua_rawseti(L, -3, (lua_Integer)i + 1);
+  }
+  return 2;
+}
+
 int zp_lpairs_push_list(lua_State *L, zp_batch *all, bool keys, bool values) {
   const zp_change *pairs = zp_lpairs_all(L, all);
   size_t count = zp_batch_count(all);

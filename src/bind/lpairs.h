@@ -35,6 +35,9 @@ void zp_lpairs_push_table(lua_State *L, zp_batch *all);
 int zp_lpairs_iterate(lua_State *L, zp_batch *all);
 int zp_lpairs_push_list(lua_State *L, zp_batch *all, bool keys, bool values);
 
+/* With changes on top of the stack: push a list of their keys, and a table of the values of those that were not deleted. May raise. */
+int zp_lpairs_push_changes(lua_State *L, zp_batch *changes);
+
 /* A handle has a batch of its own for what it is about to write, so that a small update allocates nothing. While it is being filled values are
    encoded, which can run finalisers, and these may write through the same handle: they get another batch. */
 typedef struct zp_lfill {

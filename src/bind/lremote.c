@@ -142,7 +142,8 @@ static bool push_key(lua_State *L, zp_lremote *state, int idx) {
 static zp_batch *push_pairs(lua_State *L, const zp_parcel *answer, size_t first, size_t end) {
   zp_batch *all = zp_lpairs_push(L);
   for (size_t i = first; i < end && i < answer->pair_count; i++) {
-    int rc = zp_batch_add_bytes(all, answer->pairs[i].key, &answer->pairs[i].value);
+    const zp_change *pair = &answer->pairs[i];
+    int rc = zp_batch_add_bytes(all, pair->key, pair->value.data ? &pair->value : NULL);
     if (rc) zp_lua_raise(L, rc);
   }
   return all;
@@ -365,7 +366,8 @@ int zp_lremote_go_live(lua_State *L, bool anew) {
 }
 
 /* What core.watch gives for an answer. */
-static int push_match(lua_State *L, const zp_parcel *answer, uint64_t kind) {
+static int push_match(lua_State *L, const zp_parcel *answer, uint64_t kind, uint64_t flags) {
+  if (flags & ZP_WATCH_CHANGES) return zp_lpairs_push_changes(L, push_pairs(L, answer, 0, answer->pair_count));
   if (kind != ZP_WATCH_UPDATE) {
     zp_lpairs_push_table(L, push_pairs(L, answer, 0, answer->pair_count));
     return 1;
@@ -397,7 +399,7 @@ int zp_lremote_await(lua_State *L, zp_lremote *state, const zp_lremote_watch *wa
   if (!answer) return 0; /* out of reach; the cursor stays where it is */
   zp_watch_cursor cursor = state->cursor;
   if (answer->strings[0].size == sizeof cursor) memcpy(&cursor, answer->strings[0].data, sizeof cursor);
-  int results = answer->numbers[0] ? push_match(L, answer, watch->kind) : 0;
+  int results = answer->numbers[0] ? push_match(L, answer, watch->kind, watch->flags) : 0;
   state->cursor = cursor; /* only now: what cannot be decoded here was not consumed */
   return results;
 }

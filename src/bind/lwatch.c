@@ -186,6 +186,16 @@ static int push_update(lua_State *L, zp_lstate *state, uint64_t revision) {
   return 3;
 }
 
+static int add_change(void *batch, zp_bytes key, const zp_bytes *value) { return zp_batch_add_bytes(batch, key, value); }
+
+/* For the option changes: what the revision changed. */
+static int push_changes(lua_State *L, zp_lstate *state, uint64_t revision) {
+  zp_batch *batch = zp_lpairs_push(L);
+  int rc = zp_watch_visit_changes(state->store, revision, add_change, batch);
+  if (rc) zp_lua_raise(L, rc);
+  return zp_lpairs_push_changes(L, batch);
+}
+
 /* A further buffer of keys, for a server elsewhere: the list at `keys`. */
 static void list_keys(lua_State *L, zp_lremote *state, zp_batch *batch, int keys) {
   for (lua_Integer i = 1; lua_rawgeti(L, keys, i) != LUA_TNIL; i++) {
@@ -230,14 +240,16 @@ static int watch_remotely(lua_State *L, double began, int kind) {
   if (option(L, 5, "duplicate_okay")) watch.flags |= ZP_WATCH_DUPLICATES;
   if (option(L, 5, "own_known")) watch.flags |= ZP_WATCH_OWN_KNOWN;
   if (option(L, 5, "gapless")) watch.flags |= ZP_WATCH_GAPLESS;
+  if (kind == KIND_CHANGE && option(L, 5, "changes")) watch.flags |= ZP_WATCH_CHANGES;
   return zp_lremote_await(L, state, &watch);
 }
 
 /* core.watch(state, kind, subject, value, options): wait for a revision that matches.
    kind "change": subject is a list of keys (empty: all); "update": nothing; "predicate": subject is a function; else it
    is a key, and value what it is compared with. options: live, exclude, duplicate_okay, own_known, gapless, timeout (seconds), budget (of a
-   predicate: seconds, bytes).
-   Returns the snapshot (for "update": before, after, identical); nothing when the time is up. */
+   predicate: seconds, bytes), changes (of "change").
+   Returns the snapshot (for "update": before, after, identical; with changes: a list of the keys that the revision changed, in their order, and
+   a table of what they are set to); nothing when the time is up. */
 static int core_watch(lua_State *L) {
   double began = zp_clock_now();
   bool is_remote = zp_lremote_is(L, 1);
@@ -279,6 +291,8 @@ static int core_watch(lua_State *L) {
   int results = 0;
   if (matched && kind == KIND_UPDATE) {
     results = push_update(L, state, revision);
+  } else if (matched && kind == KIND_CHANGE && option(L, 5, "changes")) {
+    results = push_changes(L, state, revision);
   } else if (matched) {
     zp_lstate_push_at(L, state, revision);
     results = 1;

@@ -70,6 +70,26 @@ static int collect(observer *self, uint64_t revision, zp_buf *out, uint64_t *cou
   return rc;
 }
 
+/* Changes, as the pairs of a parcel. */
+typedef struct change_list {
+  zp_buf *out;
+  uint64_t count;
+} change_list;
+
+static int add_change(void *context, zp_bytes key, const zp_bytes *value) {
+  change_list *list = context;
+  list->count++;
+  return zp_parcel_write_pair(key, value, list->out);
+}
+
+/* What the revision changed, appended to `out`. */
+static int collect_changes(observer *self, uint64_t revision, zp_buf *out, uint64_t *count) {
+  change_list list = {.out = out};
+  int rc = zp_watch_visit_changes(self->store, revision, add_change, &list);
+  *count = list.count;
+  return rc;
+}
+
 static int is_identical(observer *self, uint64_t revision, bool *identical) {
   zp_log_record record;
   int rc = zp_store_read_begin(self->store);
@@ -91,7 +111,8 @@ static int tell(observer *self, bool matched, uint64_t revision, zp_answer *answ
     rc = collect(self, revision - 1, &pairs, &before);
     if (!rc) rc = is_identical(self, revision, &identical);
   }
-  if (matched && !rc) rc = collect(self, revision, &pairs, &after);
+  bool is_brief = self->request->numbers[1] == ZP_WATCH_CHANGE && self->request->numbers[3] & ZP_WATCH_CHANGES;
+  if (matched && !rc) rc = is_brief ? collect_changes(self, revision, &pairs, &after) : collect(self, revision, &pairs, &after);
   zp_parcel parcel = {ZP_NUMBERS(matched, revision, identical, before), .string_count = 1, .strings = {{&self->cursor, sizeof self->cursor}}};
   if (!rc) rc = zp_answer_begin(answer, &parcel, before + after);
   if (!rc) rc = zp_buf_append(&answer->body, pairs.data, pairs.size);

@@ -42,7 +42,8 @@ typedef enum zp_request_type {
   ZP_REQUEST_ATOMIC,         /* N author cursor, S namespace call                   N cursor, S outcome */
   ZP_REQUEST_WATCH,          /* N author kind id flags seconds budget-seconds budget-bytes(0: the server's),
                                 S namespace cursor subject, P key, or value         N matched(0: the time is up) revision identical
-                                                                                    before, S cursor, P key value: first those before */
+                                                                                    before, S cursor, P key value: first those before; or,
+                                                                                    of CHANGES, P key [value] */
   ZP_REQUEST_TASK_ADD,       /* N pool total workers attempts whose chunk,
                                 S specification                                     N task */
   ZP_REQUEST_TASK_PUT,       /* N task items is-last, S items                       */
@@ -90,6 +91,7 @@ enum {
   ZP_WATCH_DUPLICATES = 4,
   ZP_WATCH_OWN_KNOWN = 8,
   ZP_WATCH_GAPLESS = 16,
+  ZP_WATCH_CHANGES = 32, /* of a CHANGE: the answer has the pairs that the revision changed, and no others */
 };
 
 /* Kinds of WATCH beyond those of watch/condition.h. */

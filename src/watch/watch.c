@@ -421,3 +421,23 @@ int zp_watch_go_live(zp_store *store, zp_watch_cursor *cursor) {
   zp_store_read_end(store);
   return 0;
 }
+
+static int visit_keys(zp_store *store, const zp_log_record *record, int (*visit)(void *context, zp_bytes key, const zp_bytes *value), void *context) {
+  zp_bytes key, value;
+  int rc = zp_store_read_move(store, record->revision);
+  for (size_t offset = 0; !rc && zp_log_key(record, &offset, &key);) {
+    int found = zp_store_get(store, key, &value);
+    rc = found < 0 ? found : visit(context, key, found ? &value : NULL);
+  }
+  return rc;
+}
+
+int zp_watch_visit_changes(zp_store *store, uint64_t revision, int (*visit)(void *context, zp_bytes key, const zp_bytes *value), void *context) {
+  zp_log_record record;
+  int rc = zp_store_read_begin(store);
+  if (rc) return rc;
+  rc = zp_store_log(store, revision, &record);
+  if (rc == 1) rc = visit_keys(store, &record, visit, context);
+  zp_store_read_end(store);
+  return rc;
+}

@@ -86,6 +86,10 @@ int zp_watch_next(zp_watch *watch, double deadline, zp_watch_cursor *cursor, uin
    it has. */
 int zp_watch_changes(zp_store *store, const zp_log_record *record);
 
+/* Call a function for each key that an update has changed, in their order, with its value then (NULL: it was deleted), within a read; until
+   it gives another number than 0, which is the result. ZP_EHISTORY if the revision is not kept. Not within a read. */
+int zp_watch_visit_changes(zp_store *store, uint64_t revision, int (*visit)(void *context, zp_bytes key, const zp_bytes *value), void *context);
+
 /* Move a cursor to the newest revision. */
 int zp_watch_go_live(zp_store *store, zp_watch_cursor *cursor);
 

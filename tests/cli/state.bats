@@ -301,6 +301,28 @@ LUA
   [[ "${lines[0]}" == '{"revision":1,'* ]]
 }
 
+@test "watch and history read what has changed, and nothing else" {
+  # A value that cannot be read here is no matter of other updates.
+  "$ZPROC" eval --address "$address" 'package.loaded.elsewhere = { f = function() end } state.foreign = package.loaded.elsewhere.f'
+  state set a 1 b 2
+  state set a 1 b 3
+  state del a
+  run state watch --since 1 --count 3
+  [ "$status" -eq 0 ]
+  [ "${lines[0]}" = '{"revision":2,"changes":[{"key":"a","value":1},{"key":"b","value":2}]}' ]
+  [ "${lines[1]}" = '{"revision":3,"changes":[{"key":"b","value":3}]}' ]
+  [ "${lines[2]}" = '{"revision":4,"changes":[{"key":"a","deleted":true}]}' ]
+  [ "${#lines[@]}" -eq 3 ]
+  seen=$output
+  run state history --since 1
+  [ "$output" = "$seen" ]
+  run state --transport network history --since 1
+  [ "$output" = "$seen" ]
+  run state watch a --since 1 --count 2
+  [ "${lines[0]}" = '{"revision":2,"changes":[{"key":"a","value":1}]}' ]
+  [ "${lines[1]}" = '{"revision":4,"changes":[{"key":"a","deleted":true}]}' ]
+}
+
 @test "history has the newest updates, or those after a revision, of one namespace" {
   for i in 1 2 3; do state set n "$i"; done
   for i in $(seq 30); do echo "{\"key\":\"other\",\"value\":$i}" | state load --namespace elsewhere; done

@@ -147,7 +147,22 @@ local function same(a, b)
   return core.encode(a) == core.encode(b)
 end
 
---- The record of an update: its revision, and what differs between the snapshots before and after it; nil if nothing does.
+--- The record of an update: its revision, and what it changed; nil if that is nothing.
+---@param revision integer
+---@param keys any[] that have changed
+---@param values table what they are set to; those that it does not have were deleted
+---@param is_wanted table<any, boolean>? keys; nil: all
+---@return string?
+function records.changes(revision, keys, values, is_wanted)
+  local changes = {}
+  for _, key in ipairs(keys) do
+    if not is_wanted or is_wanted[key] then changes[#changes + 1] = records.write(key, values[key]) end
+  end
+  if #changes == 0 then return nil end
+  return ('{"revision":%d,"changes":[%s]}'):format(revision, table.concat(changes, ","))
+end
+
+--- The same from the snapshots before and after it: what differs.
 ---@param revision integer
 ---@param old table
 ---@param new table
@@ -160,12 +175,11 @@ function records.update(revision, old, new, wanted)
     for key in next, new do all[key] = true end
     wanted = records.keys(all)
   end
-  local changes = {}
+  local changed = {}
   for _, key in ipairs(wanted) do
-    if not same(old[key], new[key]) then changes[#changes + 1] = records.write(key, new[key]) end
+    if not same(old[key], new[key]) then changed[#changed + 1] = key end
   end
-  if #changes == 0 then return nil end
-  return ('{"revision":%d,"changes":[%s]}'):format(revision, table.concat(changes, ","))
+  return records.changes(revision, changed, new)
 end
 
 return records

@@ -73,16 +73,6 @@ local function keys_of(given)
   return keys
 end
 
---- The keys, each of them once.
-local function without_doubles(keys)
-  local once, seen = {}, {}
-  for _, key in ipairs(keys) do
-    if not seen[key] then once[#once + 1] = key end
-    seen[key] = true
-  end
-  return once
-end
-
 --- A value from the command line.
 local function value_of(word, given)
   if word == "-" then
@@ -268,6 +258,17 @@ $ zproc state ipc:///tmp/place get --namespace copy
   end,
 }
 
+--- An iterator over the updates after a revision, of these keys, or of all if there are none: the number of each, which keys it changed,
+--- and what they are set to. It ends when none has come for `timeout` seconds.
+local function updates(state, keys, since, timeout)
+  core.set_cursor(state, since)
+  local watched = { timeout = timeout, gapless = true, changes = true }
+  return function()
+    local changed, values = core.watch(state, "change", keys, nil, watched)
+    if changed then return core.cursor(state), changed, values end
+  end
+end
+
 actions.watch = {
   operands = "[KEY ...]",
   options = { "--since", "--count", "--timeout", "--json-keys" },
@@ -280,16 +281,17 @@ $ zproc state ipc:///tmp/place watch --since 0 --count 1
 {"revision":1,"changes":[{"key":"apples","value":5},{"key":"name","value":"Ada"}]}
 ]],
   run = function(state, given)
-    local wanted = #given.words > 0 and without_doubles(keys_of(given)) or nil
-    local since = given.since or state:revision()
-    local words = table.move(wanted or {}, 1, #(wanted or {}), 1, {})
-    words[#words + 1] = { since = since, timeout = given.timeout, count = given.count }
-    local updates = state:when_change(table.unpack(words))
-    local old, seen = state:at(core.cursor(state)), 0
-    for new in updates do
-      local line = records.update(core.cursor(state), old, new, wanted)
+    local wanted, is_wanted = keys_of(given), nil
+    for _, key in ipairs(wanted) do
+      is_wanted = is_wanted or {}
+      is_wanted[key] = true
+    end
+    local seen = 0
+    for revision, keys, values in updates(state, wanted, given.since or state:revision(), given.timeout) do
+      local line = records.changes(revision, keys, values, is_wanted)
       if line and not out.put(line) then return failure.FAILED end
-      old, seen = new, seen + 1
+      seen = seen + 1
+      if seen == given.count then break end
     end
     if seen == given.count then return 0 end
     return failure.of(("state: no update for %g seconds"):format(given.timeout))
@@ -299,14 +301,10 @@ $ zproc state ipc:///tmp/place watch --since 0 --count 1
 --- The records of the updates after a revision, up to `last`; at most `most` of them.
 local function updates_since(state, since, last, most)
   local lines = {}
-  local updates = state:when_change { since = since, timeout = 0 }
-  local old = state:at(core.cursor(state))
-  for new in updates do
-    local revision = core.cursor(state)
+  for revision, keys, values in updates(state, {}, since, 0) do
     if revision > last then break end
-    lines[#lines + 1] = records.update(revision, old, new)
+    lines[#lines + 1] = records.changes(revision, keys, values)
     if #lines == most then break end
-    old = new
   end
   if #lines ~= most and core.looked(state) < last then
     error(errors.new("ServerLost", ("state: the server at %s could not be reached in the middle"):format(state.server_address)))
