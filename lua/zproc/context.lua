@@ -27,6 +27,7 @@ local Context = {
 local function copy(list) return table.move(list, 1, #list, 1, {}) end
 
 class.seal(Context, { server_process = true, secret_key = true, namespace = true, server_address = true }, {
+  secret_key = function(self) return link.shown_secret(self._secret_key) end,
   -- Kept where assigning does not reach: ctx.state = {} would replace the State, and not what it holds.
   state = function(self) return self._state end,
   process_list = function(self) return copy(self._process_list) end,
@@ -109,7 +110,7 @@ function context.new(server_address, opts)
   local ok, err = pcall(function()
     if own then -- by the network only if that is wished
       way = opts.transport == "network" and link.open("zproc.context", server_address, opts)
-        or link.of_directory(server_address, own.directory, own.secret_key)
+        or link.of_directory(server_address, own.directory, own._secret_key)
     end
     self._link = way
     self._secret_key = way.secret_key

@@ -38,17 +38,26 @@ local function connect(endpoint, secret_key)
   return connection
 end
 
---- The secret of calls that name none; nil: that of the environment.
+--- The secret of calls that name none, or a token that stands for it; nil: that of the environment.
 ---@type string?
 link.default_secret = nil
+
+--- That is taken out of the environment: programs that are started do not inherit it.
+local of_environment <const> = core.take_secret "ZPROC_SECRET_KEY"
+
+--- A secret as it was given; nil if it came from a file or the environment, and is known to nobody any more.
+---@param secret_key string?
+---@return string?
+function link.shown_secret(secret_key)
+  return not core.is_held_secret(secret_key) and secret_key or nil
+end
 
 --- The secret that a call is to use.
 ---@param opts { secret_key: string? }
 ---@return string?
 function link.secret_of(opts)
   if opts.secret_key then return opts.secret_key end
-  local secret_key = link.default_secret or os.getenv "ZPROC_SECRET_KEY"
-  return secret_key ~= "" and secret_key or nil
+  return link.default_secret or of_environment
 end
 
 local function attach(fields)

@@ -30,6 +30,9 @@ function getters.pid(self) return self._handle:pid() end
 
 function getters.is_alive(self) return self._handle:pid() ~= nil end
 
+--- As it was given; nil if it came from a file or the environment.
+function getters.secret_key(self) return link.shown_secret(self._secret_key) end
+
 class.seal(Server, { server_address = true, server_addresses = true, secret_key = true, exitcode = true, directory = true }, getters)
 
 function Server.__tostring(self)

@@ -1,5 +1,11 @@
 #include "bind/lnet.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
+
 #include <lauxlib.h>
 
 #include "base/clock.h"
@@ -14,6 +20,7 @@
 #include "server/client.h"
 #include "sys/inet.h"
 #include "sys/interrupt.h"
+#include "sys/secret.h"
 #include "sys/table.h"
 
 #define CONNECTION "zproc.Connection"
@@ -107,6 +114,7 @@ static int core_connect(lua_State *L) {
   *remote = NULL;
   luaL_setmetatable(L, CONNECTION);
   rc = zp_remote_open(endpoint, has_keys ? &keys : NULL, remote);
+  zp_secret_wipe(&keys, sizeof keys);
   return rc ? zp_lua_raise(L, rc) : 1;
 }
 
@@ -236,7 +244,63 @@ static int core_write_keys(lua_State *L) {
   zp_keys keys;
   int rc = zp_keys_derive(zp_lnet_bytes(L, 2), &keys);
   if (!rc) rc = zp_keys_write(luaL_checkstring(L, 1), &keys);
+  zp_secret_wipe(&keys, sizeof keys);
   return rc ? zp_lua_raise(L, rc) : 0;
+}
+
+/* core.take_secret(name) -> the token of the secret in that variable of the environment, where nobody finds it any more; nil if there is none. The
+   first call counts: others, of other VMs perhaps, get what it has found. */
+static int core_take_secret(lua_State *L) {
+  static char token[ZP_TOKEN_SIZE];
+  static _Atomic int state; /* 1: there is one */
+  char *value;
+  size_t size;
+  int rc = zp_secret_take_variable(luaL_checkstring(L, 1), &value, &size);
+  if (!rc && value) {
+    rc = zp_keys_hold((zp_bytes){value, size}, token);
+    zp_secret_free(value, size);
+    if (!rc) atomic_store(&state, 1);
+  }
+  if (rc) return zp_lua_raise(L, rc);
+  if (!atomic_load(&state)) return 0;
+  lua_pushlstring(L, token, sizeof token);
+  return 1;
+}
+
+/* core.hold_secret(path) -> the token of the secret in the file, without what ends its last line; or nil and why not. It is never a string of Lua. */
+static int core_hold_secret(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  enum { LARGE = 1 << 16 };
+  char token[ZP_TOKEN_SIZE];
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  char *value = fd >= 0 ? zp_secret_new(LARGE) : NULL;
+  size_t size = 0;
+  ssize_t n = value ? 1 : -1;
+  while (n > 0 && size < LARGE) {
+    n = read(fd, value + size, LARGE - size);
+    if (n > 0) size += (size_t)n;
+    else if (n < 0 && errno == EINTR) n = 1;
+  }
+  int number = errno, rc = 0;
+  if (fd >= 0) close(fd);
+  while (size > 0 && (value[size - 1] == '\n' || value[size - 1] == '\r')) size--;
+  if (n >= 0 && size > 0) rc = zp_keys_hold((zp_bytes){value, size}, token);
+  zp_secret_free(value, LARGE);
+  if (rc) return zp_lua_raise(L, rc);
+  if (n >= 0 && size > 0) {
+    lua_pushlstring(L, token, sizeof token);
+    return 1;
+  }
+  lua_pushnil(L);
+  if (n < 0) lua_pushfstring(L, "cannot read the secret key: %s: %s", path, strerror(number));
+  else lua_pushfstring(L, "the secret key in %s is empty", path);
+  return 2;
+}
+
+/* core.is_held_secret(text): whether it is such a token. */
+static int core_is_held_secret(lua_State *L) {
+  lua_pushboolean(L, lua_type(L, 1) == LUA_TSTRING && zp_keys_is_token(zp_lnet_bytes(L, 1)));
+  return 1;
 }
 
 /* core.check_keys(directory, secret or nil): raises an AuthError unless that is the secret of the server there. */
@@ -272,6 +336,9 @@ static const luaL_Reg functions[] = {
     {"listen", core_listen},
     {"check_inet", core_check_inet},
     {"write_keys", core_write_keys},
+    {"take_secret", core_take_secret},
+    {"hold_secret", core_hold_secret},
+    {"is_held_secret", core_is_held_secret},
     {"check_keys", core_check_keys},
     {"network_endpoint", core_network_endpoint},
     {NULL, NULL},

@@ -23,6 +23,7 @@
 #include "sys/inet.h"
 #include "sys/interrupt.h"
 #include "sys/procfile.h"
+#include "sys/secret.h"
 #include "sys/sock.h"
 #include "sys/trust.h"
 
@@ -44,8 +45,7 @@ struct zp_remote {
   char reached[ZP_INET_NAME_SIZE + 64]; /* the endpoint by number: of several addresses of a host the one at which somebody listens; on this
                                            machine the directory that was found to be a trusted user's, whatever its name leads to later */
   int held; /* that directory, for as long as there is a connection; -1: none */
-  bool has_keys;
-  zp_keys keys;
+  zp_keys *keys; /* NULL: none */
   unsigned generation; /* of the process whose connection it is */
   void *context, *socket, *monitor; /* NULL: not connected */
   int socket_fd, monitor_fd;        /* readable when there is something new after the last look */
@@ -95,8 +95,13 @@ int zp_remote_open(const char *endpoint, const zp_keys *keys, zp_remote **out) {
     free(self);
     return zp_fail(ZP_ENOMEM, "out of memory: cannot connect to a server");
   }
-  if (keys) self->keys = *keys;
-  self->has_keys = keys != NULL;
+  if (keys) self->keys = zp_secret_new(sizeof *keys);
+  if (keys && !self->keys) {
+    free(self->endpoint);
+    free(self);
+    return ZP_ENOMEM;
+  }
+  if (keys) *self->keys = *keys;
   self->server.directory = self->directory;
   self->held = -1;
   *out = self;
@@ -139,6 +144,7 @@ void zp_remote_close(zp_remote **handle) {
   zp_buf_free(&self->message);
   zp_buf_free(&self->pairs);
   zp_buf_free(&self->traceback);
+  zp_secret_free(self->keys, sizeof *self->keys);
   free(self->endpoint);
   free(self);
 }
@@ -200,10 +206,10 @@ static int set_options(zp_remote *self) {
                set_int(self->socket, ZMQ_RECONNECT_IVL, 50) | set_int(self->socket, ZMQ_RECONNECT_IVL_MAX, 1000) |
                set_int(self->socket, ZMQ_PROBE_ROUTER, 1) | /* the server hears at once that a connection is ours */
                zp_zmq->setsockopt(self->socket, ZMQ_ROUTING_ID, route, sizeof route);
-  if (!failed && self->has_keys)
-    failed = zp_zmq->setsockopt(self->socket, ZMQ_CURVE_SERVERKEY, self->keys.server_public, ZP_KEY_BYTES) |
-             zp_zmq->setsockopt(self->socket, ZMQ_CURVE_PUBLICKEY, self->keys.client_public, ZP_KEY_BYTES) |
-             zp_zmq->setsockopt(self->socket, ZMQ_CURVE_SECRETKEY, self->keys.client_secret, ZP_KEY_BYTES);
+  if (!failed && self->keys)
+    failed = zp_zmq->setsockopt(self->socket, ZMQ_CURVE_SERVERKEY, self->keys->server_public, ZP_KEY_BYTES) |
+             zp_zmq->setsockopt(self->socket, ZMQ_CURVE_PUBLICKEY, self->keys->client_public, ZP_KEY_BYTES) |
+             zp_zmq->setsockopt(self->socket, ZMQ_CURVE_SECRETKEY, self->keys->client_secret, ZP_KEY_BYTES);
   return failed ? zp_lib_fail("cannot set up a connection") : 0;
 }
 
@@ -506,7 +512,7 @@ static int take_messages(zp_remote *self, int flag, zp_parcel *answer) {
 
 static int fail_auth(const zp_remote *self) {
   return zp_fail(ZP_EAUTH, "the server at %s refused the connection: %s", self->endpoint,
-                 self->has_keys ? "the secret key is not its own, or it has none"
+                 self->keys ? "the secret key is not its own, or it has none"
                                 : "it has a secret key, and none was given, or it is no server of zproc");
 }
 

@@ -23,6 +23,7 @@
 #include "net/sessions.h"
 #include "sys/inet.h"
 #include "sys/memory.h"
+#include "sys/secret.h"
 #include "sys/thread.h"
 
 enum {
@@ -53,8 +54,7 @@ struct zp_service {
   void *bell; /* a socket that leads to the router, by which other threads wake this one; used by whoever holds the crew's lock */
   zp_doorman *doorman;
   zp_porch *porch; /* of the router */
-  bool has_keys;
-  zp_keys keys;
+  zp_keys *keys; /* NULL: none */
   door doors[1 + ZP_SERVICE_LISTENERS_MAX];
   size_t door_count;
   bool is_shut;
@@ -422,7 +422,7 @@ static int set_int(void *socket, int option, int value) { return zp_zmq->setsock
 
 static int require_keys(zp_service *self) {
   int failed = set_int(self->router, ZMQ_CURVE_SERVER, 1) |
-               zp_zmq->setsockopt(self->router, ZMQ_CURVE_SECRETKEY, self->keys.server_secret, ZP_KEY_BYTES) |
+               zp_zmq->setsockopt(self->router, ZMQ_CURVE_SECRETKEY, self->keys->server_secret, ZP_KEY_BYTES) |
                zp_zmq->setsockopt(self->router, ZMQ_ZAP_DOMAIN, ZP_DOORMAN_DOMAIN, strlen(ZP_DOORMAN_DOMAIN));
   return failed ? zp_lib_fail("cannot check the keys of clients") : 0;
 }
@@ -453,7 +453,7 @@ static int make_router(zp_service *self) {
   if (failed) return zp_lib_fail("cannot serve the network");
   int rc = zp_porch_open(self->context, self->router, &self->porch);
   if (!rc) rc = hang_bell(self);
-  return !rc && self->has_keys ? require_keys(self) : rc;
+  return !rc && self->keys ? require_keys(self) : rc;
 }
 
 /* The doors and all connections go with it. The doors of the next are opened like those that were shut. */
@@ -643,7 +643,7 @@ static void tear_down(zp_service *self) {
   zp_buf_free(&self->answer.body);
   zp_buf_free(&self->lost.body);
   zp_buf_free(&self->too_large.body);
-  if (self->has_keys) zp_sodium->sodium_memzero(&self->keys, sizeof self->keys);
+  zp_secret_free(self->keys, sizeof *self->keys);
   free(self->directory);
   free(self);
 }
@@ -659,16 +659,20 @@ static int prepare_lost(zp_service *self) {
 static int set_up(zp_service *self, int local, const int *listeners, size_t count) {
   int rc = prepare_lost(self);
   if (!rc) rc = zp_lib_load_zmq();
-  if (!rc) rc = zp_keys_read(self->directory, &self->keys);
+  if (!rc) self->keys = zp_secret_new(sizeof *self->keys);
+  if (!rc) rc = self->keys ? zp_keys_read(self->directory, self->keys) : ZP_ENOMEM;
   if (rc < 0) return rc;
-  self->has_keys = rc == 1;
-  rc = self->has_keys ? zp_lib_load_sodium() : 0;
+  if (rc == 0) {
+    zp_secret_free(self->keys, sizeof *self->keys);
+    self->keys = NULL;
+  }
+  rc = self->keys ? zp_lib_load_sodium() : 0;
   if (self->incarnation == 0) self->incarnation = zp_random_number();
   if (!rc) rc = zp_runner_open(self->directory, &self->runner);
   if (!rc) rc = zp_crew_open(self->directory, self->runner, ring, self, &self->crew);
   if (!rc) rc = zp_executor_open(self->directory, self->runner, &self->executor);
   if (!rc) rc = zp_lib_context(&self->context);
-  if (!rc && self->has_keys) rc = zp_doorman_start(self->context, &self->keys, &self->doorman);
+  if (!rc && self->keys) rc = zp_doorman_start(self->context, self->keys, &self->doorman);
   if (!rc) rc = make_router(self);
   if (!rc) rc = open_doors(self, local, listeners, count);
   return rc ? rc : zp_thread_start(run, self, &self->thread);

@@ -49,18 +49,7 @@ function arguments.choice(...)
 end
 
 --- The key in a file: what is on a command line everybody can read.
-local function secret_key(path)
-  local file, problem = io.open(path, "rb")
-  local content
-  if file then
-    content, problem = file:read "a"
-    file:close()
-  end
-  if not content then return nil, "cannot read the secret key: " .. (problem or path) end
-  content = content:gsub("[\r\n]+$", "")
-  if content == "" then return nil, ("the secret key in %s is empty"):format(path) end
-  return content
-end
+local function secret_key(path) return require "zproc.core".hold_secret(path) end
 
 --- What every command takes besides its own options.
 local COMMON <const> = {
