@@ -21,13 +21,9 @@ uint64_t zp_store_progress_tag(void) { return zp_bell_tag_all(""); /* no namespa
 /* Whether nobody is writing at this instant, and all that was committed can be seen. */
 static bool is_quiet(zp_env *env) {
   pthread_mutex_t *writer = &env->control->writer;
-  int rc = pthread_mutex_trylock(writer), recovered = 0;
-  if (rc == EOWNERDEAD) {
-    recovered = zp_write_recover(env);
-    rc = pthread_mutex_consistent(writer);
-  }
-  if (rc == 0) pthread_mutex_unlock(writer);
-  return rc == 0 && recovered == 0;
+  int rc = zp_env_settle(env, pthread_mutex_trylock(writer));
+  if (rc <= 0) pthread_mutex_unlock(writer);
+  return rc == 0;
 }
 
 int zp_alarm_set(zp_store *store, zp_alarm *alarm, const zp_bytes *keys, size_t count) {
@@ -46,22 +42,10 @@ int zp_alarm_set(zp_store *store, zp_alarm *alarm, const zp_bytes *keys, size_t 
   return 0;
 }
 
-/* Give the reader's slot back; the next read takes one again. */
-static void park(zp_store *store) {
-  zp_reader *reader = store->reader;
-  if (!reader || store->generation != zp_env_generation || !reader->txn) return;
-  mdb_cursor_close(reader->point);
-  mdb_cursor_close(reader->walk);
-  mdb_cursor_close(reader->log);
-  mdb_txn_abort(reader->txn);
-  reader->point = reader->walk = reader->log = NULL;
-  reader->txn = NULL;
-}
-
 int zp_alarm_wait(zp_store *store, zp_alarm *alarm, double deadline) {
   int rc = zp_store_wake(store);
   if (rc) return rc;
-  park(store);
+  zp_env_park(store->env);
   double until = deadline, now = zp_clock_now();
   if (alarm->doubtful && now + alarm->patience < deadline) until = now + alarm->patience;
   rc = zp_bell_wait(store->env->bell, alarm->tags, alarm->tickets, alarm->count, until);

@@ -10,6 +10,8 @@
  * cured by deleting. What is needed is an estimate: if LMDB finds the map full after all, the transaction is aborted and
  * the same changes are applied again with more room; the writer lock is held all the while.
  */
+#include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -28,6 +30,7 @@ enum {
   INLINE_MAX = 1900,      /* about: a larger value has pages of its own */
   TRIM_EVERY = 64,        /* revisions */
   RECORD_KEEP = 1 << 16,  /* bytes of buffer to keep for the next record */
+  NO_ROOM = INT_MAX,      /* no error number, nor a code of LMDB or ours */
   WAITS_MAX = 100,
   WAIT_NANOSECONDS = 1000000
 };
@@ -39,7 +42,7 @@ enum {
 int zp_write_begin(zp_env *env, zp_section *section, MDB_txn **txn) {
   for (;;) {
     zp_env_enter(env, section);
-    int rc = mdb_txn_begin(env->mdb, NULL, 0, txn);
+    int rc = env->unmapped ? MDB_MAP_RESIZED : mdb_txn_begin(env->mdb, NULL, 0, txn);
     if (!rc) return 0;
     zp_env_leave(section);
     if (rc == MDB_MAP_RESIZED) rc = zp_room_remap(env);
@@ -57,14 +60,32 @@ int zp_write_end(zp_section *section, MDB_txn *txn, int rc) {
 /* LMDB has all of a commit or nothing; but if its writer died when the meta page was written and its number not yet announced, readers
    go on to see the revision before, until LMDB's own write lock is taken and finds its owner dead. What is read under the lock must be
    what the commit will build upon, and who waits for the commit must see it. */
-int zp_write_recover(zp_env *env) {
-  zp_section section;
-  MDB_txn *txn;
-  zp_env_enter(env, &section);
-  int rc = mdb_txn_begin(env->mdb, NULL, 0, &txn);
-  if (!rc) mdb_txn_abort(txn);
-  zp_env_leave(&section);
-  return rc == MDB_MAP_RESIZED ? 0 : rc; /* which is found out with LMDB's lock held */
+static int recover(zp_env *env) {
+  for (;;) {
+    zp_section section;
+    MDB_txn *txn;
+    zp_env_enter(env, &section);
+    bool is_there = !env->unmapped;
+    int rc = is_there ? mdb_txn_begin(env->mdb, NULL, 0, &txn) : 0;
+    if (is_there && !rc) mdb_txn_abort(txn);
+    zp_env_leave(&section);
+    if (is_there) return rc == MDB_MAP_RESIZED ? 0 : zp_env_fail(env, rc, "cannot recover"); /* that is found out with LMDB's lock held */
+    rc = zp_room_remap(env);
+    if (rc) return rc;
+  }
+}
+
+/* It is noted before the mutex says that all is well: if this process dies in between, or has no memory for it, the next one does it. */
+int zp_env_settle(zp_env *env, int rc) {
+  zp_control *control = env->control;
+  if (rc == EOWNERDEAD) {
+    atomic_store(&control->unsettled, 1);
+    rc = pthread_mutex_consistent(&control->writer);
+  }
+  if (rc || !atomic_load_explicit(&control->unsettled, memory_order_relaxed)) return rc;
+  rc = recover(env);
+  if (!rc) atomic_store(&control->unsettled, 0);
+  return rc;
 }
 
 /* ---- the plan: which changes in which order ---- */
@@ -204,20 +225,28 @@ static void estimate(const zp_env *env, commit_plan *plan) {
 
 /* ---- room ---- */
 
+static bool is_enough(const zp_env *env, const commit_plan *plan, size_t tail) {
+  return tail >= (env->tight ? plan->worst : plan->pages) + RESERVE || tail >= plan->worst + RESERVE;
+}
+
+/* Pages behind the last one, and free ones if those have to be counted. 0 or an error. */
+static int count_pages(zp_store *store, size_t *tail, size_t *free_pages) {
+  int rc = zp_store_read_begin(store);
+  if (rc) return rc;
+  *tail = zp_room_tail(store->env);
+  rc = free_pages ? zp_room_free(store->reader->txn, free_pages) : 0;
+  zp_store_read_end(store);
+  return zp_env_fail(store->env, rc, "cannot write");
+}
+
 /* 1: there is room, 0: there is not, or an error. */
 static int has_room(zp_store *store, const commit_plan *plan) {
   zp_env *env = store->env;
-  size_t tail = zp_room_tail(env);
-  if (tail >= plan->pages + RESERVE && !env->tight) return 1;
-  if (tail >= plan->worst + RESERVE) return 1;
-  if (!env->tight && plan->pages <= SMALL_NEED) return 0; /* growing is cheaper than counting, and it ends */
-  size_t free_pages;
-  int rc = zp_store_read_begin(store);
-  if (rc) return rc;
-  rc = zp_room_free(store->reader->txn, &free_pages);
-  zp_store_read_end(store);
-  if (rc) return zp_env_fail(env, rc, "cannot write");
-  return tail + free_pages >= (env->tight ? plan->worst : plan->pages) + RESERVE;
+  bool is_counted = env->tight || plan->pages > SMALL_NEED; /* else growing is cheaper than counting, and it ends */
+  size_t tail, free_pages = 0;
+  int rc = count_pages(store, &tail, is_counted ? &free_pages : NULL);
+  if (rc || is_enough(env, plan, tail)) return rc ? rc : 1;
+  return is_counted && is_enough(env, plan, tail + free_pages);
 }
 
 /* The last resorts, when the file cannot grow, no history is left (or none can be given up, which takes pages too), and
@@ -231,13 +260,10 @@ static int last_resort(zp_store *store, commit_plan *plan, bool no_history) {
     return 0;
   }
   /* If the free list is long enough, the pages of the last two commits, or of a reader that is just at it, are on it. */
-  size_t free_pages;
-  int rc = zp_store_read_begin(store);
+  size_t tail, free_pages;
+  int rc = count_pages(store, &tail, &free_pages);
   if (rc) return rc;
-  rc = zp_room_free(store->reader->txn, &free_pages);
-  zp_store_read_end(store);
-  if (rc) return zp_env_fail(env, rc, "cannot write");
-  if (plan->waits++ == WAITS_MAX || zp_room_tail(env) + free_pages < plan->pages) return zp_env_fail_full(env);
+  if (plan->waits++ == WAITS_MAX || tail + free_pages < plan->pages) return zp_env_fail_full(env);
   struct timespec while_readers_end = {.tv_nsec = WAIT_NANOSECONDS};
   nanosleep(&while_readers_end, NULL);
   rc = zp_trim_pass_time(env);
@@ -378,8 +404,9 @@ static void ring(const application *app, const zp_log_head *head, bool committed
   if (committed) atomic_store(&control->deleting, 0);
 }
 
-/* Apply the plan in one transaction; 0, a code of LMDB (MDB_MAP_FULL: nothing has happened), or ours. */
-static int apply(zp_store *store, const commit_plan *plan, application *app) {
+/* Apply the plan in one transaction; 0, NO_ROOM if it was not made for sure and there may be none, a code of LMDB (MDB_MAP_FULL: nothing has
+   happened), or ours. */
+static int apply(zp_store *store, const commit_plan *plan, bool is_sure, application *app) {
   zp_env *env = store->env;
   zp_section section;
   MDB_cursor *log;
@@ -389,7 +416,8 @@ static int apply(zp_store *store, const commit_plan *plan, application *app) {
   *app = (application){.store = store, .forget = plan->forget};
   int rc = zp_write_begin(env, &section, &app->txn);
   if (rc) return rc;
-  rc = mdb_cursor_open(app->txn, env->versions, &app->versions);
+  if (!is_sure && !is_enough(env, plan, zp_room_tail(env))) rc = NO_ROOM;
+  if (!rc) rc = mdb_cursor_open(app->txn, env->versions, &app->versions);
   if (!rc) rc = mdb_cursor_open(app->txn, env->log, &log);
   if (!rc) rc = newest_record(log, &app->revision, &total);
   if (!rc) rc = find_namespace(app, &fresh);
@@ -431,11 +459,10 @@ static int carry_out(zp_store *store, zp_changes *changes, size_t count, uint64_
   zp_store_read_end(store);
   if (!mine) rc = zp_store_lock(store);
   if (rc) return rc;
-  for (bool full = false;; full = true) {
-    rc = make_room(store, &plan, full);
-    if (rc) break;
-    rc = apply(store, &plan, &app);
-    if (rc != MDB_MAP_FULL) break;
+  rc = apply(store, &plan, false, &app);
+  while (rc == NO_ROOM || rc == MDB_MAP_FULL) {
+    rc = make_room(store, &plan, rc == MDB_MAP_FULL);
+    if (!rc) rc = apply(store, &plan, true, &app);
   }
   if (!rc) {
     store->namespace_id = app.space.id;

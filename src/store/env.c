@@ -28,9 +28,21 @@ static struct {
   zp_env *envs; /* those of this process, and behind them those of its ancestors */
 } registry = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_ONCE_INIT, NULL};
 
-static _Thread_local zp_section *sections; /* that this thread is in */
+_Thread_local zp_section *zp_env_sections;
 
-const void *zp_env_thread(void) { return &sections; }
+enum { KEPT_READERS = 4, IDLE_READERS = 4 };
+
+/* The readers that this thread keeps, one for each of the environments that it has read last. An environment may be closed and gone: the
+   serial tells. */
+typedef struct kept_reader {
+  const zp_env *env;
+  uint64_t serial;
+  zp_reader *reader;
+} kept_reader;
+static _Thread_local kept_reader kept[KEPT_READERS];
+static _Thread_local bool is_known; /* to the key by which the end of this thread is told */
+static pthread_key_t thread_key;
+static uint64_t serials;
 
 /* ---- errors ---- */
 
@@ -46,11 +58,11 @@ const char *zp_env_data_directory(const char *directory, char place[PATH_MAX]) {
 }
 
 int zp_env_fail_full(const zp_env *env) {
-  char place[PATH_MAX];
+  char place[PATH_MAX], path[PATH_MAX];
   struct stat data;
-  mdb_filehandle_t fd;
   unsigned long long used = 0;
-  if (env->mdb && mdb_env_get_fd(env->mdb, &fd) == 0 && fstat(fd, &data) == 0) used = (unsigned long long)data.st_size;
+  if (snprintf(path, sizeof path, "%s/data.mdb", env->directory) < PATH_MAX && stat(path, &data) == 0)
+    used = (unsigned long long)data.st_size;
   struct rlimit limit;
   char words[64] = "";
   if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
@@ -64,7 +76,7 @@ int zp_env_fail(const zp_env *env, int code, const char *what) {
   if (code == MDB_MAP_FULL || zp_is_full(code)) return zp_env_fail_full(env);
   if (code == ENOMEM) return zp_fail(ZP_ENOMEM, "out of memory: %s", what);
   if (code == MDB_READERS_FULL)
-    return zp_fail(ZP_ESTORE, "the store %s has no room for more readers: %d read it at present", env->directory,
+    return zp_fail(ZP_ESTORE, "the store %s has no room for more readers: %d threads and processes read it at present", env->directory,
                    ZP_STORE_READERS);
   if (code == MDB_TXN_FULL) return zp_fail(ZP_EVALUE, "too many changes for one commit");
   if (code > 0) {
@@ -232,19 +244,31 @@ static int map_control(zp_env *env) {
 static void after_fork_in_child(void) {
   zp_env_generation++;
   pthread_mutex_init(&registry.mutex, NULL);
-  sections = NULL;
+  zp_env_sections = NULL;
+  memset(kept, 0, sizeof kept);
 }
 
-static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork_in_child); }
+static void give_all_kept(void *unused);
+
+static void watch_forks(void) {
+  pthread_atfork(NULL, NULL, after_fork_in_child);
+  pthread_key_create(&thread_key, give_all_kept);
+}
+
+void zp_env_empty_reader(zp_reader *reader) {
+  mdb_cursor_close(reader->point);
+  mdb_cursor_close(reader->walk);
+  mdb_cursor_close(reader->log);
+  mdb_txn_abort(reader->txn);
+  reader->point = reader->walk = reader->log = NULL;
+  reader->txn = NULL;
+}
 
 static void free_env(zp_env *env) {
   while (env->readers) {
     zp_reader *reader = env->readers;
     env->readers = reader->next;
-    mdb_cursor_close(reader->point);
-    mdb_cursor_close(reader->walk);
-    mdb_cursor_close(reader->log);
-    mdb_txn_abort(reader->txn);
+    zp_env_empty_reader(reader);
     free(reader);
   }
   if (env->mdb) mdb_env_close(env->mdb);
@@ -346,6 +370,17 @@ static int open_mdb(zp_env *env) {
   return 0;
 }
 
+int zp_env_reopen(zp_env *env) {
+  for (zp_reader *reader = env->readers; reader; reader = reader->next) zp_env_empty_reader(reader);
+  if (env->mdb) mdb_env_close(env->mdb);
+  env->mdb = NULL;
+  int rc = open_mdb(env);
+  if (rc && env->mdb) mdb_env_close(env->mdb);
+  if (rc) env->mdb = NULL;
+  env->unmapped = rc != 0;
+  return rc;
+}
+
 /* Takes the descriptor and the size lock, in any case. Under the mutex of the registry. */
 static int open_env(const char *directory, int control_fd, const struct stat *control, zp_env **out) {
   zp_env *env = calloc(1, sizeof *env);
@@ -357,6 +392,7 @@ static int open_env(const char *directory, int control_fd, const struct stat *co
   env->control_fd = control_fd;
   env->dev = control->st_dev;
   env->ino = control->st_ino;
+  env->serial = ++serials;
   env->generation = zp_env_generation;
   env->references = 1;
   /* Readers must not keep a remap waiting for ever; nested sections do not take the lock again (see zp_env_enter). */
@@ -456,31 +492,111 @@ void zp_env_release(zp_env *env) {
   pthread_mutex_unlock(&registry.mutex);
 }
 
-int zp_env_take_reader(zp_env *env, zp_reader **out) {
+/* ---- readers ---- */
+
+/* The first one that nobody has, if possible one with a place. Under the mutex of the registry. */
+static zp_reader *find_idle(zp_env *env) {
+  zp_reader *found = NULL;
+  for (zp_reader *reader = env->readers; reader; reader = reader->next)
+    if (!reader->taken && (!found || (reader->txn && !found->txn))) found = reader;
+  return found;
+}
+
+/* The environment has it again; of those that nobody has, a few keep their places. Under the mutex of the registry. */
+static void give_to_env(zp_env *env, zp_reader *reader) {
+  unsigned idle = 0;
+  for (zp_reader *other = env->readers; other; other = other->next) idle += !other->taken && other->txn;
+  if (idle >= IDLE_READERS) zp_env_empty_reader(reader);
+  reader->taken = reader->is_reading = false;
+  atomic_store_explicit(&reader->keeper, NULL, memory_order_relaxed);
+}
+
+/* Its environment, if that is open still. Under the mutex of the registry. */
+static zp_env *find_kept(const kept_reader *k) {
+  zp_env *env = k->env ? registry.envs : NULL;
+  while (env && !(env == k->env && env->serial == k->serial)) env = env->next;
+  return env;
+}
+
+/* Under the mutex of the registry. */
+static void give_kept(kept_reader *k) {
+  zp_env *env = find_kept(k);
+  if (env) give_to_env(env, k->reader);
+  k->env = NULL;
+}
+
+/* At the end of a thread. */
+static void give_all_kept(void *unused) {
+  (void)unused;
   pthread_mutex_lock(&registry.mutex);
-  zp_reader *reader = env->readers;
-  while (reader && reader->taken) reader = reader->next;
+  for (kept_reader *k = kept; k < kept + KEPT_READERS; k++) give_kept(k);
+  is_known = false;
+  pthread_mutex_unlock(&registry.mutex);
+}
+
+static bool is_of(const kept_reader *k, const zp_env *env) { return k->env == env && k->serial == env->serial; }
+
+/* This thread keeps the reader, if it keeps none of the environment, instead of the one that it has kept for longest. A thread that cannot tell of its
+   end keeps none. Under the mutex of the registry. */
+static void keep_reader(zp_env *env, zp_reader *reader) {
+  kept_reader *place = NULL, *last = kept + KEPT_READERS - 1;
+  for (kept_reader *k = kept; k <= last; k++) {
+    if (is_of(k, env)) return;
+    if (!place && !(find_kept(k) && k->reader->is_reading)) place = k;
+  }
+  if (!is_known) is_known = pthread_setspecific(thread_key, kept) == 0;
+  if (!place || !is_known) return;
+  give_kept(place);
+  memmove(place, place + 1, (size_t)(last - place) * sizeof *place);
+  *last = (kept_reader){env, env->serial, reader};
+  atomic_store_explicit(&reader->keeper, zp_env_thread(), memory_order_relaxed);
+}
+
+static int take_slowly(zp_env *env, zp_reader **out) {
+  pthread_mutex_lock(&registry.mutex);
+  zp_reader *reader = find_idle(env);
   if (!reader && (reader = calloc(1, sizeof *reader))) {
     reader->next = env->readers;
     env->readers = reader;
   }
-  if (reader) reader->taken = true;
+  if (reader) {
+    reader->taken = reader->is_reading = true;
+    keep_reader(env, reader);
+  }
   pthread_mutex_unlock(&registry.mutex);
   *out = reader;
   return reader ? 0 : zp_fail(ZP_ENOMEM, "out of memory: cannot read the store");
 }
 
-void zp_env_give_reader(zp_env *env, zp_reader *reader) {
-  (void)env;
+int zp_env_find_reader(zp_env *env, zp_reader **out) {
+  for (kept_reader *k = kept; k < kept + KEPT_READERS; k++) {
+    if (!is_of(k, env) || k->reader->is_reading) continue;
+    k->reader->is_reading = true;
+    *out = k->reader;
+    return 0;
+  }
+  return take_slowly(env, out);
+}
+
+void zp_env_return_reader(zp_env *env, zp_reader *reader) {
   pthread_mutex_lock(&registry.mutex);
-  reader->taken = false;
+  give_to_env(env, reader);
+  pthread_mutex_unlock(&registry.mutex);
+}
+
+void zp_env_park(zp_env *env) {
+  pthread_mutex_lock(&registry.mutex);
+  for (kept_reader *k = kept; k < kept + KEPT_READERS; k++)
+    if (is_of(k, env) && !k->reader->is_reading) zp_env_empty_reader(k->reader);
+  for (zp_reader *reader = env->readers; reader; reader = reader->next)
+    if (!reader->taken) zp_env_empty_reader(reader);
   pthread_mutex_unlock(&registry.mutex);
 }
 
 /* ---- sections ---- */
 
 bool zp_env_inside(const zp_env *env) {
-  for (const zp_section *section = sections; section; section = section->next)
+  for (const zp_section *section = zp_env_sections; section; section = section->next)
     if (section->env == env) return true;
   return false;
 }
@@ -488,18 +604,18 @@ bool zp_env_inside(const zp_env *env) {
 /* A thread takes map_lock once: taking it again while another thread waits to remap would never end. */
 void zp_env_enter(zp_env *env, zp_section *section) {
   section->env = env;
-  section->holds = !sections || !zp_env_inside(env);
+  section->holds = !zp_env_sections || !zp_env_inside(env);
   if (section->holds) pthread_rwlock_rdlock(&env->map_lock);
-  section->next = sections;
-  sections = section;
+  section->next = zp_env_sections;
+  zp_env_sections = section;
 }
 
 void zp_env_leave(zp_section *section) {
-  zp_section **link = &sections;
+  zp_section **link = &zp_env_sections;
   while (*link != section) link = &(*link)->next;
   *link = section->next;
   if (!section->holds) return;
-  for (zp_section *other = sections; other; other = other->next)
+  for (zp_section *other = zp_env_sections; other; other = other->next)
     if (other->env == section->env) {
       other->holds = true;
       return;

@@ -19,6 +19,14 @@
  * has a transaction; remapping waits until nobody is. Sections of one thread on one environment nest (they may end in any
  * order), but such a thread cannot remap: it would wait for itself, and is told ZP_EATOMIC.
  *
+ * No map. LMDB unmaps before it maps anew, and for the new map there may be no memory. Then the environment is `unmapped`: nothing of
+ * LMDB may be called but by zp_env_reopen, which the next call that needs the map tries (room.h). Whoever enters a section to begin a
+ * transaction looks at that first.
+ *
+ * Readers. LMDB has places for so many readers of all processes. A read takes one of the process's readers, which keeps its place. Each
+ * thread keeps one for its next read, the others go back to the environment. So a process has as many places as it has threads
+ * that read, however many handles, and a thread that sleeps has none. When most places are taken, nobody keeps one between reads.
+ *
  * Fork. A child handler of pthread_atfork counts the generation up. Environments of an older generation belong to an
  * ancestor: they stay in the list for ever, unused and not closed, because closing would release what the ancestor holds.
  *
@@ -65,6 +73,7 @@ typedef struct zp_control {
   zp_store_limits limits;
   _Atomic uint32_t retired;  /* not 0: the store is given up */
   uint32_t is_synced;        /* commits are on the disk before they count as done */
+  _Atomic uint32_t unsettled; /* not 0: a writer has died, and it is not yet seen to that all that he committed can be read */
   _Atomic uint32_t deleting; /* not 0: keys were deleted since waiters were last told to look */
   uint64_t identity;       /* of the state; drawn at random, and kept with the data */
   uint64_t data_device, data_inode, data_born; /* of data.mdb: another file in its place is not this store's */
@@ -90,15 +99,19 @@ struct zp_section {
   bool holds;       /* this one has map_lock; the nested ones lean on it */
 };
 
-/* A read transaction with its cursors, kept for the next read: renewing is far cheaper than beginning. */
+/* A read transaction with its cursors, kept for the next read: renewing is far cheaper than beginning. While nobody reads with it, it is
+   changed within a section or under the mutex of the registry. */
 struct zp_reader {
   zp_section section;
-  MDB_txn *txn;       /* NULL until the first read */
+  MDB_txn *txn;       /* NULL until the first read, and when it has no place in LMDB's table */
   MDB_cursor *point;  /* on versions: gets */
   MDB_cursor *walk;   /* on versions: walks; NULL until the first one */
   MDB_cursor *log;    /* NULL until it is asked for */
   zp_reader *next;    /* of the environment */
-  bool taken;
+  _Atomic(const void *) keeper; /* the thread that keeps it (zp_env_thread), NULL: none */
+  bool taken;         /* by a read, or kept by a thread; what is below is that thread's */
+  bool is_reading;
+  bool is_crowded;    /* the table was, at the last look */
 };
 
 struct zp_env {
@@ -109,12 +122,13 @@ struct zp_env {
   int control_fd; /* for the size lock */
   dev_t dev;      /* what `control` is: two spellings of a path are one environment */
   ino_t ino;
+  uint64_t serial; /* no other environment of this process has had it */
   unsigned generation;
   unsigned references;
   pthread_rwlock_t map_lock; /* shared: in a section; exclusive: remapping */
   size_t page_size;
   size_t map_size;
-  bool broken; /* a remap failed half way: no map any more */
+  bool unmapped; /* changes only while nobody is in a section */
   bool tight;  /* the last attempt to grow found no space; touched under the writer lock */
   _Atomic(const void *) lock_thread; /* the thread of this process that holds the writer lock; NULL: none */
   zp_buf scratch; /* of the holder of the writer lock */
@@ -135,9 +149,27 @@ extern unsigned zp_env_generation;
 int zp_env_acquire(const char *directory, zp_env **env);
 void zp_env_release(zp_env *env);
 
-/* A reader for a handle, from the first use until the handle is closed. 0 or ZP_ENOMEM. */
-int zp_env_take_reader(zp_env *env, zp_reader **reader);
-void zp_env_give_reader(zp_env *env, zp_reader *reader);
+/* A reader for one read: *reader is the one that the handle has had last, or NULL, and likely to be it again. 0 or ZP_ENOMEM. */
+static inline int zp_env_take_reader(zp_env *env, zp_reader **reader);
+static inline void zp_env_give_reader(zp_env *env, zp_reader *reader);
+
+/* Their slow parts. */
+int zp_env_find_reader(zp_env *env, zp_reader **reader);
+void zp_env_return_reader(zp_env *env, zp_reader *reader);
+
+/* Give up its place in LMDB's table. Within a section or under the mutex of the registry. */
+void zp_env_empty_reader(zp_reader *reader);
+
+/* The places that this thread, or nobody, keeps in LMDB's table are given up. Not within a read of this thread. */
+void zp_env_park(zp_env *env);
+
+/* Close LMDB's environment, as far as there is one, and open it at the size that the file has: 0, or an error, and then it is unmapped.
+   With the size lock, while nobody is in a section. */
+int zp_env_reopen(zp_env *env);
+
+/* After a lock of the writer's mutex, whose result is given: if a writer has died, see to it that all that he committed can be read. 0 or an error
+   number (the mutex is not held), or ZP_E* (it is held, and the next one will be told again). */
+int zp_env_settle(zp_env *env, int rc);
 
 /* Enter and leave a section, within which this process does not remap. */
 void zp_env_enter(zp_env *env, zp_section *section);
@@ -147,7 +179,8 @@ void zp_env_leave(zp_section *section);
 bool zp_env_inside(const zp_env *env);
 
 /* An address that stands for the calling thread. */
-const void *zp_env_thread(void);
+static inline const void *zp_env_thread(void);
+extern _Thread_local zp_section *zp_env_sections; /* that this thread is in */
 
 /* The control file of a store of this program's kind, mapped for a look, or to mark it; to be unmapped. NULL if there is none. */
 zp_control *zp_env_map_control(const char *directory);
@@ -182,5 +215,20 @@ int zp_env_fail(const zp_env *env, int code, const char *what);
 
 /* ZP_EFULL with its sentence. */
 int zp_env_fail_full(const zp_env *env);
+
+static inline const void *zp_env_thread(void) { return &zp_env_sections; }
+
+static inline int zp_env_take_reader(zp_env *env, zp_reader **reader) {
+  zp_reader *last = *reader;
+  if (!last || atomic_load_explicit(&last->keeper, memory_order_relaxed) != zp_env_thread() || last->is_reading)
+    return zp_env_find_reader(env, reader);
+  last->is_reading = true;
+  return 0;
+}
+
+static inline void zp_env_give_reader(zp_env *env, zp_reader *reader) {
+  if (atomic_load_explicit(&reader->keeper, memory_order_relaxed)) reader->is_reading = false;
+  else zp_env_return_reader(env, reader);
+}
 
 #endif

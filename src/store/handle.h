@@ -14,7 +14,7 @@ struct zp_store {
   char *name;
   unsigned generation; /* the fork generation that everything down to `author` belongs to */
   zp_env *env;         /* NULL until the first use */
-  zp_reader *reader;   /* NULL until the first read */
+  zp_reader *reader;   /* of the present read, else of the last one, or NULL */
   bool reading;
   bool locked;
   uint64_t author;       /* 0 until it is asked for */
@@ -60,7 +60,6 @@ static inline int zp_store_wake(zp_store *store) {
   }
   const zp_env *env = store->env;
   if (atomic_load_explicit(&env->control->retired, memory_order_relaxed)) return zp_store_fail_retired(store);
-  if (env->broken) return zp_env_fail(env, MDB_PANIC, "cannot use");
   const void *holder = atomic_load_explicit(&env->lock_thread, memory_order_relaxed);
   if (holder && !store->locked && holder == zp_env_thread()) return zp_store_refuse();
   return 0;

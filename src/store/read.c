@@ -13,13 +13,13 @@
 
 /* A first read takes a slot in LMDB's table, whose mutex can lose a wake-up when a waiter is killed (see lock_writer in
    store.c), and is then waited for without end. Under the size lock nobody ever has to wait for it. */
-static int begin_txn(zp_env *env, zp_reader *reader) {
+static int begin_txn(zp_env *env, MDB_txn **txn) {
   int rc = zp_env_lock_size(env);
   if (rc) return rc;
-  rc = mdb_txn_begin(env->mdb, NULL, MDB_RDONLY, &reader->txn);
+  rc = mdb_txn_begin(env->mdb, NULL, MDB_RDONLY, txn);
   if (rc == MDB_READERS_FULL) {
     mdb_reader_check(env->mdb, NULL); /* the dead leave their slots behind */
-    rc = mdb_txn_begin(env->mdb, NULL, MDB_RDONLY, &reader->txn);
+    rc = mdb_txn_begin(env->mdb, NULL, MDB_RDONLY, txn);
   }
   zp_env_unlock_size(env);
   return rc;
@@ -31,24 +31,51 @@ static inline void full_fence(void) {
 #endif
 }
 
-static int open_txn(zp_env *env, zp_reader *reader) {
-  int rc = reader->txn ? mdb_txn_renew(reader->txn) : begin_txn(env, reader);
+/* Whether readers still go by the number that this one has read: another reader, which begins now, is told it. 1, 0, or an error. */
+static int is_still_announced(zp_env *env, const MDB_txn *txn) {
+  MDB_txn *other;
+  int rc = begin_txn(env, &other);
   if (rc) return rc;
-  /* LMDB 0.9 takes a copy of the meta page without looking whether a writer, two commits later, has begun to overwrite
-     it; the pages of such a torn copy may lie beyond its own end mark. If no commit has followed by now, none has. A
-     writer that died between publishing its meta page and its number makes this look so for a while: there the copy
-     is as good as ever, hence the bound. The fence: nor does LMDB see to it that writers see the number in this reader's slot before it
-     goes on; if no commit has followed once they do, all that follow will leave this one's pages alone. */
-  for (int i = 0; i < 64; i++) {
+  int is_same = mdb_txn_id(other) == mdb_txn_id((MDB_txn *)txn);
+  mdb_txn_abort(other);
+  return is_same;
+}
+
+/* LMDB 0.9 takes a copy of the meta page without looking whether a writer, two commits later, has begun to overwrite it; the pages of such
+   a torn copy may lie beyond its own end mark. If no commit has followed by now, none has. The fence: nor does LMDB see to
+   it that writers see the number in this reader's slot before it goes on; if no commit has followed once they do, all that follow will
+   leave this one's pages alone.
+   A writer that died, or was stopped, between publishing its meta page and announcing its number makes it look for long as if a commit had followed.
+   No other can begin before the number is announced; so if it is not, after the copy was taken, the copy is whole. To ask that takes a
+   slot, so a while is spent on hoping. */
+static int open_txn(zp_env *env, zp_reader *reader) {
+  enum { HOPES = 64 };
+  if (env->unmapped) return MDB_MAP_RESIZED;
+  int rc = reader->txn ? mdb_txn_renew(reader->txn) : begin_txn(env, &reader->txn);
+  for (int i = 0; !rc; i++) {
     MDB_envinfo info;
     full_fence();
     mdb_env_info(env->mdb, &info);
-    if (info.me_last_txnid == mdb_txn_id(reader->txn)) break;
+    reader->is_crowded = info.me_numreaders > ZP_STORE_READERS / 4 * 3;
+    if (info.me_last_txnid == mdb_txn_id(reader->txn)) return 0;
+    int is_whole = i < HOPES ? 0 : is_still_announced(env, reader->txn);
+    if (is_whole == 1) return 0;
     mdb_txn_reset(reader->txn);
-    rc = mdb_txn_renew(reader->txn);
-    if (rc) return rc;
+    rc = is_whole ? is_whole : mdb_txn_renew(reader->txn);
   }
-  return 0;
+  return rc;
+}
+
+static void end_txn(zp_reader *reader) {
+  if (reader->is_crowded) zp_env_empty_reader(reader);
+  else mdb_txn_reset(reader->txn);
+}
+
+/* The end of a read or of an attempt at one, which had got so far that the section was entered. */
+static void drop_reader(zp_store *store) {
+  zp_reader *reader = store->reader;
+  zp_env_leave(&reader->section);
+  zp_env_give_reader(store->env, reader);
 }
 
 int zp_store_read_begin(zp_store *store) {
@@ -56,28 +83,26 @@ int zp_store_read_begin(zp_store *store) {
   if (rc) return rc;
   assert(!store->reading);
   zp_env *env = store->env;
-  if (!store->reader && (rc = zp_env_take_reader(env, &store->reader))) return rc;
-  zp_reader *reader = store->reader;
-
+  zp_reader *reader;
   for (;;) {
+    rc = zp_env_take_reader(env, &store->reader);
+    if (rc) return rc;
+    reader = store->reader;
     zp_env_enter(env, &reader->section);
     rc = open_txn(env, reader);
     if (!rc) break;
-    zp_env_leave(&reader->section);
-    if (rc == MDB_MAP_RESIZED) {
-      rc = zp_room_remap(env);
-      if (rc) return rc;
-    } else {
-      return zp_env_fail(env, rc, "cannot read");
-    }
+    drop_reader(store);
+    if (rc != MDB_MAP_RESIZED) return zp_env_fail(env, rc, "cannot read");
+    rc = zp_room_remap(env);
+    if (rc) return rc;
   }
   rc = reader->point ? mdb_cursor_renew(reader->txn, reader->point)
                      : mdb_cursor_open(reader->txn, env->versions, &reader->point);
   /* Made here, where it can fail: zp_store_read_revision cannot say that there was no memory for it. */
   if (!rc && !reader->log) rc = mdb_cursor_open(reader->txn, env->log, &reader->log);
   if (rc) {
-    mdb_txn_reset(reader->txn);
-    zp_env_leave(&reader->section);
+    end_txn(reader);
+    drop_reader(store);
     return zp_env_fail(env, rc, "cannot read");
   }
   store->at = ZP_NEWEST;
@@ -90,8 +115,8 @@ int zp_store_read_begin(zp_store *store) {
 void zp_store_read_end(zp_store *store) {
   if (!store->reading || store->generation != zp_env_generation) return;
   store->reading = false;
-  mdb_txn_reset(store->reader->txn);
-  zp_env_leave(&store->reader->section);
+  end_txn(store->reader);
+  drop_reader(store);
 }
 
 /* A cursor of this read on the log; 0 or a code of LMDB. */

@@ -1,6 +1,7 @@
 #include "store/room.h"
 
 #include <errno.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,6 +13,11 @@ enum {
   STEP_MAX = 64 << 20, /* the file doubles until then */
   STEP_MIN = 64 << 10
 };
+
+static void end_resize(zp_env *env) {
+  zp_env_unlock_size(env);
+  pthread_rwlock_unlock(&env->map_lock);
+}
 
 /* Wait until no other thread of this process is in a section. 0, ZP_EINTR if a signal is to be taken, ZP_ESYS. */
 static int lock_map(zp_env *env) {
@@ -34,12 +40,10 @@ static int begin_resize(zp_env *env) {
   if (rc) return rc;
   rc = zp_env_lock_size(env);
   if (rc) pthread_rwlock_unlock(&env->map_lock);
+  if (rc || !env->unmapped) return rc;
+  rc = zp_env_reopen(env); /* perhaps there is memory by now */
+  if (rc) end_resize(env);
   return rc;
-}
-
-static void end_resize(zp_env *env) {
-  zp_env_unlock_size(env);
-  pthread_rwlock_unlock(&env->map_lock);
 }
 
 static int data_file(zp_env *env, int *fd, off_t *size) {
@@ -51,16 +55,22 @@ static int data_file(zp_env *env, int *fd, off_t *size) {
   return 0;
 }
 
-static int map(zp_env *env, off_t size) {
+/* Whether there is memory for so much more of a map. LMDB unmaps first, and would be left with none. */
+static int try_memory(int fd, size_t from, size_t to) {
+  void *more = to > from ? mmap(NULL, to - from, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)from) : NULL;
+  if (more == MAP_FAILED) return errno;
+  if (more) munmap(more, to - from);
+  return 0;
+}
+
+/* 0, or ours: then the map is as it was, unless another thread has taken just that memory in between. */
+static int map(zp_env *env, int fd, off_t size) {
   if ((size_t)size == env->map_size) return 0;
-  int rc = env->broken ? EINVAL : mdb_env_set_mapsize(env->mdb, (size_t)size);
-  if (!rc) {
-    env->map_size = (size_t)size;
-    return 0;
-  }
-  /* LMDB unmaps first; after a failure nothing is there to be read. */
-  env->broken = true;
-  return zp_env_fail(env, rc, "cannot map");
+  int rc = try_memory(fd, env->map_size, (size_t)size);
+  if (rc) return zp_env_fail(env, rc, "cannot map the state");
+  if (mdb_env_set_mapsize(env->mdb, (size_t)size)) return zp_env_reopen(env);
+  env->map_size = (size_t)size;
+  return 0;
 }
 
 int zp_room_remap(zp_env *env) {
@@ -69,15 +79,16 @@ int zp_room_remap(zp_env *env) {
   int rc = begin_resize(env);
   if (rc) return rc;
   rc = data_file(env, &fd, &size);
-  if (!rc) rc = map(env, size);
+  if (!rc) rc = map(env, fd, size);
   end_resize(env);
   return rc;
 }
 
-/* Extend the file by `step`, all or nothing. Nobody maps what is beyond the size at which the size lock was taken, so a
-   piece that was had in vain may be cut off again. */
-static int extend(int fd, off_t size, off_t step) {
+/* Extend the file by `step`, all or nothing, if this process can map that as well. Nobody maps what is beyond the size at which the size
+   lock was taken, so a piece that was had in vain may be cut off again. */
+static int extend(zp_env *env, int fd, off_t size, off_t step) {
   int code = zp_env_allocate(fd, size, size + step);
+  if (!code) code = try_memory(fd, env->map_size, (size_t)(size + step));
   if (!code) return 0;
   while (ftruncate(fd, size) < 0 && errno == EINTR) continue;
   return code;
@@ -100,7 +111,7 @@ int zp_room_grow(zp_env *env, size_t pages) {
     if (step < wanted) step = wanted;
     if (step < STEP_MIN) step = STEP_MIN;
     int code;
-    while (zp_is_full(code = extend(fd, size, step))) {
+    while (zp_is_full(code = extend(env, fd, size, step)) || code == ENOMEM) {
       if (step == STEP_MIN) break;
       step = step / 2 & ~(off_t)(STEP_MIN - 1);
       if (step < STEP_MIN) step = STEP_MIN;
@@ -108,7 +119,7 @@ int zp_room_grow(zp_env *env, size_t pages) {
     if (!code) size += step;
     else if (gained == 0) rc = zp_env_fail(env, code, "cannot grow");
   }
-  if (!rc) rc = map(env, size);
+  if (!rc) rc = map(env, fd, size);
 out:
   end_resize(env);
   return rc;
@@ -116,6 +127,7 @@ out:
 
 size_t zp_room_tail(zp_env *env) {
   MDB_envinfo info;
+  if (env->unmapped) return 0;
   mdb_env_info(env->mdb, &info);
   size_t pages = info.me_mapsize / env->page_size, used = info.me_last_pgno + 2; /* LMDB never uses the very last page */
   return pages > used ? pages - used : 0;

@@ -15,7 +15,7 @@ int zp_room_remap(zp_env *env);
    section. 0 if it has grown, ZP_EFULL if it has not. */
 int zp_room_grow(zp_env *env, size_t pages);
 
-/* Pages behind the last one that was ever used. */
+/* Within a section: pages behind the last one that was ever used. */
 size_t zp_room_tail(zp_env *env);
 
 /* Pages on the free list, including those that a reader or the very last commits still hold back. LMDB shows the list

@@ -74,7 +74,7 @@ int zp_snapshot_copy(zp_store *store, int fd, const char *path, zp_snapshot *sna
   zp_check found;
   struct stat status;
   zp_env_enter(store->env, &section);
-  int rc = mdb_env_copyfd(store->env->mdb, fd);
+  int rc = store->env->unmapped ? ENOMEM : mdb_env_copyfd(store->env->mdb, fd);
   zp_env_leave(&section);
   if (zp_is_full(rc)) return zp_fail(ZP_EFULL, "no space left to write %s", path);
   if (rc) return zp_env_fail(store->env, rc, "cannot copy");

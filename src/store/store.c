@@ -70,7 +70,6 @@ void zp_store_close(zp_store **handle) {
   if (store->generation != zp_env_generation) forget(store);
   zp_store_read_end(store);
   zp_store_unlock(store);
-  if (store->reader) zp_env_give_reader(store->env, store->reader);
   if (store->env) zp_env_release(store->env);
   zp_buf_free(&store->walk_key);
   zp_buf_free(&store->record);
@@ -122,17 +121,10 @@ static int lock_with(zp_store *store, int (*lock)(pthread_mutex_t *writer)) {
   zp_store_read_end(store); /* it would not see what was committed while this waited */
   pthread_mutex_t *writer = &store->env->control->writer;
   rc = lock(writer);
-  if (rc == EBUSY) return ZP_EBUSY;
-  if (rc == EOWNERDEAD) {
-    /* First recover, then say so: if this process dies in between, the next one is told of a dead owner again. */
-    int recovered = zp_write_recover(store->env);
-    rc = pthread_mutex_consistent(writer);
-    if (!rc && recovered) {
-      pthread_mutex_unlock(writer);
-      rc = recovered;
-    }
-  }
-  if (rc) return rc == ZP_EINTR ? rc : zp_env_fail(store->env, rc, "cannot lock");
+  if (rc == EBUSY || rc == ZP_EINTR) return rc == EBUSY ? ZP_EBUSY : rc;
+  rc = zp_env_settle(store->env, rc);
+  if (rc < 0) pthread_mutex_unlock(writer);
+  if (rc) return zp_env_fail(store->env, rc, "cannot lock");
   if (atomic_load_explicit(&store->env->control->retired, memory_order_relaxed)) { /* while this waited */
     pthread_mutex_unlock(writer);
     return zp_store_fail_retired(store);

@@ -12,8 +12,4 @@ int zp_write_begin(zp_env *env, zp_section *section, MDB_txn **txn);
 /* Commit if rc is 0, else abort; leave the section. rc, or what the commit says. */
 int zp_write_end(zp_section *section, MDB_txn *txn, int rc);
 
-/* After the death of a writer: make all that he committed visible. To be done before the writer lock is made consistent, so that if
-   this process dies as well, the next one is told again. 0, a code of LMDB, or ours. */
-int zp_write_recover(zp_env *env);
-
 #endif

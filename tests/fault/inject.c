@@ -7,8 +7,9 @@
  *   inject.arm("memory" | "descriptors", n, count)   the n-th from now on fails, and the next ones, `count` in all
  *   inject.disarm()                                  none fails; returns whether one has failed since arm, here or in a child
  *
- * A forked child inherits what is armed and counts on for itself, a program that is executed does not. Allocations are those of all libraries, Lua's VM and LMDB
- * included, in whichever thread; when realloc makes a block smaller it does not fail, as Lua takes for granted.
+ * A forked child inherits what is armed and counts on for itself, a program that is executed does not. Allocations are those of all
+ * libraries, Lua's VM and LMDB included, in whichever thread, and what is mapped, but for what the C library maps for itself; when realloc
+ * makes a block smaller it does not fail, as Lua takes for granted.
  */
 #include <dirent.h>
 #include <dlfcn.h>
@@ -27,6 +28,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* glibc's own names of what is replaced here: a search for the next symbol would allocate. */
@@ -67,6 +69,16 @@ void *calloc(size_t count, size_t size) { return no_memory() ? NULL : __libc_cal
 void *realloc(void *block, size_t size) {
   bool grows = !block || size > malloc_usable_size(block);
   return grows && no_memory() ? NULL : __libc_realloc(block, size);
+}
+
+static void *map(void *at, size_t size, int protection, int flags, int fd, off_t offset) {
+  return no_memory() ? MAP_FAILED : (void *)syscall(SYS_mmap, at, size, protection, flags, fd, offset);
+}
+void *mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset) {
+  return map(at, size, protection, flags, fd, offset);
+}
+void *mmap64(void *at, size_t size, int protection, int flags, int fd, off64_t offset) {
+  return map(at, size, protection, flags, fd, offset);
 }
 
 /* ---- descriptors ---- */

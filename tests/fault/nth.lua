@@ -93,6 +93,17 @@ local things = {
     end,
   },
   {
+    "a state that grows, by its own process and by another",
+    function()
+      local own <close> = zproc.context()
+      own.state.text = ("x"):rep(2000000)
+      assert(#own.state.text == 2000000)
+      own:process(function(inner) inner.more = ("y"):rep(3000000) end):wait(GENEROUS)
+      assert(#own.state.more == 3000000 and #own.state.text == 2000000)
+      own.state:clear()
+    end,
+  },
+  {
     "a Context",
     function()
       local own <close> = zproc.context()

@@ -321,10 +321,14 @@ static void copy_store(const picture *p, const char *path, pid_t victim) {
   write_file(path, "lock.mdb", lock, sizeof lock);
   snprintf(file, sizeof file, "%s/data.mdb", path);
   assert_int_equal(stat(file, &data), 0);
+  int fd = open(file, O_PATH | O_CLOEXEC);
+  uint64_t born = zp_files_birth(fd, "");
+  close(fd);
   zp_control control;
   memcpy(&control, p->control, sizeof control);
   control.data_device = data.st_dev;
   control.data_inode = data.st_ino;
+  control.data_born = born;
   let_owner_die((char *)&control.writer, victim);
   write_file(path, "control", (const char *)&control, sizeof control);
 }

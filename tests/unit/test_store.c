@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -1415,18 +1417,27 @@ static void describing_tells_sizes_revisions_and_readers(void **unused) {
   zp_store_close(&store);
 }
 
+/* Within a child: so many reads at the same time, none of which ends. */
+static void read_at_once(int count) {
+  zp_store *handle;
+  for (int i = 0; i < count; i++) {
+    must(zp_store_open(directory, "main", &handle));
+    must(zp_store_read_begin(handle));
+  }
+}
+
 static void readers_of_dead_processes_are_cleared_when_the_slots_run_out(void **unused) {
   (void)unused;
   zp_store *store = open_store("main");
   set(store, "a", "1");
   pid_t pid = fork();
-  if (pid == 0) { /* dies with all slots but one in its name, and its handles open */
+  if (pid == 0) { /* dies with all slots in its name */
     zp_store *handle;
-    for (int i = 0; i < 4500; i++) {
+    read_at_once(4000);
+    for (int i = 0; i < 500; i++) {
       must(zp_store_open(directory, "main", &handle));
       int rc = zp_store_read_begin(handle);
       if (rc) _exit(rc == ZP_ESTORE && strstr(zp_error_detail(), "readers") ? 0 : 1);
-      zp_store_read_end(handle);
     }
     _exit(2);
   }
@@ -1436,6 +1447,241 @@ static void readers_of_dead_processes_are_cleared_when_the_slots_run_out(void **
   expect_now(two, "a", "1");
   zp_store_close(&one);
   zp_store_close(&two);
+  zp_store_close(&store);
+}
+
+static void any_number_of_handles_takes_the_slots_of_a_thread(void **unused) {
+  (void)unused;
+  enum { HANDLES = 5000 };
+  static zp_store *handles[HANDLES];
+  for (int i = 0; i < HANDLES; i++) {
+    char name[20];
+    snprintf(name, sizeof name, "namespace%d", i);
+    handles[i] = open_store(name);
+    expect_now(handles[i], "a", NULL);
+  }
+  assert_int_equal(describe(handles[0]).readers, 1);
+  /* Nested ones take as many as there are at once, of which a few are kept. */
+  for (int i = 0; i < 100; i++) must(zp_store_read_begin(handles[i]));
+  assert_int_equal(describe(handles[0]).readers, 100);
+  for (int i = 0; i < 100; i++) zp_store_read_end(handles[i]);
+  assert_in_range(describe(handles[0]).readers, 1, 8);
+  for (int i = 0; i < HANDLES; i++) zp_store_close(&handles[i]);
+}
+
+static void *read_in_a_thread(void *argument) {
+  zp_store *store = open_store("main");
+  expect_now(store, "a", "1");
+  *(uint32_t *)argument = describe(store).readers;
+  zp_store_close(&store);
+  return NULL;
+}
+
+static void a_thread_that_has_ended_keeps_no_slot(void **unused) {
+  (void)unused;
+  zp_store *store = open_store("main");
+  set(store, "a", "1");
+  expect_now(store, "a", "1");
+  for (int i = 0; i < 50; i++) {
+    pthread_t thread;
+    uint32_t readers = 0;
+    assert_int_equal(pthread_create(&thread, NULL, read_in_a_thread, &readers), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_in_range(readers, 1, 8);
+  }
+  zp_store_close(&store);
+}
+
+/* Environments come and go, also where others were. */
+static void what_a_thread_keeps_of_a_closed_store_is_not_used_again(void **unused) {
+  (void)unused;
+  char others[6][80];
+  zp_store *store = open_store("main");
+  set(store, "a", "1");
+  for (int i = 0; i < 6; i++) {
+    snprintf(others[i], sizeof others[i], "%s/other%d", directory, i);
+    assert_int_equal(mkdir(others[i], 0700), 0);
+    must(zp_store_create(others[i], NULL));
+  }
+  for (int round = 0; round < 60; round++) {
+    zp_store *other = NULL;
+    must(zp_store_open(others[round % 6], "main", &other));
+    if (round < 6) set(other, "a", "2");
+    for (int i = 0; i < 3; i++) {
+      expect_now(other, "a", "2");
+      expect_now(store, "a", "1");
+    }
+    zp_store_close(&other);
+  }
+  assert_in_range(describe(store).readers, 1, 2);
+  zp_store_close(&store);
+}
+
+static void where_most_slots_are_taken_nobody_keeps_one(void **unused) {
+  (void)unused;
+  int ready[2], end[2];
+  char byte;
+  assert_int_equal(pipe(ready), 0);
+  assert_int_equal(pipe(end), 0);
+  zp_store *store = open_store("main");
+  set(store, "a", "1");
+  pid_t pid = fork();
+  if (pid == 0) {
+    read_at_once(3500);
+    if (write(ready[1], "", 1) != 1 || read(end[0], &byte, 1) != 1) _exit(1);
+    _exit(0);
+  }
+  assert_int_equal(read(ready[0], &byte, 1), 1);
+  for (int i = 0; i < 700; i++) { /* together they would be too many */
+    pid_t child = fork();
+    if (child > 0) {
+      expect_child_to_succeed(child);
+      continue;
+    }
+    zp_store *own = open_store("main");
+    for (int n = 0; n < 3; n++) expect_now(own, "a", "1");
+    _exit(describe(own).readers <= 3502 ? 0 : 1);
+  }
+  assert_int_equal(write(end[1], "", 1), 1);
+  expect_child_to_succeed(pid);
+  for (int i = 0; i < 2; i++) {
+    close(ready[i]);
+    close(end[i]);
+  }
+  zp_store_close(&store);
+}
+
+/* As a writer leaves it that is stopped when its meta page is written and its number not yet announced (store_kill.c). */
+static void a_read_beside_a_commit_that_is_not_announced_sees_the_one_before(void **unused) {
+  (void)unused;
+  enum { TXNID = 48 };
+  char path[96];
+  snprintf(path, sizeof path, "%s/lock.mdb", directory);
+  pid_t pid = fork(); /* closing a descriptor of lock.mdb would end the locks that LMDB has on it */
+  if (pid == 0) {
+    zp_store *store = open_store("main"), *other = open_store("main");
+    set(store, "a", "1");
+    set(store, "a", "2");
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    char *map = fd < 0 ? MAP_FAILED : mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) _exit(1);
+    _Atomic uint64_t *announced = (_Atomic uint64_t *)(void *)(map + TXNID);
+    --*announced;
+    for (int i = 0; i < 3; i++) expect_now(store, "a", "1");
+    must(zp_store_read_begin(store));
+    expect_now(other, "a", "1");
+    zp_store_read_end(store);
+    ++*announced;
+    expect_now(store, "a", "2");
+    _exit(0);
+  }
+  expect_child_to_succeed(pid);
+}
+
+/* ---- no memory for the map ---- */
+
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
+enum { LIMITS_ADDRESSES = 0 }; /* sanitizers take terabytes of them */
+#else
+enum { LIMITS_ADDRESSES = 1 };
+#endif
+
+/* Let there be so many bytes of addresses more than now; 0: as many as one likes. */
+static void limit_addresses(size_t more) {
+  struct rlimit limit;
+  long pages = 0;
+  FILE *file = fopen("/proc/self/statm", "re");
+  if (!file || fscanf(file, "%ld", &pages) != 1 || getrlimit(RLIMIT_AS, &limit)) _exit(90);
+  fclose(file);
+  limit.rlim_cur = more ? (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + more : limit.rlim_max;
+  if (setrlimit(RLIMIT_AS, &limit)) _exit(91);
+}
+
+static int commit_large(zp_store *store, const char *key, size_t size) {
+  static char *large;
+  if (!large) large = calloc(1, 64 << 20);
+  zp_change change = {bytes(key), {large, size}};
+  return zp_store_commit(store, &change, 1, NULL, NULL);
+}
+
+static void growing_without_memory_is_an_error_and_nothing_else(void **unused) {
+  (void)unused;
+  if (!LIMITS_ADDRESSES) skip();
+  pid_t pid = fork();
+  if (pid == 0) {
+    zp_store *store = open_store("main");
+    must(commit_large(store, "first", 100));
+    set(store, "a", "1");
+    limit_addresses(16 << 20);
+    if (commit_large(store, "large", 32 << 20) != ZP_ENOMEM) _exit(1);
+    expect_now(store, "a", "1");
+    expect_now(store, "large", NULL);
+    set(store, "a", "2");
+    must(commit_large(store, "middling", 3 << 20)); /* for which there is */
+    if (commit_large(store, "large", 32 << 20) != ZP_ENOMEM) _exit(2);
+    expect_now(store, "a", "2");
+    limit_addresses(0);
+    must(commit_large(store, "large", 32 << 20));
+    _exit(0);
+  }
+  expect_child_to_succeed(pid);
+  zp_store *store = open_store("main");
+  assert_int_equal(count_now(store), 4);
+  zp_store_close(&store);
+}
+
+static void following_without_memory_is_an_error_until_there_is_some(void **unused) {
+  (void)unused;
+  if (!LIMITS_ADDRESSES) skip();
+  pid_t pid = fork();
+  if (pid == 0) {
+    zp_store *store = open_store("main"), *other = open_store("main");
+    must(commit_large(store, "first", 100));
+    expect_now(store, "large", NULL);
+    limit_addresses(8 << 20);
+    pid_t grower = fork();
+    if (grower == 0) {
+      limit_addresses(0);
+      zp_store *own = open_store("main");
+      must(commit_large(own, "large", 32 << 20));
+      set(own, "large", "small");
+      _exit(0);
+    }
+    expect_child_to_succeed(grower);
+    zp_alarm alarm = ZP_ALARM_INIT;
+    for (int i = 0; i < 3; i++) {
+      if (zp_store_read_begin(store) != ZP_ENOMEM || zp_store_read_begin(other) != ZP_ENOMEM) _exit(1);
+      zp_change change = put("a", "1");
+      if (zp_store_commit(store, &change, 1, NULL, NULL) != ZP_ENOMEM) _exit(2);
+      zp_bytes key = bytes("a");
+      must(zp_alarm_set(store, &alarm, &key, 1));
+      if (zp_alarm_wait(store, &alarm, 0) != ZP_ETIMEOUT) _exit(3);
+    }
+    limit_addresses(0);
+    expect_now(store, "large", "small");
+    expect_now(other, "large", "small");
+    set(store, "a", "1");
+    _exit(0);
+  }
+  expect_child_to_succeed(pid);
+}
+
+static void opening_without_memory_is_an_error_until_there_is_some(void **unused) {
+  (void)unused;
+  if (!LIMITS_ADDRESSES) skip();
+  zp_store *store = open_store("main");
+  must(commit_large(store, "large", 32 << 20));
+  pid_t pid = fork();
+  if (pid == 0) {
+    zp_store *own = open_store("main");
+    limit_addresses(20 << 20);
+    for (int i = 0; i < 3; i++)
+      if (zp_store_check(own) != ZP_ENOMEM) _exit(1);
+    limit_addresses(0);
+    expect_now(own, "absent", NULL);
+    _exit(0);
+  }
+  expect_child_to_succeed(pid);
   zp_store_close(&store);
 }
 
@@ -1572,6 +1818,14 @@ int main(void) {
       IN_STORE(forking_while_other_threads_open_and_close_is_safe),
       IN_STORE(describing_tells_sizes_revisions_and_readers),
       IN_STORE(readers_of_dead_processes_are_cleared_when_the_slots_run_out),
+      IN_STORE(any_number_of_handles_takes_the_slots_of_a_thread),
+      IN_STORE(a_thread_that_has_ended_keeps_no_slot),
+      IN_STORE(what_a_thread_keeps_of_a_closed_store_is_not_used_again),
+      IN_STORE(where_most_slots_are_taken_nobody_keeps_one),
+      IN_STORE(a_read_beside_a_commit_that_is_not_announced_sees_the_one_before),
+      IN_STORE(growing_without_memory_is_an_error_and_nothing_else),
+      IN_STORE(following_without_memory_is_an_error_until_there_is_some),
+      IN_STORE(opening_without_memory_is_an_error_until_there_is_some),
   };
   return cmocka_run_group_tests_name("store", tests, NULL, NULL);
 }
