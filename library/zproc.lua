@@ -461,10 +461,12 @@ function Process:wait(timeout) end
 ---@overload fun(): integer?, any
 local MapResult = {}
 
---- The next result and its number; waits for it. nil, nil at the end.
+--- The next result and its number; waits for it. nil, nil at the end. With a timeout (seconds): nil and a TimeoutError when the time is up;
+--- the result comes the next time.
+---@param timeout number?
 ---@return any result
----@return integer? i
-function MapResult:next() end
+---@return integer|zproc.Error|nil i
+function MapResult:next(timeout) end
 
 --- All results that are left; `.n` is how many.
 ---@return any[]

@@ -351,8 +351,8 @@ local function finish(self)
   return say_end(self)
 end
 
---- Get the next chunk of results, waiting for it, into the array behind the offset: false at the end.
-local function fetch(self, into, offset)
+--- Get the next chunk of results, waiting for it, into the array behind the offset: false at the end; nil if there is none at the deadline.
+local function fetch(self, into, offset, deadline)
   local queue, task = self._queue, self._task
   if self._is_done then return say_end(self) end
   if self._unacknowledged then
@@ -398,25 +398,34 @@ local function fetch(self, into, offset)
         info.put)))
     end
     tell_progress(self, info)
+    local left = deadline and math.max(0, deadline - core.clock()) or LOOK
     if not read_ahead(self) then
       -- Of a pool that is no more the current one, workers that are started now are for this task alone.
       local only = self._only or self._pool ~= self._context._pool and task or nil
       ensure_workers(self._context, self._workers, self._pool, only)
-      if not queue:wait(LOOK) then
+      if not queue:wait(math.min(LOOK, left)) then
         queue:recover()
         drop_garbage(self._context)
         worker.call_off_dropped(queue, self._context._worker_list, task)
       end
     end
+    if left <= 0 then return nil end
   end
 end
 
---- The next result and its number; waits for it. nil, nil at the end. Raises what the target raised, unless on_error = "return".
+--- The next result and its number; waits for it. nil, nil at the end. Raises what the target raised, unless on_error = "return". With a timeout
+--- (seconds): nil and a TimeoutError when the time is up; the result comes the next time.
+---@param timeout number?
 ---@return any result
----@return integer? i
-function MapResult:next()
+---@return integer|zproc.Error|nil i
+function MapResult:next(timeout)
   check_usable(self, "result:next")
-  if self._place == self._count and not fetch(self, {}, 0) then return nil, nil end
+  options.check_timeout("result:next", timeout)
+  if self._place == self._count then
+    local is_there = fetch(self, {}, 0, timeout and core.clock() + timeout)
+    if is_there == nil then return errors.timeout("waiting for result " .. self._position + 1, timeout) end
+    if not is_there then return nil, nil end
+  end
   local place = self._place + 1
   self._place = place
   local failures = self._failures

@@ -199,6 +199,40 @@ describe("the values of a map", function()
     end
   end)
 
+  it("are waited for as long as one says", function()
+    for _, context in ipairs { ctx, threads } do
+      local result <close> = context:process_map(function(i, address)
+        if i == 2 then zproc.state(address):get_when_equal("proceed", true) end
+        return i
+      end, { 1, 2, 3 }, { count = 1, chunk_size = 1, args = { ctx.server_address } })
+      assert.same({ 1, 1 }, { result:next(support.GENEROUS) })
+      for _, timeout in ipairs { 0, 0.01, 0.25 } do
+        local value, err = result:next(timeout)
+        assert.is_nil(value)
+        assert.is_true(zproc.is_error(err, "TimeoutError"))
+        assert.is_truthy(err.message:find("waiting for result 2", 1, true))
+      end
+      ctx.state.proceed = true
+      assert.same({ 2, 2 }, { result:next(support.GENEROUS) })
+      assert.same({ 3, 3 }, { result:next(support.GENEROUS) })
+      assert.same({ n = 2 }, table.pack(result:next(support.GENEROUS)))
+      refuses("the timeout must be", result.next, result, -1)
+      refuses("the timeout must be", result.next, result, "soon")
+      ctx.state.proceed = nil
+    end
+    local n = 0
+    local slow <close> = ctx:process_map(function(i) return i end, function()
+      n = n + 1
+      zproc.sleep(n > 1 and 0.01 or 0)
+      return n
+    end)
+    for i = 1, 20 do
+      local value, err
+      repeat value, err = slow:next(0) until value or not zproc.is_error(err, "TimeoutError")
+      assert.same({ i, i }, { value, err })
+    end
+  end)
+
   describe("that cannot be read", function()
     after_each(function()
       for _, name in ipairs { "zp_private", "zp_raising", "zp_table_raising" } do package.loaded[name], package.preload[name] = nil, nil end
