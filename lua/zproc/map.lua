@@ -19,6 +19,7 @@ local traceback = require "zproc.traceback"
 local worker = require "zproc.worker"
 
 local Context = context.Context
+local getpid <const> = core.getpid
 
 local BLOCK_ITEMS <const>, BLOCK_BYTES <const> = 4096, 64 << 10 -- of items that travel together, at most about
 local BLOCK_GROWTH <const> = 4 -- the first block is one item, so that the workers have something to do
@@ -441,6 +442,11 @@ end
 
 --- for i, result in r do
 function MapResult:__call()
+  local place = self._place + 1
+  if place <= self._count and not self._failures and self._pid == getpid() and not self._context._closed then -- most of the time
+    self._place = place
+    return self._position - self._count + place, self._results[self._offset + place]
+  end
   local result, i = self:next()
   return i, result
 end
@@ -468,6 +474,7 @@ end
 --- Drop the task, if that is still to be done: false if a signal has prevented it.
 local function drop(self)
   self._closed = true
+  self._position, self._place, self._count = self._position - self._count + self._place, 0, 0
   self._results, self._failures, self._source, self._block, self._run, self._add = nil, false, nil, nil, nil, nil
   if self._progress then self._progress() end
   if self._context._closed or self._is_done then return true end

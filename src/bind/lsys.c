@@ -2,7 +2,9 @@
  * lsys -- the small things of the system: time, sleep, directories for stores, signal names.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
@@ -52,9 +54,25 @@ static int core_clock(lua_State *L) {
   return 1;
 }
 
+/* The kernel is asked once in each process: objects check at each call that they are used by the process that they belong to. */
+static _Atomic pid_t own_pid;
+
+static void forget_pid(void) { atomic_store(&own_pid, 0); }
+
+static void watch_forks(void) { pthread_atfork(NULL, NULL, forget_pid); }
+
+static pid_t get_pid(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pid_t pid = atomic_load_explicit(&own_pid, memory_order_relaxed);
+  if (pid) return pid;
+  pthread_once(&once, watch_forks);
+  atomic_store(&own_pid, getpid());
+  return getpid();
+}
+
 /* core.getpid() */
 static int core_getpid(lua_State *L) {
-  lua_pushinteger(L, getpid());
+  lua_pushinteger(L, get_pid());
   return 1;
 }
 

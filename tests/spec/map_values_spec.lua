@@ -233,6 +233,23 @@ describe("the values of a map", function()
     end
   end)
 
+  it("are the same tables everywhere if they are modules, or fields of these", function()
+    local Class = { __name = "Class" }
+    Class.__index = Class
+    package.loaded.zp_private = { NONE = setmetatable({}, {}), Class = Class }
+    local m = require "zp_private"
+    local none = m.NONE
+    local all = take(ctx, function(item)
+      if rawequal(item, none) and item == require "zp_private".NONE then return none end
+      return getmetatable(item) == Class and setmetatable({ rawequal(item.none, none) }, Class) or "other"
+    end, { none, setmetatable({ none = none }, Class), {} })
+    package.loaded.zp_private = nil
+    assert.is_true(rawequal(none, all[1]))
+    assert.equal(Class, getmetatable(all[2]))
+    assert.is_true(all[2][1])
+    assert.equal("other", all[3])
+  end)
+
   describe("that cannot be read", function()
     after_each(function()
       for _, name in ipairs { "zp_private", "zp_raising", "zp_table_raising" } do package.loaded[name], package.preload[name] = nil, nil end
