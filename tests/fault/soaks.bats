@@ -78,3 +78,11 @@ no_leaks() {
   [ "$status" -eq 0 ]
   [[ "$output" == *"6 rounds: "*"all others got on"* ]]
 }
+
+@test "strangers squat, lay out links, lock and say what they like, and no code of theirs runs" {
+  no_leaks
+  run timeout 280 "$SRCDIR/tests/fault/strangers" 15 3
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [[ "$output" == *"15 rounds "*"nobody came in, and all were served"* ]]
+}
