@@ -67,6 +67,20 @@ local zproc = {}
 ---@field name string "SIGTERM"
 ---@field number integer
 
+--- Signals that wait for the script: `for signal in signals do` gives one after the other, and waits for it.
+---@class zproc.Signals
+---@overload fun(): zproc.Signal?
+local Signals = {}
+
+--- The next one, in the order in which they come; waits for it. nil and a TimeoutError when the time is up.
+---@param timeout? number seconds
+---@return zproc.Signal?
+---@return zproc.Error?
+function Signals:next(timeout) end
+
+--- The signals do again what they did before, at the end of a `local signals <close>` too.
+function Signals:close() end
+
 --- Numbers at equal distances, which take no memory; `#range` is how many they are, `range[i]` is one of them.
 ---@class zproc.Range
 ---@field first number
@@ -271,6 +285,12 @@ function zproc.ping(server_address, opts) end
 --- From now on the signal raises a SignalError in the running Lua code, calls that wait included.
 ---@param signal zproc.Signal|string|integer
 function zproc.signal_to_error(signal) end
+
+--- From now on these signals come to the object that it gives, in which they wait for the script: they are no errors, and do not do what they do
+--- by default. Processes that are started are not concerned.
+---@param ... zproc.Signal|string|integer
+---@return zproc.Signals
+function zproc.signals(...) end
 
 --- End this process; in one that zproc has started a ProcessExit is raised. A status is from 0 to 255; -1 is 255.
 ---@param status? integer|boolean

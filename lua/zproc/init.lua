@@ -30,6 +30,7 @@ zproc.is_error = errors.is
 zproc.AnyError = errors.any
 zproc.signal = signal.by_name
 zproc.signal_to_error = signal.to_error
+zproc.signals = signal.queue
 zproc.time = core.time
 zproc.getpid = core.getpid
 zproc.cpu_count = core.cpu_count
@@ -64,7 +65,7 @@ end
 --- How many arguments each takes. Who writes ctx:process(...) may write zproc:context(...) as well.
 for name, most in pairs {
   atomic = 1, backup = 2, context = 2, cpu_count = 0, error_class = 1, exit = 1, getpid = 0, is_error = 2, ping = 2, process = 3, range = 3,
-  signal_to_error = 1, sleep = 1, start_server = 2, state = 2, time = 0,
+  signal_to_error = 1, signals = math.huge, sleep = 1, start_server = 2, state = 2, time = 0,
 } do
   local call, fn = "zproc." .. name, zproc[name]
   zproc[name] = function(...)

@@ -1,5 +1,6 @@
 --- Signals by name, and signals as errors.
 
+local class = require "zproc.class"
 local core = require "zproc.core"
 local errors = require "zproc.errors"
 local options = require "zproc.options"
@@ -52,6 +53,24 @@ local signal = { by_name = by_name }
 --- The signals that the script has asked to be errors.
 local wanted = {}
 
+--- By signal: the Signals that it comes to, of this process or, inherited by fork, of another one.
+local owners = {}
+
+local function is_queued(one)
+  local owner = owners[one]
+  return owner ~= nil and owner._pid == core.getpid()
+end
+
+local function check_queued(call, one)
+  if is_queued(one) then errors.usage("%s: %s comes to what zproc.signals has given; close that first", call, one.name) end
+end
+
+local function check_thread(call)
+  if core.is_thread() then
+    errors.usage('%s: signals come to the first thread of a process, and this is another one (backend = "thread")', call)
+  end
+end
+
 --- Whether a value is a signal.
 function signal.is(value) return getmetatable(value) == Signal end
 
@@ -87,9 +106,8 @@ end
 function signal.to_error(value)
   local one = signal.find("zproc.signal_to_error", value)
   signal.check("zproc.signal_to_error", one)
-  if core.is_thread() then
-    errors.usage 'zproc.signal_to_error: signals come to the first thread of a process, and this is another one (backend = "thread")'
-  end
+  check_thread "zproc.signal_to_error"
+  check_queued("zproc.signal_to_error", one)
   core.catch_signal(one.number, false)
   wanted[one] = true
 end
@@ -115,5 +133,108 @@ end
 function signal.give_back(one)
   if not wanted[one] then core.die_of(one.number) end
 end
+
+-- ---- signals as things to wait for ----
+
+---@class zproc.Signals
+local Signals = {
+  __name = "Signals",
+  __unsendable = "what zproc.signals gives, which belongs to the process that it was called in: call it there",
+}
+class.seal(Signals, {})
+
+--- What has come goes to those that have asked for it. All of it, since the system's queue is that of the whole process.
+local function distribute()
+  for number in core.next_signal do
+    local one = by_number[number]
+    local owner = owners[one]
+    if owner then owner._come[#owner._come + 1] = one end
+  end
+end
+
+--- zproc.signals(signal, ...): from now on these signals are no errors, and do not do what they do by default, but come to the object that it
+--- gives, in which they wait for the script.
+---@param ... zproc.Signal|string|integer
+---@return zproc.Signals
+function signal.queue(...)
+  local call = "zproc.signals"
+  local given = {}
+  for i = 1, select("#", ...) do
+    given[i] = signal.find(call, (select(i, ...)))
+    signal.check(call, given[i])
+    check_queued(call, given[i])
+  end
+  if #given == 0 then errors.usage("%s takes at least one signal", call) end
+  check_thread(call)
+  local self = setmetatable({ _signals = {}, _come = {}, _pid = core.getpid() }, Signals)
+  local ok, err = pcall(function()
+    for _, one in ipairs(given) do
+      if owners[one] ~= self then
+        owners[one] = self
+        self._signals[#self._signals + 1] = one
+        core.queue_signal(one.number)
+      end
+    end
+  end)
+  if not ok then
+    self:close()
+    error(err, 0)
+  end
+  return self
+end
+
+--- The next one that has come, which is taken out; nil if there is none. It does not wait: whoever waits for several things does that, and is
+--- woken whenever a signal comes.
+---@return zproc.Signal?
+function Signals:_take()
+  distribute()
+  return table.remove(self._come, 1)
+end
+
+--- The next of the signals, in the order in which they come; waits for it. With a timeout (seconds): nil and a TimeoutError when the time is
+--- up.
+---@param timeout number?
+---@return zproc.Signal?
+---@return zproc.Error?
+function Signals:next(timeout)
+  class.check_self(self, Signals, "signals:next")
+  options.check_timeout("signals:next", timeout)
+  if self._pid ~= core.getpid() then errors.usage("signals:next: these signals are those of process %d", self._pid) end
+  local deadline = timeout and core.clock() + timeout
+  while not self._is_closed do
+    local one = self:_take()
+    if one then return one end
+    if not core.await_signal(deadline and math.max(0, deadline - core.clock())) then return errors.timeout("waiting for a signal", timeout) end
+  end
+  errors.usage "signals:next: these signals were closed"
+end
+
+--- for one in signals do: until they are closed.
+function Signals:__call()
+  if self._is_closed then return nil end
+  return (self:next())
+end
+
+--- The signals do again what they did before. What has come and was not taken is dropped.
+function Signals:close()
+  class.check_self(self, Signals, "signals:close")
+  if self._is_closed or self._pid ~= core.getpid() then return end
+  self._is_closed = true
+  distribute()
+  for _, one in ipairs(self._signals) do
+    core.unqueue_signal(one.number)
+    owners[one] = nil
+  end
+end
+
+function Signals:__close() self:close() end
+
+function Signals:__tostring()
+  local names = {}
+  for i, one in ipairs(self._signals) do names[i] = one.name end
+  return ("Signals (%s%s)"):format(table.concat(names, ", "), self._is_closed and ", closed" or "")
+end
+
+class.limit_methods(Signals, "signals", { next = 1, close = 0 })
 
 return signal

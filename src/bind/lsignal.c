@@ -9,6 +9,7 @@
 #include <lauxlib.h>
 #include <lualib.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "bind/core.h"
 #include "bind/lerror.h"
@@ -41,6 +42,18 @@ static void set_hook(void) {
 /* Whether there is something to raise. */
 static bool is_wanted(void) { return zp_interrupt_has_signal() || zp_thread_must_stop() || zp_notepad_has_call(); }
 
+enum { GRACE = 10000 /* instructions after a signal was raised, in which the script deals with it */ };
+
+/* Signals that have come beside the one that is raised, or come while the script deals with that, wait until it waits for something, or for a
+   while. At the next instruction they would most likely be raised outside of the protected call that has caught the first. A hook of the script
+   is not kept from running for that. */
+static void defer(void) {
+  lua_State *L = running.coroutine;
+  if (!L || zp_thread_must_stop() || zp_notepad_is_insisted()) return;
+  set_hook();
+  if (!running.hook || zp_interrupt_has_signal()) lua_sethook(L, on_hook, LUA_MASKCOUNT, GRACE);
+}
+
 /* What is to be raised now, or 0. Whoever does not listen to the wish that his thread stops hears it again and again. */
 static int take(void) {
   int signal = zp_interrupt_take();
@@ -52,7 +65,10 @@ static void raise_wanted(lua_State *L) {
   int signal = take();
   if (!signal && !zp_notepad_take_call()) return;
   zp_interrupt_disarm();
-  if (signal) zp_lua_raise_signal(L, signal);
+  if (signal) {
+    defer();
+    zp_lua_raise_signal(L, signal);
+  }
   zp_lua_raise_called_off(L);
 }
 
@@ -190,7 +206,46 @@ static int core_die_of(lua_State *L) {
   _exit(128 + number); /* its default is not to end a process */
 }
 
+/* core.queue_signal(number): from now on it is put into the queue. */
+static int core_queue_signal(lua_State *L) {
+  int rc = zp_interrupt_queue((int)luaL_checkinteger(L, 1));
+  return rc ? zp_lua_raise(L, rc) : 0;
+}
+
+/* core.unqueue_signal(number): it does again what it did before. */
+static int core_unqueue_signal(lua_State *L) {
+  zp_interrupt_unqueue((int)luaL_checkinteger(L, 1));
+  return 0;
+}
+
+/* core.next_signal() -> the number of the next one in the queue, which is taken out of it, or nil. */
+static int core_next_signal(lua_State *L) {
+  int number = zp_interrupt_next();
+  if (!number) return 0;
+  lua_pushinteger(L, number);
+  return 1;
+}
+
+/* core.await_signal([seconds]) -> true once there is one in the queue, or nil when the time is up. */
+static int core_await_signal(lua_State *L) {
+  double deadline = lua_isnoneornil(L, 1) ? ZP_FOREVER : zp_clock_now() + luaL_checknumber(L, 1);
+  int rc;
+  do {
+    zp_lsignal_begin_wait(L);
+    rc = zp_interrupt_has_queued() ? 0 : zp_interrupt_wait(deadline);
+  } while (rc == ZP_EINTR);
+  zp_lsignal_end_wait();
+  if (rc == ZP_ETIMEOUT) return 0;
+  if (rc) return zp_lua_raise(L, rc);
+  lua_pushboolean(L, true);
+  return 1;
+}
+
 static const luaL_Reg functions[] = {
+    {"queue_signal", core_queue_signal},
+    {"unqueue_signal", core_unqueue_signal},
+    {"next_signal", core_next_signal},
+    {"await_signal", core_await_signal},
     {"catch_signal", core_catch_signal},
     {"raise_signal", core_raise_signal},
     {"is_ignored", core_is_ignored},

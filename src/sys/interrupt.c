@@ -60,6 +60,7 @@ void zp_interrupt_all(void) {
 enum { SIGNALS = 65 };
 
 static zp_interrupt_signals process_pending; /* bit n - 1: signal n has come */
+static _Atomic uint32_t process_counts[SIGNALS]; /* and so often */
 static _Atomic uint64_t caught, caught_once;
 static struct sigaction before[SIGNALS]; /* what the program did with those that are caught */
 static _Atomic uint64_t ever_come;
@@ -72,6 +73,13 @@ static pthread_t first_thread; /* set before there is another one */
 static _Thread_local bool is_thread;
 static _Thread_local zp_interrupt_signals *thread_pending;
 
+/* The queue: its places are taken in turn, and what is in one that was taken is written right after. */
+enum { QUEUE_SIZE = 4096 };
+static _Atomic unsigned char queue[QUEUE_SIZE]; /* 0: nothing yet */
+static _Atomic uint32_t queue_put, queue_taken;
+static _Atomic uint64_t queued; /* the signals that are put there */
+static _Atomic uint64_t queued_caught, queued_once; /* of these: those that were caught before, and with `once` */
+
 static uint64_t bit(int signal) { return (uint64_t)1 << (signal - 1); }
 
 static zp_interrupt_signals *pending(void) { return is_thread ? thread_pending : &process_pending; }
@@ -82,11 +90,35 @@ void zp_interrupt_notify(void) {
   zp_interrupt_all();
 }
 
+static void enqueue(int signal) {
+  uint32_t place = atomic_load(&queue_put);
+  do {
+    if (place - atomic_load(&queue_taken) >= QUEUE_SIZE) return;
+  } while (!atomic_compare_exchange_weak(&queue_put, &place, place + 1));
+  atomic_store(&queue[place % QUEUE_SIZE], (unsigned char)signal);
+}
+
+bool zp_interrupt_has_queued(void) { return atomic_load(&queue[atomic_load(&queue_taken) % QUEUE_SIZE]) != 0; }
+
+int zp_interrupt_next(void) {
+  uint32_t place = atomic_load(&queue_taken);
+  int signal = atomic_exchange(&queue[place % QUEUE_SIZE], 0);
+  if (signal) atomic_store(&queue_taken, place + 1);
+  return signal;
+}
+
 /* The kernel prefers the first thread, but takes another one while that blocks the signal. */
 static void on_signal(int signal) {
   int number = errno;
-  atomic_fetch_or(&process_pending, bit(signal));
   atomic_fetch_or(&ever_come, bit(signal));
+  if (atomic_load(&queued) & bit(signal)) {
+    enqueue(signal);
+    zp_interrupt_all();
+    errno = number;
+    return;
+  }
+  atomic_fetch_add(&process_counts[signal], 1);
+  atomic_fetch_or(&process_pending, bit(signal));
   if (is_thread) pthread_kill(first_thread, ZP_INTERRUPT_URGE);
   else zp_interrupt_notify();
   errno = number;
@@ -104,11 +136,22 @@ static void on_urge(int signal) {
   errno = number;
 }
 
+static void forget_pending(int signal) {
+  atomic_fetch_and(&process_pending, ~bit(signal));
+  if (atomic_load(&process_counts[signal])) atomic_store(&process_counts[signal], 0);
+}
+
 /* A child was not there when they came. Whichever thread has forked it, it is the first one there. */
 static void after_fork_in_child(void) {
   is_thread = false;
   first_thread = pthread_self();
-  atomic_store(&process_pending, 0);
+  uint64_t signals = atomic_load(&process_pending);
+  for (int number = 1; signals; number++, signals >>= 1)
+    if (signals & 1) forget_pending(number);
+  while (zp_interrupt_next()) {}
+  signals = atomic_load(&queued);
+  for (int number = 1; signals; number++, signals >>= 1)
+    if (signals & 1) zp_interrupt_unqueue(number);
   atomic_flag_clear(&is_putting);
   atomic_store(&ever_come, 0);
 }
@@ -145,7 +188,7 @@ void zp_interrupt_defer(bool (*is_wished)(void)) {
     before[number] = old;
     atomic_fetch_or(&caught_once, bit(number)); /* it is this process's alone */
   }
-  atomic_store(&process_pending, 0);
+  for (int number = 1; number < SIGNALS; number++) forget_pending(number);
 }
 
 void zp_interrupt_resume(void) {
@@ -165,7 +208,27 @@ bool zp_interrupt_is_ignored(int signal) {
 void zp_interrupt_release(int signal) {
   if (atomic_fetch_and(&caught, ~bit(signal)) & bit(signal)) sigaction(signal, &before[signal], NULL);
   atomic_fetch_and(&caught_once, ~bit(signal));
-  atomic_fetch_and(&process_pending, ~bit(signal));
+  forget_pending(signal);
+}
+
+int zp_interrupt_queue(int signal) {
+  uint64_t was_caught = atomic_load(&caught), was_once = atomic_load(&caught_once);
+  int rc = zp_interrupt_catch(signal, false);
+  if (rc) return rc;
+  if (was_caught & bit(signal)) atomic_fetch_or(&queued_caught, bit(signal));
+  if (was_once & bit(signal)) atomic_fetch_or(&queued_once, bit(signal));
+  atomic_fetch_or(&queued, bit(signal));
+  return 0;
+}
+
+void zp_interrupt_unqueue(int signal) {
+  if (!(atomic_load(&queued) & bit(signal))) return;
+  bool once = atomic_load(&queued_once) & bit(signal);
+  if (atomic_load(&queued_caught) & bit(signal)) (void)zp_interrupt_catch(signal, once); /* which it was before, so it can be */
+  else zp_interrupt_release(signal);
+  atomic_fetch_and(&queued, ~bit(signal));
+  atomic_fetch_and(&queued_caught, ~bit(signal));
+  atomic_fetch_and(&queued_once, ~bit(signal));
 }
 
 void zp_interrupt_release_once(void) {
@@ -179,9 +242,14 @@ int zp_interrupt_take(void) {
   uint64_t now = atomic_load(signals);
   while (now) {
     int signal = __builtin_ctzll(now) + 1;
-    bool has_come = atomic_fetch_and(signals, ~bit(signal)) & bit(signal);
-    bool is_deferred = signal == SIGTERM && !is_thread && is_term_wished && !is_term_wished();
-    if (has_come && !is_deferred) return signal;
+    if (atomic_fetch_and(signals, ~bit(signal)) & bit(signal)) {
+      if (is_thread) return signal;
+      /* The handler counts first, and notes then: what it does in between is counted here, or noted again. */
+      bool is_there = atomic_load(&process_counts[signal]) > 0;
+      bool is_deferred = signal == SIGTERM && is_term_wished && !is_term_wished();
+      if (is_there && atomic_fetch_sub(&process_counts[signal], 1) > 1) atomic_fetch_or(signals, bit(signal));
+      if (is_there && !is_deferred) return signal;
+    }
     now = atomic_load(signals);
   }
   return 0;

@@ -74,7 +74,7 @@ void zp_interrupt_defer(bool (*is_wished)(void));
 /* In a process that a worker has forked: signals are again what they were to the script. */
 void zp_interrupt_resume(void);
 
-/* The number of a signal that has come, each of them once; 0: none. */
+/* The number of a signal that has come; 0: none. Each is given as often as it has come. */
 int zp_interrupt_take(void);
 
 /* Whether zp_interrupt_take would give one. */
@@ -82,6 +82,16 @@ bool zp_interrupt_has_signal(void);
 
 /* Whether a signal that is caught has ever come to this process, be it taken or not. */
 bool zp_interrupt_has_come(int signal);
+
+/* From now on the signal is not taken by zp_interrupt_take but put into a queue, in the order in which they come: that of the process, which one
+   thread empties. It cuts short all waits. When there are 4096 in it, further ones are left out. Not in forked children: there the signal does
+   what it did before. */
+int zp_interrupt_queue(int signal);
+void zp_interrupt_unqueue(int signal);
+
+/* The next signal of the queue, which is taken out of it; 0: there is none. */
+int zp_interrupt_next(void);
+bool zp_interrupt_has_queued(void);
 
 /* What handlers of caught signals call besides, in the thread that they run in; it must be allowed in a signal handler. */
 void zp_interrupt_set_notify(void (*notify)(void));

@@ -11,7 +11,7 @@ local path = assert(os.getenv "SRCDIR") .. "/library/zproc.lua"
 local function read_library()
   local classes, error_names, current = {}, {}, nil
   local variables = { zproc = "zproc", State = "zproc.State", Context = "zproc.Context", Process = "zproc.Process",
-    MapResult = "zproc.MapResult", Server = "zproc.Server" }
+    MapResult = "zproc.MapResult", Server = "zproc.Server", Signals = "zproc.Signals" }
   for line in io.lines(path) do
     local class = line:match "^%-%-%-@class ([%w_.]+)"
     if class then
@@ -97,6 +97,11 @@ describe("library/zproc.lua", function()
     local result = ctx:process_map(function(x) return x end, { 1 })
     assert.same(public(getmetatable(result)), sorted(classes["zproc.MapResult"]))
     result:collect()
+  end)
+
+  it("has every method of Signals", function()
+    local signals <close> = zproc.signals "SIGUSR2"
+    assert.same(public(getmetatable(signals)), sorted(classes["zproc.Signals"]))
   end)
 
   it("has every method and field of a Server, a Range, a Signal, a row of the table of processes, and a task", function()

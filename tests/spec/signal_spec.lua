@@ -622,3 +622,172 @@ describe("signals of workers", function()
     ]])
   end)
 end)
+
+describe("several signals", function()
+  it("that come at once, or while one is dealt with, come one after the other to a loop of protected calls", function()
+    local ctx <close> = zproc.context()
+    local p = ctx:process(function(state)
+      local got = {}
+      for _, name in ipairs { "SIGUSR1", "SIGUSR2", "SIGHUP" } do zproc.signal_to_error(name) end
+      local function note(ok, err)
+        if ok then return end
+        got[#got + 1] = err.signal.name
+        state.count = #got
+      end
+      note(pcall(function()
+        state.ready = true
+        zproc.sleep(1000)
+      end))
+      while #got < 7 do note(pcall(zproc.sleep, 1000)) end
+      table.sort(got)
+      return table.concat(got, " ")
+    end)
+    ctx.state:get_when_available "ready"
+    os.execute(("kill -STOP %d; kill -USR1 %d; kill -USR2 %d; kill -HUP %d; kill -CONT %d"):format(p.pid, p.pid, p.pid, p.pid, p.pid))
+    for count = 4, 7 do
+      ctx.state:get_when_equal("count", count - 1)
+      kill(p.pid, "USR1")
+    end
+    assert.equal("SIGHUP SIGUSR1 SIGUSR1 SIGUSR1 SIGUSR1 SIGUSR1 SIGUSR2", p:wait(support.GENEROUS))
+  end)
+
+  it("are all errors of who computes, too", function()
+    local ctx <close> = zproc.context()
+    local p = ctx:process(function(state)
+      for _, name in ipairs { "SIGUSR1", "SIGUSR2" } do zproc.signal_to_error(name) end
+      local function compute()
+        state.ready = true
+        while true do end
+      end
+      return select(2, pcall(compute)).signal.name, select(2, pcall(function() while true do end end)).signal.name
+    end)
+    ctx.state:get_when_available "ready"
+    os.execute(("kill -STOP %d; kill -USR1 %d; kill -USR2 %d; kill -CONT %d"):format(p.pid, p.pid, p.pid, p.pid))
+    assert.same({ "SIGUSR1", "SIGUSR2" }, { p:wait(support.GENEROUS) })
+  end)
+end)
+
+describe("signals that are waited for", function()
+  local ctx
+
+  before_each(function() ctx = zproc.context() end)
+  after_each(function() ctx:close() end)
+
+  it("come wherever the script is, and wait for it", function()
+    local p = ctx:process(function(state)
+      local signals <close> = zproc.signals("SIGUSR1", zproc.signal.SIGHUP, zproc.signal.SIGTERM.number)
+      local none, err = signals:next(0)
+      assert(none == nil and zproc.is_error(err, "TimeoutError"))
+      state.ready = true
+      local sum = 0
+      while not state.go do sum = sum + 1 end -- no signal disturbs this
+      zproc.sleep(0.01)
+      local got = {}
+      for one in signals do
+        got[#got + 1] = one.name
+        if #got == 3 then break end -- those that come at once have no order
+      end
+      assert(signals:next(1e-9) == nil)
+      table.sort(got)
+      return table.concat(got, " ")
+    end)
+    ctx.state:get_when_available "ready"
+    kill(p.pid, "HUP")
+    kill(p.pid, "USR1")
+    ctx.state.go = true
+    assert.equal(0, p:stop(support.GENEROUS)) -- it ends as it likes
+    assert.equal("SIGHUP SIGTERM SIGUSR1", p:wait())
+  end)
+
+  it("wake who waits, and belong to those that have asked for them", function()
+    local p = ctx:process(function(state)
+      local first, second = zproc.signals "SIGUSR1", zproc.signals("SIGUSR2", "SIGUSR2")
+      state.ready = true
+      local two = second:next()
+      state.two = true
+      return two.name, first:next().name, first:next(0), tostring(second)
+    end)
+    ctx.state:get_when_available "ready"
+    kill(p.pid, "USR1")
+    kill(p.pid, "USR2")
+    ctx.state:get_when_available "two"
+    assert.same({ "SIGUSR2", "SIGUSR1", [4] = "Signals (SIGUSR2)" }, { p:wait(support.GENEROUS) })
+  end)
+
+  it("do what they did before when they are closed", function()
+    local p = ctx:process(function(state)
+      zproc.signal_to_error "SIGUSR1"
+      do
+        local signals <close> = zproc.signals("SIGUSR1", "SIGUSR2")
+        state.queued = true
+        signals:next()
+      end
+      local ok, err = pcall(function()
+        state.closed = true
+        zproc.sleep(1000)
+      end)
+      state.caught = err.name
+      zproc.sleep(1000)
+    end)
+    ctx.state:get_when_available "queued"
+    kill(p.pid, "USR1")
+    ctx.state:get_when_available "closed"
+    kill(p.pid, "USR1")
+    ctx.state:get_when_equal("caught", "SignalError")
+    kill(p.pid, "USR2")
+    assert.equal(-zproc.signal.SIGUSR2.number, refuses("SIGUSR2", p.wait, p, support.GENEROUS).exitcode)
+  end)
+
+  it("are those of one process: what it starts is ended by them as ever", function()
+    local signals <close> = zproc.signals("SIGTERM", "SIGUSR1")
+    local p = ctx:process(function(state)
+      state.ready = true
+      local ok, err = pcall(signals.next, signals)
+      state.refused = err.message
+      zproc.sleep(1000)
+    end)
+    assert.is_truthy(ctx.state:get_when_available("refused").refused:find "these signals are those of process")
+    assert.equal(-15, p:stop(support.GENEROUS))
+    local q = ctx:process(function()
+      local own <close> = zproc.signals "SIGTERM"
+      os.execute("kill -TERM " .. zproc.getpid())
+      return own:next().name
+    end)
+    assert.equal("SIGTERM", q:wait(support.GENEROUS))
+    assert.is_nil(signals:next(0))
+    kill(zproc.getpid(), "USR1")
+    assert.equal("SIGUSR1", signals:next(support.GENEROUS).name)
+  end)
+
+  it("may be what ^C sends", function()
+    local pipe = support.run_script [[
+      local zproc = require "zproc"
+      local signals = zproc.signals "SIGINT"
+      local function interrupt() io.popen("kill -INT " .. zproc.getpid()):close() end
+      interrupt()
+      io.write(signals:next().name, " ")
+      signals:close()
+      signals:close()
+      print(pcall(signals.next, signals))
+      print(select(2, pcall(function() interrupt() zproc.sleep(1000) end)).name)
+    ]]
+    local text = pipe:read "a"
+    pipe:close()
+    assert.is_truthy(text:find "^SIGINT false\t.*these signals were closed\nSignalError\n", text)
+  end)
+
+  it("must be signals that can be waited for, by one", function()
+    refuses("zproc.signals takes at least one signal", zproc.signals)
+    refuses("zproc.signals: SIGKILL cannot be caught by any program", zproc.signals, "SIGUSR1", "SIGKILL")
+    refuses("zproc.signals: there is no signal SIGNONE", zproc.signals, "SIGNONE")
+    refuses("zproc.signals takes a signal such as", zproc.signals, {})
+    local signals <close> = zproc.signals("SIGUSR1")
+    refuses("zproc.signals: SIGUSR1 comes to what zproc.signals has given", zproc.signals, "SIGUSR1")
+    refuses("zproc.signal_to_error: SIGUSR1 comes to what zproc.signals has given", zproc.signal_to_error, "SIGUSR1")
+    refuses("signals:next: the timeout must be", signals.next, signals, -1)
+    refuses("cannot send what zproc.signals gives", function() ctx.state.signals = signals end)
+    local zproc, pcall, select = zproc, pcall, select -- all globals of a test cannot travel to a thread
+    local p = ctx:process(function() return select(2, pcall(zproc.signals, "SIGUSR2")).message end, { backend = "thread" })
+    assert.is_truthy(p:wait():find("signals come to the first thread", 1, true))
+  end)
+end)

@@ -63,15 +63,20 @@ static void a_signal_before_the_wait_is_not_slept_through(void **unused) {
   zp_interrupt_release(SIGUSR1);
 }
 
-static void signals_are_taken_once_each(void **unused) {
+static void a_signal_is_given_as_often_as_it_has_come(void **unused) {
   (void)unused;
   assert_int_equal(zp_interrupt_catch(SIGUSR1, false), 0);
   assert_int_equal(zp_interrupt_catch(SIGUSR2, false), 0);
+  for (int i = 0; i < 3; i++) raise(SIGUSR1);
   raise(SIGUSR2);
-  raise(SIGUSR1);
-  raise(SIGUSR1);
-  assert_int_equal(zp_interrupt_take() + zp_interrupt_take(), SIGUSR1 + SIGUSR2);
-  assert_int_equal(zp_interrupt_take(), 0);
+  int ones = 0, twos = 0;
+  for (int signal = zp_interrupt_take(); signal; signal = zp_interrupt_take()) {
+    ones += signal == SIGUSR1;
+    twos += signal == SIGUSR2;
+  }
+  assert_int_equal(ones, 3);
+  assert_int_equal(twos, 1);
+  assert_false(zp_interrupt_has_signal());
   zp_interrupt_release(SIGUSR1);
   zp_interrupt_release(SIGUSR2);
 }
@@ -305,11 +310,49 @@ static void threads_may_start_children_at_the_same_time(void **unused) {
   assert_int_equal(errno, ECHILD);
 }
 
+static void a_queue_has_signals_in_their_order_and_no_more_than_it_can(void **unused) {
+  (void)unused;
+  enum { ROOM = 4096 };
+  static const int order[] = {SIGUSR2, SIGUSR1, SIGUSR1, SIGUSR2};
+  assert_int_equal(zp_interrupt_catch(SIGUSR2, false), 0);
+  assert_int_equal(zp_interrupt_queue(SIGUSR1), 0);
+  assert_int_equal(zp_interrupt_queue(SIGUSR2), 0);
+  for (int i = 0; i < 4; i++) raise(order[i]);
+  assert_false(zp_interrupt_has_signal());
+  zp_interrupt_arm();
+  raise(SIGUSR1);
+  assert_true(zp_interrupt_is_due());
+  zp_interrupt_disarm();
+  for (int i = 0; i < 4; i++) assert_int_equal(zp_interrupt_next(), order[i]);
+  assert_int_equal(zp_interrupt_next(), SIGUSR1);
+  assert_int_equal(zp_interrupt_next(), 0);
+  for (int i = 0; i < ROOM + 10; i++) raise(SIGUSR1);
+  pid_t pid = fork();
+  if (pid == 0) { /* there it is neither queued nor caught */
+    if (zp_interrupt_has_queued()) _exit(1);
+    raise(SIGUSR1);
+    _exit(2);
+  }
+  int status;
+  assert_int_equal(waitpid(pid, &status, 0), pid);
+  assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGUSR1);
+  for (int i = 0; i < ROOM; i++) assert_int_equal(zp_interrupt_next(), SIGUSR1);
+  assert_int_equal(zp_interrupt_next(), 0);
+  raise(SIGUSR1);
+  assert_int_equal(zp_interrupt_next(), SIGUSR1);
+  zp_interrupt_unqueue(SIGUSR2);
+  raise(SIGUSR2); /* caught, as before */
+  assert_int_equal(zp_interrupt_next(), 0);
+  assert_int_equal(zp_interrupt_take(), SIGUSR2);
+  zp_interrupt_release(SIGUSR2);
+  zp_interrupt_unqueue(SIGUSR1);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(without_an_interrupt_a_wait_ends_at_its_deadline),
       cmocka_unit_test(a_signal_before_the_wait_is_not_slept_through),
-      cmocka_unit_test(signals_are_taken_once_each),
+      cmocka_unit_test(a_signal_is_given_as_often_as_it_has_come),
       cmocka_unit_test(caught_once_the_second_does_what_it_does_by_default),
       cmocka_unit_test(what_was_caught_once_is_not_inherited_if_so_wished),
       cmocka_unit_test(a_child_is_not_told_of_what_came_before_it),
@@ -321,6 +364,7 @@ int main(void) {
       cmocka_unit_test(a_child_is_found_although_somebody_has_replaced_the_handler),
       cmocka_unit_test(a_stop_is_known_to_be_the_parents_wish),
       cmocka_unit_test(threads_may_start_children_at_the_same_time),
+      cmocka_unit_test(a_queue_has_signals_in_their_order_and_no_more_than_it_can),
   };
   return cmocka_run_group_tests_name("interrupt", tests, NULL, NULL);
 }
