@@ -17,6 +17,7 @@
 #include "base/err.h"
 #include "base/random.h"
 #include "store/handle.h"
+#include "sys/allocate.h"
 #include "sys/dirlock.h"
 #include "sys/trust.h"
 
@@ -99,7 +100,7 @@ static int place_data(int directory_fd, const char *directory, const char *data_
 static int allocate(int directory_fd, const char *directory, const char *file, off_t size, int flags, int *out) {
   int fd = openat(directory_fd, file, O_RDWR | O_CREAT | O_CLOEXEC | flags, 0600);
   if (fd < 0) return fail_code(directory, errno, file);
-  int code = zp_env_allocate(fd, 0, size);
+  int code = zp_allocate(fd, 0, size);
   if (code || !out) close(fd);
   else *out = fd;
   return code ? fail_code(directory, code, file) : 0;

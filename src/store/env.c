@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "store/check.h"
+#include "sys/allocate.h"
 #include "sys/interrupt.h"
 #include "sys/procfile.h"
 #include "sys/trust.h"
@@ -99,20 +100,6 @@ char *zp_env_path(const char *directory, const char *file) {
   return path;
 }
 
-/* Small pieces, so that a program with a fast interval timer, whose signals cut a fallocate short, gets on. What was
-   allocated before a failure stays. */
-int zp_env_allocate(int fd, off_t from, off_t to) {
-  enum { PIECE = 1 << 20 };
-  while (from < to) {
-    off_t size = to - from < PIECE ? to - from : PIECE;
-    int rc = posix_fallocate(fd, from, size);
-    if (rc == EINTR) continue;
-    if (rc) return rc;
-    from += size;
-  }
-  return 0;
-}
-
 /* LMDB uses a lock file that is large enough as it is, and computes the number of readers from its size: 64 bytes a reader
    behind less than a page of its own. */
 int zp_env_allocate_lock_file(const char *directory) {
@@ -123,7 +110,7 @@ int zp_env_allocate_lock_file(const char *directory) {
   if (fstat(fd, &status) < 0) {
     rc = zp_fail_errno("cannot open %s/lock.mdb", directory);
   } else if (status.st_size < SIZE) {
-    int code = zp_env_allocate(fd, 0, SIZE);
+    int code = zp_allocate(fd, 0, SIZE);
     if (code) {
       errno = code;
       rc = zp_fail_errno("cannot make %s/lock.mdb", directory);

@@ -194,9 +194,6 @@ void zp_env_unlock_size(zp_env *env);
    environment: closing any descriptor of lock.mdb drops LMDB's locks on it. */
 int zp_env_allocate_lock_file(const char *directory);
 
-/* Allocate file space [from, to), extending the file. 0, ENOSPC, or another errno. */
-int zp_env_allocate(int fd, off_t from, off_t to);
-
 /* Which boot of the machine this is; empty if the kernel does not say. */
 void zp_env_read_boot(char boot[ZP_BOOT_SIZE]);
 

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "sys/allocate.h"
 #include "sys/interrupt.h"
 
 enum {
@@ -87,7 +88,7 @@ int zp_room_remap(zp_env *env) {
 /* Extend the file by `step`, all or nothing, if this process can map that as well. Nobody maps what is beyond the size at which the size
    lock was taken, so a piece that was had in vain may be cut off again. */
 static int extend(zp_env *env, int fd, off_t size, off_t step) {
-  int code = zp_env_allocate(fd, size, size + step);
+  int code = zp_allocate(fd, size, size + step);
   if (!code) code = try_memory(fd, env->map_size, (size_t)(size + step));
   if (!code) return 0;
   while (ftruncate(fd, size) < 0 && errno == EINTR) continue;

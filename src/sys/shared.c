@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "sys/allocate.h"
 #include "sys/trust.h"
 
 static int path_of(const char *directory, const char *name, char path[PATH_MAX]) {
@@ -22,7 +23,7 @@ int zp_shared_create(const char *directory, const char *name, size_t size) {
   if (!rc) rc = zp_trust_open(directory, name, O_RDWR | O_CREAT, &fd);
   if (rc == ZP_ENOSTORE) return zp_fail(ZP_ESYS, "cannot make %s: %s", path, zp_error_detail());
   if (rc) return rc;
-  int error = posix_fallocate(fd, 0, (off_t)size);
+  int error = zp_allocate(fd, 0, (off_t)size);
   close(fd);
   if (!error) return 0;
   unlink(path);

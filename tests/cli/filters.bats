@@ -33,6 +33,8 @@ end)
 ctx.state:get_when_available "waits"
 ctx.state.go = true
 assert(#select(2, watcher:wait()) == 100000)
+ctx.state.large = ("x"):rep(3000000) -- for which the file has to grow
+assert(#ctx.state.large == 3000000)
 assert(table.concat(ctx:process_map(function(x) return x * x end, { 1, 2, 3 }, { count = 2 }):collect(), " ") == "1 4 9")
 assert(ctx:process(function(_, a) return a end, { backend = "thread", args = { 5 } }):wait() == 5)
 local far <close> = zproc.context(ctx.server_address, { transport = "network" })
@@ -63,8 +65,8 @@ teardown() {
 without() { timeout -k 5 120 "$FORBID_DIR/forbid" "$@"; }
 
 @test "there is another way for these calls, one by one and for all of them" {
-  for calls in pidfd_open close_range futex_waitv faccessat2 memfd_create getrandom \
-    pidfd_open,close_range,futex_waitv,faccessat2,memfd_create,getrandom,rseq,copy_file_range,statx,madvise; do
+  for calls in pidfd_open close_range futex_waitv faccessat2 memfd_create getrandom fallocate \
+    pidfd_open,close_range,futex_waitv,faccessat2,memfd_create,getrandom,fallocate,rseq,copy_file_range,statx,madvise; do
     for error in ENOSYS EPERM; do
       run without $error $calls "$ZPROC" run "$dir/smoke.lua"
       echo "$calls $error: $status: $output"
