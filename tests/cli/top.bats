@@ -65,7 +65,7 @@ LUA
       os.execute(("%s top %s --once --interval 0.01 --namespace \"$NAMESPACE\" $OPTION"):format(os.getenv "ZPROC", ctx.server_address)) return'
     echo "$output"
     [ "$status" -eq 0 ]
-    [[ "$output" == *$'in x\ufffd?'* || "$output" == *$'"namespace":"x\ufffd\\u001b"'* ]]
+    [[ "$output" == *$'in x\xef\xbf\xbd?'* || "$output" == *$'"namespace":"x\xef\xbf\xbd\\u001b"'* ]]
   done
 }
 
