@@ -221,7 +221,7 @@ static int listener_close(lua_State *L) {
 static int core_listen(lua_State *L) {
   const char *address = luaL_checkstring(L, 1);
   char bound[ZP_INET_NAME_SIZE];
-  bool is_loopback;
+  bool is_loopback = false;
   zp_listener **listener = lua_newuserdatauv(L, sizeof *listener, 0);
   *listener = NULL;
   luaL_setmetatable(L, LISTENER);

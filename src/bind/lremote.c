@@ -339,7 +339,7 @@ static int remote_at(lua_State *L) {
 }
 
 static int remote_revision(lua_State *L) {
-  uint64_t oldest, newest;
+  uint64_t oldest = 0, newest = 0;
   zp_lremote_range(L, &oldest, &newest);
   lua_pushinteger(L, (lua_Integer)newest);
   return 1;
@@ -358,7 +358,7 @@ void zp_lremote_range(lua_State *L, uint64_t *oldest, uint64_t *newest) {
 
 int zp_lremote_go_live(lua_State *L, bool anew) {
   zp_lremote *state = zp_lremote_check(L, 1);
-  uint64_t oldest, newest;
+  uint64_t oldest = 0, newest = 0;
   zp_lremote_range(L, &oldest, &newest);
   if (anew) state->cursor = (zp_watch_cursor){.revision = 0};
   state->cursor.revision = newest;

@@ -80,7 +80,7 @@ static int core_ping(lua_State *L) {
   zp_bytes payload;
   payload.data = luaL_checklstring(L, 3, &payload.size);
   zp_buf *echo = zp_lbuf_push(L);
-  pid_t pid;
+  pid_t pid = 0;
   int rc;
   do {
     zp_lsignal_begin_wait(L);

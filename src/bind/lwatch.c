@@ -323,7 +323,7 @@ static int core_renew(lua_State *L) {
 /* core.set_cursor(state, revision): watchers of this State consider what comes after the revision; 0: as far back as is kept. */
 static int core_set_cursor(lua_State *L) {
   lua_Integer revision = luaL_checkinteger(L, 2);
-  uint64_t oldest, newest;
+  uint64_t oldest = 0, newest = 0;
   bool is_remote = zp_lremote_is(L, 1);
   zp_lstate *state = is_remote ? NULL : zp_lstate_check(L, 1);
   if (is_remote) {

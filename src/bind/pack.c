@@ -277,7 +277,7 @@ static int read_values(lua_State *L) {
   reader *r = lua_touserdata(L, 1);
   while (r->place < r->count) {
     r->place++;
-    size_t size;
+    size_t size = 0;
     if ((r->failure = read_size(&r->from, &size)) != 0) return 0;
     zp_bytes value = {r->from.data, size};
     r->from = (zp_bytes){(const char *)r->from.data + size, r->from.size - size};

@@ -30,7 +30,7 @@ zp_bytes zp_queue_key(unsigned char *to, int kind, int count, uint64_t first, ui
 
 int zp_queue_get(zp_queue *queue, int kind, int count, uint64_t first, uint64_t second, void *record, size_t size) {
   unsigned char key[ZP_QUEUE_KEY_MAX];
-  zp_bytes value;
+  zp_bytes value = {"", 0};
   int rc = zp_store_get(queue->store, zp_queue_key(key, kind, count, first, second), &value);
   if (rc != 1) return rc;
   if (value.size != size) return zp_fail(ZP_ESTORE, "the queue of tasks in %s is damaged", zp_store_directory(queue->store));

@@ -125,7 +125,7 @@ static int count(zp_store *store, zp_answer *answer) {
 }
 
 static int range(zp_store *store, zp_answer *answer) {
-  uint64_t oldest, newest;
+  uint64_t oldest = 0, newest = 0;
   int rc = zp_store_range(store, &oldest, &newest);
   return rc ? rc : done(answer, (zp_parcel){ZP_NUMBERS(oldest, newest, zp_store_read_revision(store))});
 }

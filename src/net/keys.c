@@ -18,7 +18,8 @@
 static const char NAME[] = "keys";
 
 /* The same for everybody, since there is nobody to ask for another one: it keeps the tables of others from being of use here. */
-static const unsigned char SALT[crypto_pwhash_SALTBYTES] = "zproc/curve/keys";
+static const char SALT[] = "zproc/curve/keys";
+_Static_assert(sizeof SALT - 1 == crypto_pwhash_SALTBYTES, "the salt has the size that libsodium wants");
 
 /* A secret that this process has used, or is to use. They stay; there are few. */
 typedef struct held {
@@ -76,7 +77,7 @@ int zp_keys_hold(zp_bytes secret, char token[ZP_TOKEN_SIZE]) {
 
 static int derive(zp_bytes secret, zp_keys *keys) {
   unsigned char seed[ZP_KEY_BYTES];
-  if (zp_sodium->crypto_pwhash(seed, sizeof seed, secret.data, secret.size, SALT, crypto_pwhash_OPSLIMIT_INTERACTIVE,
+  if (zp_sodium->crypto_pwhash(seed, sizeof seed, secret.data, secret.size, (const unsigned char *)SALT, crypto_pwhash_OPSLIMIT_INTERACTIVE,
                                crypto_pwhash_MEMLIMIT_INTERACTIVE, crypto_pwhash_ALG_ARGON2ID13) < 0)
     return zp_fail(ZP_ENOMEM, "out of memory: deriving keys from a secret takes %u MB", crypto_pwhash_MEMLIMIT_INTERACTIVE >> 20);
   make_pair(seed, "server", keys->server_public, keys->server_secret);
@@ -164,7 +165,7 @@ int zp_keys_write(const char *directory, const zp_keys *keys) {
   char path[PATH_MAX];
   int rc = set_path(directory, path);
   if (rc) return rc;
-  int fd;
+  int fd = -1;
   rc = zp_trust_open(directory, NAME, O_WRONLY | O_CREAT | O_EXCL, &fd);
   if (rc) return rc;
   ssize_t n = write(fd, keys, sizeof *keys);
@@ -181,7 +182,7 @@ int zp_keys_read(const char *directory, zp_keys *keys) {
   char path[PATH_MAX];
   int rc = set_path(directory, path);
   if (rc) return rc;
-  int fd;
+  int fd = -1;
   rc = zp_trust_open(directory, NAME, O_RDONLY, &fd);
   if (rc == ZP_ENOSTORE) return 0;
   if (rc) return rc;

@@ -399,7 +399,7 @@ static bool is_here(const zp_parcel *hello, const char *directory) {
   char boot[64];
   struct stat there;
   zp_alive_space pids;
-  int fd;
+  int fd = -1;
   size_t n = zp_procfile_read(ZP_PROCFILE_BOOT, boot, sizeof boot);
   if (n == 0 || hello->strings[1].size != n || memcmp(hello->strings[1].data, boot, n) != 0) return false;
   if (hello->numbers[1] != geteuid() || zp_alive_read_space(&pids) || zp_trust_open_directory(directory, ZP_TRUST_PRIVATE, &fd)) return false;

@@ -92,7 +92,7 @@ static int describe(zp_seat *seat, const zp_parcel *request, zp_answer *answer) 
 
 /* Whoever takes the results of a private task is its owner. */
 static int own(zp_seat *seat, uint64_t task, bool may_wait) {
-  zp_task_info info;
+  zp_task_info info = {.total = 0};
   if (has(&seat->owned, task) || has(&seat->inner, task)) return 0;
   int rc = zp_queue_describe(seat->queue, task, &info);
   if (rc != 1 || !info.is_elsewhere) return rc < 0 ? rc : 0;

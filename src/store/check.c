@@ -207,7 +207,7 @@ int zp_check_file(int fd, const char *path, zp_check *found) {
 }
 
 int zp_check_data(const char *path, zp_check *found) {
-  int fd;
+  int fd = -1;
   int rc = zp_check_open(path, ZP_TRUST_PRIVATE, &fd);
   if (rc) return rc;
   rc = zp_check_file(fd, path, found);

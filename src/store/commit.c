@@ -352,7 +352,7 @@ static int find_namespace(application *app, bool *fresh) {
   int rc = zp_namespace_find(app->store, app->txn, &app->space);
   *fresh = rc == 0;
   if (rc) return rc == 1 ? 0 : rc;
-  MDB_stat stat;
+  MDB_stat stat = {.ms_entries = 0};
   rc = mdb_stat(app->txn, app->store->env->namespaces, &stat);
   app->space = (zp_namespace){.id = (uint32_t)stat.ms_entries + 1};
   return rc;

@@ -108,7 +108,7 @@ static int allocate(int directory_fd, const char *directory, const char *file, o
 
 static int make_control(int directory_fd, const char *directory, const zp_store_limits *limits, bool is_synced, uint64_t oldest,
                         uint64_t identity) {
-  int fd;
+  int fd = -1;
   struct stat data;
   if (fstatat(directory_fd, DATA, &data, 0) < 0) return fail_code(directory, errno, DATA);
   uint64_t born = zp_files_birth(directory_fd, DATA);
@@ -152,7 +152,7 @@ static void remove_parts(int directory_fd) {
 int zp_store_create(const char *directory, const zp_store_limits *limits) { return zp_store_create_at(directory, limits, NULL); }
 
 int zp_store_create_at(const char *directory, const zp_store_limits *limits, const zp_store_place *place) {
-  int fd;
+  int fd = -1;
   if (zp_dirlock_take(directory, ZP_FOREVER, &fd)) return zp_fail_errno("cannot make a store in %s", directory);
   int rc = 0;
   struct stat status; /* not faccessat, for which libc makes a call that older filters of containers do not permit */

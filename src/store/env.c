@@ -329,7 +329,7 @@ static int close_data_on_exec(MDB_env *mdb) {
 static int open_mdb(zp_env *env) {
   unsigned flags = ZP_STORE_MDB_FLAGS | (env->control->is_synced ? 0 : ZP_STORE_MDB_UNSYNCED);
   struct stat data;
-  int at;
+  int at = -1;
   char path[32];
   int rc = zp_trust_open_directory(env->directory, ZP_TRUST_PRIVATE, &at);
   if (rc) return rc;

@@ -76,7 +76,7 @@ static int know_file(zp_keep *keep) {
 
 /* The same for data that nobody uses any more, with their sum. */
 static int know_sum(zp_keep *keep) {
-  int fd;
+  int fd = -1;
   zp_pages_head head;
   int rc = know_file(keep);
   if (!rc) rc = zp_check_open(keep->data, ZP_TRUST_PRIVATE, &fd);
@@ -110,7 +110,7 @@ static void give_lock(zp_keep *keep) {
 /* Whoever is still about from the last use must not touch the data any more: unless this is a copy of what he uses. */
 static int end_last_use(const zp_keep *keep, const zp_status *last) {
   if (!last->runtime[0] || last->state == ZP_STATUS_CLOSED || !zp_store_uses(last->runtime, keep->data)) return 0;
-  int lock;
+  int lock = -1;
   int rc = zp_keep_lock_snapshots(keep->path, &lock);
   if (rc) return rc;
   zp_store_retire(last->runtime);
@@ -130,7 +130,7 @@ static bool is_power_failure(const zp_status *last) {
 
 /* Who can change the names in it can have any file of this user's taken for data. */
 static int check_directory(const char *path) {
-  int fd;
+  int fd = -1;
   int rc = zp_trust_open_directory(path, ZP_TRUST_UNWRITABLE, &fd);
   if (!rc) close(fd);
   return rc ? zp_fail(rc == ZP_ENOSTORE ? ZP_ESYS : rc, "cannot use the data directory: %s", zp_error_detail()) : 0;
@@ -175,7 +175,7 @@ static int check_data(zp_keep *keep, const zp_status *last) {
   struct stat status;
   zp_check found;
   uint64_t sum;
-  int fd;
+  int fd = -1;
   int rc = zp_check_open(keep->data, ZP_TRUST_PRIVATE, &fd);
   if (rc) return rc;
   if (fstat(fd, &status) == 0 && (uint64_t)status.st_size < then->size)
@@ -242,8 +242,8 @@ static int set_data_aside(const zp_keep *keep) {
    done again. */
 static int go_back(zp_keep *keep, const zp_snapshot *snapshot, bool is_aside_kept) {
   char fresh[PATH_MAX];
-  uint64_t sum;
-  int in;
+  uint64_t sum = 0;
+  int in = -1;
   keep->known = (zp_status_data){0};
   int rc = zp_files_path(keep->path, "data.new", fresh);
   if (!rc) rc = zp_check_open(keep->snapshot, ZP_TRUST_PRIVATE, &in);

@@ -7,7 +7,7 @@
 #include "store/handle.h"
 
 int zp_store_read_move(zp_store *store, uint64_t revision) {
-  uint64_t oldest, newest;
+  uint64_t oldest = 0, newest = 0;
   int rc = zp_store_range(store, &oldest, &newest);
   if (rc) return rc;
   if (revision < oldest || revision > newest)
@@ -45,7 +45,7 @@ static int know_namespace(zp_store *store) {
    revision too, but not all the time, its last deletion in between was forgotten. */
 int zp_store_next_change(zp_store *store, zp_bytes key, uint64_t after, uint64_t *revision) {
   assert(store->reading);
-  uint64_t oldest, newest;
+  uint64_t oldest = 0, newest = 0;
   int rc = zp_store_range(store, &oldest, &newest);
   if (rc) return rc;
   rc = know_namespace(store);
@@ -70,7 +70,7 @@ int zp_store_next_change(zp_store *store, zp_bytes key, uint64_t after, uint64_t
 
 int zp_store_next_update(zp_store *store, uint64_t after, zp_log_record *record) {
   assert(store->reading);
-  uint64_t oldest, newest;
+  uint64_t oldest = 0, newest = 0;
   int rc = zp_store_range(store, &oldest, &newest);
   if (!rc) rc = know_namespace(store);
   if (rc != 1) return rc;
@@ -87,7 +87,7 @@ int zp_store_next_update(zp_store *store, uint64_t after, zp_log_record *record)
 }
 
 int zp_store_read_begin_as_of(zp_store *store, uint64_t revision) {
-  uint64_t oldest, newest;
+  uint64_t oldest = 0, newest = 0;
   int rc = zp_store_read_begin(store);
   if (rc) return rc;
   rc = zp_store_range(store, &oldest, &newest);

@@ -53,7 +53,7 @@ static int open_txn(zp_env *env, zp_reader *reader) {
   if (env->unmapped) return MDB_MAP_RESIZED;
   int rc = reader->txn ? mdb_txn_renew(reader->txn) : begin_txn(env, &reader->txn);
   for (int i = 0; !rc; i++) {
-    MDB_envinfo info;
+    MDB_envinfo info = {.me_mapsize = 0};
     full_fence();
     mdb_env_info(env->mdb, &info);
     reader->is_crowded = info.me_numreaders > ZP_STORE_READERS / 4 * 3;
@@ -131,7 +131,7 @@ static int log_cursor(zp_store *store, MDB_cursor **cursor) {
 int zp_store_read_begin_at(zp_store *store, uint64_t revision) {
   int rc = zp_store_read_begin(store);
   if (rc) return rc;
-  uint64_t oldest, newest;
+  uint64_t oldest = 0, newest = 0;
   rc = zp_store_range(store, &oldest, &newest);
   if (!rc && revision > newest)
     rc = zp_fail(ZP_EHISTORY, "revision %llu is yet to come; the newest is %llu", (unsigned long long)revision,

@@ -25,7 +25,7 @@ static void retire(const char *directory) {
   if (!control) return;
   atomic_store(&control->retired, 1);
   munmap(control, sizeof *control);
-  zp_bell *bell;
+  zp_bell *bell = NULL;
   if (zp_bell_open(directory, &bell)) return;
   zp_bell_ring_all(bell);
   zp_bell_close(&bell);

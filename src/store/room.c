@@ -75,7 +75,7 @@ static int map(zp_env *env, int fd, off_t size) {
 }
 
 int zp_room_remap(zp_env *env) {
-  int fd;
+  int fd = -1;
   off_t size;
   int rc = begin_resize(env);
   if (rc) return rc;
@@ -96,8 +96,8 @@ static int extend(zp_env *env, int fd, off_t size, off_t step) {
 }
 
 int zp_room_grow(zp_env *env, size_t pages) {
-  int fd;
-  off_t size;
+  int fd = -1;
+  off_t size = 0;
   int rc = begin_resize(env);
   if (rc) return rc;
   mdb_reader_check(env->mdb, NULL); /* the dead need not hold pages back */
@@ -127,7 +127,7 @@ out:
 }
 
 size_t zp_room_tail(zp_env *env) {
-  MDB_envinfo info;
+  MDB_envinfo info = {.me_mapsize = 0};
   if (env->unmapped) return 0;
   mdb_env_info(env->mdb, &info);
   size_t pages = info.me_mapsize / env->page_size, used = info.me_last_pgno + 2; /* LMDB never uses the very last page */

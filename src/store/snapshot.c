@@ -60,7 +60,7 @@ static int check_file(int fd, const char *path, bool is_old, zp_snapshot *out) {
 }
 
 int zp_snapshot_check(const char *path, bool is_old, zp_snapshot *snapshot) {
-  int fd;
+  int fd = -1;
   int rc = zp_check_open(path, ZP_TRUST_PRIVATE, &fd);
   if (rc) return rc;
   rc = check_file(fd, path, is_old, snapshot);

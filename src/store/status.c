@@ -47,7 +47,7 @@ static void render(const zp_status *status, char text[STATUS_MAX]) {
 }
 
 static int read_file(const char *path, char text[STATUS_MAX]) {
-  int fd;
+  int fd = -1;
   int rc = zp_check_open(path, ZP_TRUST_UNWRITABLE, &fd);
   if (rc == ZP_ENOSTORE) return 0;
   if (rc) return rc;

@@ -63,7 +63,7 @@ int zp_alive_read_space(zp_alive_space *space) {
 }
 
 int zp_alive_check_space(const zp_alive_space *space, const char *directory) {
-  zp_alive_space own;
+  zp_alive_space own = {0};
   int rc = zp_alive_read_space(&own);
   if (rc || (own.device == space->device && own.inode == space->inode)) return rc;
   return zp_fail(ZP_EELSEWHERE, "the processes of the state in %s are in another PID namespace", directory);

@@ -131,7 +131,7 @@ static bool remove_tree(int root_fd, const char *name) {
 /* `owner` is locked before it has its name, so whoever finds it unlocked knows that nobody owns the directory. */
 static int own(zp_dir *dir) {
   static const char making[] = "making", owner[] = "owner";
-  int at, fd = -1;
+  int at = -1, fd = -1;
   int rc = zp_trust_open_directory(dir->path, ZP_TRUST_PRIVATE, &at);
   if (!rc) rc = zp_trust_open_at(at, dir->path, making, O_RDWR | O_CREAT | O_EXCL, &fd);
   else return rc;

@@ -135,7 +135,7 @@ static int check_peer(int fd, const char *path) {
 int zp_sock_connect_trusted(const char *path, double deadline, int *out) {
   char directory[PATH_MAX], held[64 + NAME_MAX];
   const char *slash = strrchr(path, '/');
-  int at, fd;
+  int at = -1, fd = -1;
   if (!slash || slash == path || strlen(path) >= sizeof directory || strlen(slash) > NAME_MAX) return zp_fail(ZP_ENOSTORE, "nobody listens at %s", path);
   memcpy(directory, path, (size_t)(slash - path));
   directory[slash - path] = '\0';

@@ -15,7 +15,7 @@
 #include "sys/bell.h"
 #include "sys/shared.h"
 
-static const char MAGIC[8] = "zp-table";
+static const char MAGIC[8] = {'z', 'p', '-', 't', 'a', 'b', 'l', 'e'};
 
 enum {
   VERSION = 2,

@@ -130,7 +130,7 @@ int zp_trust_open_at(int directory_fd, const char *directory, const char *name, 
 }
 
 int zp_trust_open(const char *directory, const char *name, int flags, int *out) {
-  int at;
+  int at = -1;
   int rc = zp_trust_open_directory(directory, ZP_TRUST_PRIVATE, &at);
   if (rc) return rc;
   rc = zp_trust_open_at(at, directory, name, flags, out);

@@ -131,7 +131,7 @@ static bool goes_on(const zp_page *page, size_t most) { return page->count >= mo
 static int push_pairs(lua_State *L, pairs_shape shape) {
   enum { LAST = 2 /* the last key of a page, which outlives the page as a string of Lua's */, TABLE };
   const zp_view *view = view_of(L);
-  zp_bytes last, key, value, *after = NULL;
+  zp_bytes last, key = {"", 0}, value, *after = NULL;
   lua_Integer count = 0;
   const zp_page *page;
   depend_on_all(view);

@@ -227,7 +227,7 @@ static bool is_own(const zp_watch *watch, const zp_log_record *record) {
 
 /* The first update after `position` of the watch's keys; 1 and its record, 0, or an error. */
 static int next_of_keys(zp_watch *watch, zp_log_record *record) {
-  uint64_t best = UINT64_MAX, revision;
+  uint64_t best = UINT64_MAX, revision = 0;
   zp_bytes key;
   for (size_t i = 0, offset = 0; next_key(&watch->keys, &i, &offset, &key);) {
     int rc = zp_store_next_change(watch->store, key, watch->position, &revision);

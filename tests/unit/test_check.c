@@ -93,9 +93,10 @@ static int use(const char *file) {
     volatile unsigned char sink = 0;
     if (!rc) {
       for (rc = zp_store_first(store, &key, &value); rc == 1; rc = zp_store_next(store, &key, &value))
-        for (size_t i = 0; i < value.size; i++) sink ^= ((const unsigned char *)value.data)[i];
+        for (size_t i = 0; i < value.size; i++) sink = sink ^ ((const unsigned char *)value.data)[i];
       zp_store_read_end(store);
     }
+    (void)sink;
     for (uint32_t i = 0; i < 60 && rc == 0; i++) {
       zp_change change = {{&i, sizeof i}, {i % 2 ? "v" : NULL, i % 2}};
       rc = zp_store_commit(store, &change, 1, NULL, NULL);

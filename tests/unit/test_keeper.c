@@ -165,7 +165,7 @@ static void check_gone(kept *self) {
   zp_dir_remove(&self->dir);
 }
 
-static void stop(kept *self) {
+static void stop_server(kept *self) {
   zp_server_stop(&self->server);
   check_gone(self);
 }
@@ -218,7 +218,7 @@ static void a_server_that_dies_while_children_are_forked_is_started_again(void *
       }
     }
     check_children(forker);
-    stop(&one);
+    stop_server(&one);
     end_children();
   }
 }
@@ -234,7 +234,7 @@ static void nobody_listens_at_the_addresses_of_a_thread_that_was_stopped_whateve
     must(zp_inet_connect(one.tcp, zp_clock_now() + GENEROUS, &fd));
     close(fd);
     pthread_t forker = begin_forking();
-    stop(&one);
+    stop_server(&one);
     await_children(forker);
     end_children();
   }
@@ -266,7 +266,7 @@ static void a_child_leaves_its_parents_servers_and_listeners_alone(void **unused
   assert_int_equal(waitpid(pid, &status, 0), pid);
   assert_int_equal(status, 0);
   zp_listener_close(&listener);
-  stop(&one);
+  stop_server(&one);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)

@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "range.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "map/queue.h"
@@ -206,9 +207,9 @@ static void chunks_follow_the_cost_of_items_and_shrink_at_the_end(void **unused)
     count++;
   }
   must(rc);
-  assert_in_range(largest, 2000, 8000); /* 4 ms */
+  assert_uint_in_range(largest, 2000, 8000); /* 4 ms */
   assert_int_equal(last, 1);
-  assert_in_range(count, 10, 200);
+  assert_uint_in_range(count, 10, 200);
   must(zp_queue_drop(queue, task));
 
   task = add(100, 2, 0);
@@ -482,7 +483,7 @@ static void who_is_killed_while_he_drops_a_task_leaves_nothing(void **unused) {
     usleep((useconds_t)(round * APART));
     kill(pid, SIGKILL);
     assert_int_equal(waitpid(pid, NULL, 0), pid);
-    assert_in_range(zp_queue_clear(queue, GENEROUS), 0, 1);
+    assert_uint_in_range(zp_queue_clear(queue, GENEROUS), 0, 1);
     assert_int_equal(count_records(), 0);
   }
 }

@@ -23,6 +23,7 @@
 
 #include <cmocka.h>
 
+#include "range.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "net/execute.h"
@@ -912,7 +913,7 @@ static bool ask_and_ask(const char *key, double deadline) {
     must(zp_buf_append(&frame, start, sizeof start));
     must(zp_buf_append(&frame, &head, sizeof head));
     must(zp_parcel_write(i == 0 ? &hello : &get, &frame));
-    assert_in_range(frame.size - sizeof start, 1, UINT8_MAX);
+    assert_uint_in_range(frame.size - sizeof start, 1, UINT8_MAX);
     frame.data[1] = (unsigned char)(frame.size - sizeof start);
     is_open = (send(fd, frame.data, frame.size, MSG_NOSIGNAL) > 0 || errno == EAGAIN) && poll(&ended, 1, 50) == 0;
     zp_buf_free(&frame);

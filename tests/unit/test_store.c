@@ -19,6 +19,7 @@
 
 #include <cmocka.h>
 
+#include "range.h"
 #include "../fault/store_check.h"
 #include "base/err.h"
 #include "store/check.h"
@@ -775,7 +776,7 @@ static void revisions_beyond_the_limit_are_given_up(void **unused) {
   zp_store_info info = describe(store);
   assert_int_equal(info.limits.keep_revisions, 100);
   assert_int_equal(info.newest, 1000);
-  assert_in_range(info.oldest, 1000 - 100 - 64, 1000 - 100 + 1);
+  assert_uint_in_range(info.oldest, 1000 - 100 - 64, 1000 - 100 + 1);
   assert_int_equal(zp_store_read_begin_at(store, info.oldest - 1), ZP_EHISTORY);
   assert_non_null(strstr(zp_error_detail(), "not kept"));
   zp_log_record record;
@@ -898,7 +899,7 @@ static void history_bytes_beyond_the_limit_are_given_up(void **unused) {
     set(store, i % 2 ? "a" : "b", text);
     assert_true(describe(store).history_bytes < 8000 + 400);
   }
-  assert_in_range(describe(store).oldest, 470, 490);
+  assert_uint_in_range(describe(store).oldest, 470, 490);
   zp_store_close(&store);
 }
 
@@ -928,7 +929,7 @@ static void a_big_revision_is_given_up_in_portions(void **unused) {
       zp_store_read_end(store);
     }
   }
-  assert_in_range(describe(store).oldest, 3002 - 100 - 64, 3002);
+  assert_uint_in_range(describe(store).oldest, 3002 - 100 - 64, 3002);
   free(changes);
   free(names);
   zp_store_close(&store);
@@ -944,7 +945,7 @@ static void without_history_a_deleted_key_leaves_nothing(void **unused) {
     set(store, name, NULL);
   }
   zp_store_info info = describe(store);
-  assert_in_range(info.oldest, info.newest - 64, info.newest);
+  assert_uint_in_range(info.oldest, info.newest - 64, info.newest);
   assert_int_equal(count_now(store), 0);
   zp_store_close(&store);
 }
@@ -1411,7 +1412,7 @@ static void describing_tells_sizes_revisions_and_readers(void **unused) {
   zp_store_read_end(store);
   assert_int_equal(info.newest, 2);
   assert_int_equal(info.oldest, 0);
-  assert_in_range(info.history_bytes, 300000, 310000);
+  assert_uint_in_range(info.history_bytes, 300000, 310000);
   assert_true(info.used_bytes > 300000 && info.used_bytes < info.allocated_bytes);
   assert_int_equal(info.readers, 1);
   zp_store_close(&store);
