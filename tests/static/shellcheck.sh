@@ -14,7 +14,7 @@ for script in scripts/* .ci/run tests/run-* tests/log-driver tests/*/*.sh; do
     *.*[!s]h) continue ;;
   esac
   head -n 1 "$script" | grep -q -e '^#!.*sh$' -e 'tap.sh' || continue
-  check "$script" shellcheck -x -e SC2317 -P "$SRCDIR" "$script"
+  check "$script" shellcheck -x -e SC2317,SC2329 -P "$SRCDIR" "$script"
 done
 check completion/zproc.bash shellcheck completion/zproc.bash
 finish
