@@ -52,8 +52,9 @@ end
 --- state:fork([options]): another State on the same server, by default on the same namespace.
 ---@param opts? { namespace: string?, server_address: string?, secret_key: string?, transport: "auto"|"network"|nil }
 ---@return zproc.State
-function core.state_methods.fork(self, opts)
+function core.state_methods.fork(self, opts, ...)
   state.check_self(self, "state:fork")
+  class.refuse_surplus("state:fork", 0, ...)
   opts = options.check("state:fork", opts,
     { namespace = "string", server_address = "string", secret_key = "secret", transport = "transport", allow_user = "users" })
   local own = core.link_of(self)
@@ -73,8 +74,9 @@ end
 ---@param opts? { timeout: number?, payload: string? }
 ---@return integer? pid
 ---@return zproc.Error?
-function core.state_methods.ping(self, opts)
+function core.state_methods.ping(self, opts, ...)
   state.check_self(self, "state:ping")
+  class.refuse_surplus("state:ping", 0, ...)
   return core.link_of(self):ping("state:ping", opts)
 end
 

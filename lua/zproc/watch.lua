@@ -3,6 +3,7 @@
 --- Every watcher is one call of core.watch, which waits in this process and gives the snapshot of the revision that matched.
 
 local core = require "zproc.core"
+local class = require "zproc.class"
 local context = require "zproc.context"
 local errors = require "zproc.errors"
 local options = require "zproc.options"
@@ -58,7 +59,8 @@ kinds.change = {
 kinds.predicate = {
   name = "when",
   spec = COMMON,
-  read = function(call, test, opts)
+  read = function(call, test, opts, ...)
+    class.refuse_surplus(call, 0, ...)
     if type(test) ~= "function" then
       errors.usage("%s: the predicate must be a function of a snapshot, not %s", call, options.describe(test))
     end
@@ -71,7 +73,10 @@ for kind, name in pairs { none = "when_none", not_none = "when_not_none", availa
   kinds[kind] = {
     name = name,
     spec = COMMON,
-    read = function(call, key, opts) return read_key(call, key), nil, opts end,
+    read = function(call, key, opts, ...)
+      class.refuse_surplus(call, 0, ...)
+      return read_key(call, key), nil, opts
+    end,
   }
 end
 
@@ -80,7 +85,8 @@ for kind, name in pairs { equal = "when_equal", not_equal = "when_not_equal" } d
   kinds[kind] = {
     name = name,
     spec = COMMON,
-    read = function(call, key, value, opts)
+    read = function(call, key, value, opts, ...)
+      class.refuse_surplus(call, 0, ...)
       if value == nil then
         errors.usage("%s: a value is needed; for an absent key there is %s", call,
           kind == "equal" and "get_when_none" or "get_when_not_none")
@@ -119,7 +125,7 @@ local function define_iterator(kind, shape)
     state.check_self(self, call)
     local subject, value, opts = shape.read(call, ...)
     opts = options.check(call, opts, spec)
-    if opts.since then core.set_cursor(self, opts.since) end
+    if opts.since then core.set_cursor(self, opts.since, call) end
     -- What the body of the loop changes itself is no news to it, or a loop on a condition that stays true would run on its own.
     local watched = { live = opts.live, timeout = opts.timeout, duplicate_okay = opts.duplicate_okay, budget = opts.budget,
       exclude = opts.exclude, own_known = true, gapless = opts.since ~= nil }
@@ -141,15 +147,20 @@ for kind, shape in pairs(kinds) do
 end
 
 --- state:go_live(): forget what has happened so far; the next watcher considers only what comes from now on.
-methods.go_live = core.go_live
+function methods.go_live(self, ...)
+  state.check_self(self, "state:go_live")
+  class.refuse_surplus("state:go_live", 0, ...)
+  core.go_live(self)
+end
 
 --- state:get_raw_update([options]): the next update of another author, as before, after, identical.
 ---@param opts? { live: boolean?, timeout: number?, duplicate_okay: boolean? }
 ---@return table? before
 ---@return table|zproc.Error after
 ---@return boolean? identical
-function methods.get_raw_update(self, opts)
+function methods.get_raw_update(self, opts, ...)
   state.check_self(self, "state:get_raw_update")
+  class.refuse_surplus("state:get_raw_update", 0, ...)
   opts = options.check("state:get_raw_update", opts, COMMON)
   local before, after, identical = core.watch(self, "update", nil, nil, opts)
   if before == nil then return time_is_up("state:get_raw_update", opts.timeout) end

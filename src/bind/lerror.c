@@ -148,6 +148,11 @@ int zp_lua_usage(lua_State *L, const char *format, ...) {
   return raise_named(L, "UsageError", NULL);
 }
 
+void zp_lua_refuse_surplus(lua_State *L, int most, const char *call) {
+  for (int i = most + 2; i <= lua_gettop(L); i++)
+    if (!lua_isnil(L, i)) zp_lua_usage(L, "%s: there is an argument too many, a %s; it takes what the API reference says", call, luaL_typename(L, i));
+}
+
 void zp_lua_set_error_metatable(lua_State *L) {
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &metatable_key);

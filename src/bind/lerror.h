@@ -24,6 +24,9 @@ int zp_lua_raise_from(lua_State *L, int code, const char *traceback);
 /* Raise a UsageError with a message as by lua_pushfstring. Does not return. */
 int zp_lua_usage(lua_State *L, const char *format, ...);
 
+/* Raise a UsageError if a method was given more than the object and so many arguments; nils do not count. `call` is for the message. */
+void zp_lua_refuse_surplus(lua_State *L, int most, const char *call);
+
 /* Raise a SignalError; its field `signal` is what zp_lua_set_signals was given for the number. Does not return. */
 int zp_lua_raise_signal(lua_State *L, int signal);
 

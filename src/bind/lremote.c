@@ -226,6 +226,7 @@ static int remote_close(lua_State *L) {
 /* ---- methods ---- */
 
 static int remote_get(lua_State *L) {
+  zp_lua_refuse_surplus(L, 2, "state:get");
   zp_lremote *state = zp_lremote_check(L, 1);
   lua_settop(L, 3);
   if (!push_key(L, state, 2)) lua_pushvalue(L, 3);
@@ -233,6 +234,7 @@ static int remote_get(lua_State *L) {
 }
 
 static int remote_contains(lua_State *L) {
+  zp_lua_refuse_surplus(L, 1, "state:contains");
   zp_lremote *state = zp_lremote_check(L, 1);
   luaL_checkany(L, 2);
   zp_lnet_prepare(L);
@@ -243,8 +245,9 @@ static int remote_contains(lua_State *L) {
 }
 
 /* Fill a batch with the table at index 2, after zp_lnet_prepare. */
-static zp_batch *load_table(lua_State *L, zp_lremote *state, const char *name) {
+static zp_batch *load_table(lua_State *L, zp_lremote *state, const char *name, const char *call) {
   zp_lstate_accept(L, 2, name);
+  zp_lua_refuse_surplus(L, 1, call);
   zp_batch *batch = zp_lpairs_fill(L, &state->fill);
   zp_lnet_prepare(L);
   for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
@@ -256,17 +259,18 @@ static zp_batch *load_table(lua_State *L, zp_lremote *state, const char *name) {
 
 static int remote_update(lua_State *L) {
   zp_lremote *state = zp_lremote_check(L, 1);
-  send_batch(L, state, load_table(L, state, "update"), ZP_REQUEST_COMMIT);
+  send_batch(L, state, load_table(L, state, "update", "state:update"), ZP_REQUEST_COMMIT);
   return 0;
 }
 
 static int remote_set(lua_State *L) {
   zp_lremote *state = zp_lremote_check(L, 1);
-  send_batch(L, state, load_table(L, state, "set"), ZP_REQUEST_REPLACE);
+  send_batch(L, state, load_table(L, state, "set", "state:set"), ZP_REQUEST_REPLACE);
   return 0;
 }
 
 static int remote_clear(lua_State *L) {
+  zp_lua_refuse_surplus(L, 0, "state:clear");
   zp_lremote *state = zp_lremote_check(L, 1);
   zp_batch *batch = zp_lpairs_fill(L, &state->fill);
   zp_lnet_prepare(L);
@@ -275,6 +279,7 @@ static int remote_clear(lua_State *L) {
 }
 
 static int remote_setdefault(lua_State *L) {
+  zp_lua_refuse_surplus(L, 2, "state:setdefault");
   zp_lremote *state = zp_lremote_check(L, 1);
   lua_settop(L, 3);
   if (lua_isnil(L, 3)) return zp_lua_usage(L, "state:setdefault(key, value) needs a value");
@@ -296,6 +301,7 @@ static int remote_setdefault(lua_State *L) {
 }
 
 static int remote_pop(lua_State *L) {
+  zp_lua_refuse_surplus(L, 2, "state:pop");
   zp_lremote *state = zp_lremote_check(L, 1);
   lua_settop(L, 3);
   zp_lnet_prepare(L);
@@ -309,6 +315,7 @@ static int remote_pop(lua_State *L) {
 }
 
 static int remote_popitem(lua_State *L) {
+  zp_lua_refuse_surplus(L, 0, "state:popitem");
   zp_lremote *state = zp_lremote_check(L, 1);
   zp_lnet_prepare(L);
   zp_parcel request = {.number_count = 1, .numbers = {author_of(state)}, ZP_STRINGS(name_of(state))};
@@ -322,15 +329,29 @@ static int remote_popitem(lua_State *L) {
 }
 
 static int remote_copy(lua_State *L) {
+  zp_lua_refuse_surplus(L, 0, "state:copy");
   zp_lpairs_push_table(L, push_newest(L));
   return 1;
 }
 
-static int remote_keys(lua_State *L) { return zp_lpairs_push_list(L, push_newest(L), true, false); }
-static int remote_values(lua_State *L) { return zp_lpairs_push_list(L, push_newest(L), false, true); }
-static int remote_items(lua_State *L) { return zp_lpairs_push_list(L, push_newest(L), true, true); }
+static int remote_keys(lua_State *L) {
+  zp_lua_refuse_surplus(L, 0, "state:keys");
+  return zp_lpairs_push_list(L, push_newest(L), true, false);
+}
+
+static int remote_values(lua_State *L) {
+  zp_lua_refuse_surplus(L, 0, "state:values");
+  return zp_lpairs_push_list(L, push_newest(L), false, true);
+}
+
+static int remote_items(lua_State *L) {
+  zp_lua_refuse_surplus(L, 0, "state:items");
+  return zp_lpairs_push_list(L, push_newest(L), true, true);
+}
+
 
 static int remote_at(lua_State *L) {
+  zp_lua_refuse_surplus(L, 1, "state:at");
   zp_lremote *state = zp_lremote_check(L, 1);
   if (!lua_isinteger(L, 2) || lua_tointeger(L, 2) < 0)
     return zp_lua_usage(L, "state:at(revision) takes a revision number, an integer of at least 0");
@@ -339,6 +360,7 @@ static int remote_at(lua_State *L) {
 }
 
 static int remote_revision(lua_State *L) {
+  zp_lua_refuse_surplus(L, 0, "state:revision");
   uint64_t oldest = 0, newest = 0;
   zp_lremote_range(L, &oldest, &newest);
   lua_pushinteger(L, (lua_Integer)newest);

@@ -359,6 +359,7 @@ static int state_close(lua_State *L) {
 /* ---- methods ---- */
 
 static int state_get(lua_State *L) {
+  zp_lua_refuse_surplus(L, 2, "state:get");
   zp_lstate *state = zp_lstate_check(L, 1);
   lua_settop(L, 3);
   zp_bytes key = encode_key(L, state, 2);
@@ -368,6 +369,7 @@ static int state_get(lua_State *L) {
 }
 
 static int state_contains(lua_State *L) {
+  zp_lua_refuse_surplus(L, 1, "state:contains");
   zp_lstate *state = zp_lstate_check(L, 1);
   luaL_checkany(L, 2);
   zp_bytes key = encode_key(L, state, 2), value;
@@ -400,6 +402,7 @@ static void add_table(lua_State *L, zp_lstate *state, zp_batch *batch, int idx) 
 static int state_update(lua_State *L) {
   zp_lstate *state = zp_lstate_check(L, 1);
   zp_lstate_accept(L, 2, "update");
+  zp_lua_refuse_surplus(L, 1, "state:update");
   zp_batch *batch = zp_lpairs_fill(L, &state->fill);
   add_table(L, state, batch, 2);
   zp_lstate_commit(L, state, batch);
@@ -431,6 +434,7 @@ static int clear_body(lua_State *L) {
 }
 
 static int state_clear(lua_State *L) {
+  zp_lua_refuse_surplus(L, 0, "state:clear");
   zp_lstate *state = zp_lstate_check(L, 1);
   lua_settop(L, 1);
   return zp_lstate_locked(L, state, clear_body);
@@ -444,6 +448,7 @@ static int set_body(lua_State *L) {
 static int state_set(lua_State *L) {
   zp_lstate *state = zp_lstate_check(L, 1);
   zp_lstate_accept(L, 2, "set");
+  zp_lua_refuse_surplus(L, 1, "state:set");
   /* Encode before the lock is taken, into pairs that the stack keeps. */
   zp_batch *fresh = zp_lpairs_push(L);
   for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
@@ -472,6 +477,7 @@ static int setdefault_body(lua_State *L) {
 }
 
 static int state_setdefault(lua_State *L) {
+  zp_lua_refuse_surplus(L, 2, "state:setdefault");
   zp_lstate *state = zp_lstate_check(L, 1);
   lua_settop(L, 3);
   if (lua_isnil(L, 3)) return zp_lua_usage(L, "state:setdefault(key, value) needs a value");
@@ -492,6 +498,7 @@ static int pop_body(lua_State *L) {
 }
 
 static int state_pop(lua_State *L) {
+  zp_lua_refuse_surplus(L, 2, "state:pop");
   zp_lstate *state = zp_lstate_check(L, 1);
   lua_settop(L, 3);
   state->filled = zp_lpairs_fill(L, &state->fill);
@@ -514,12 +521,14 @@ static int popitem_body(lua_State *L) {
 }
 
 static int state_popitem(lua_State *L) {
+  zp_lua_refuse_surplus(L, 0, "state:popitem");
   zp_lstate *state = zp_lstate_check(L, 1);
   lua_settop(L, 1);
   return zp_lstate_locked(L, state, popitem_body);
 }
 
 static int state_copy(lua_State *L) {
+  zp_lua_refuse_surplus(L, 0, "state:copy");
   zp_lpairs_push_table(L, zp_lpairs_newest(L, zp_lstate_check(L, 1)));
   return 1;
 }
@@ -535,6 +544,7 @@ void zp_lstate_push_at(lua_State *L, zp_lstate *state, uint64_t revision) {
 }
 
 static int state_at(lua_State *L) {
+  zp_lua_refuse_surplus(L, 1, "state:at");
   zp_lstate *state = zp_lstate_check(L, 1);
   if (!lua_isinteger(L, 2) || lua_tointeger(L, 2) < 0)
     return zp_lua_usage(L, "state:at(revision) takes a revision number, an integer of at least 0");
@@ -543,6 +553,7 @@ static int state_at(lua_State *L) {
 }
 
 static int state_revision(lua_State *L) {
+  zp_lua_refuse_surplus(L, 0, "state:revision");
   zp_lstate *state = zp_lstate_check(L, 1);
   zp_lstate_read(L, state);
   uint64_t revision = zp_store_read_revision(state->store);
@@ -551,9 +562,21 @@ static int state_revision(lua_State *L) {
   return 1;
 }
 
-static int state_keys(lua_State *L) { return zp_lpairs_push_list(L, zp_lpairs_newest(L, zp_lstate_check(L, 1)), true, false); }
-static int state_values(lua_State *L) { return zp_lpairs_push_list(L, zp_lpairs_newest(L, zp_lstate_check(L, 1)), false, true); }
-static int state_items(lua_State *L) { return zp_lpairs_push_list(L, zp_lpairs_newest(L, zp_lstate_check(L, 1)), true, true); }
+static int state_keys(lua_State *L) {
+  zp_lua_refuse_surplus(L, 0, "state:keys");
+  return zp_lpairs_push_list(L, zp_lpairs_newest(L, zp_lstate_check(L, 1)), true, false);
+}
+
+static int state_values(lua_State *L) {
+  zp_lua_refuse_surplus(L, 0, "state:values");
+  return zp_lpairs_push_list(L, zp_lpairs_newest(L, zp_lstate_check(L, 1)), false, true);
+}
+
+static int state_items(lua_State *L) {
+  zp_lua_refuse_surplus(L, 0, "state:items");
+  return zp_lpairs_push_list(L, zp_lpairs_newest(L, zp_lstate_check(L, 1)), true, true);
+}
+
 
 /* ---- making States ---- */
 

@@ -320,7 +320,7 @@ static int core_renew(lua_State *L) {
   return 0;
 }
 
-/* core.set_cursor(state, revision): watchers of this State consider what comes after the revision; 0: as far back as is kept. */
+/* core.set_cursor(state, revision, [call]): watchers of this State consider what comes after the revision; 0: as far back as is kept. */
 static int core_set_cursor(lua_State *L) {
   lua_Integer revision = luaL_checkinteger(L, 2);
   uint64_t oldest = 0, newest = 0;
@@ -335,8 +335,8 @@ static int core_set_cursor(lua_State *L) {
     if (rc) return zp_lua_raise(L, rc);
   }
   if (revision < 0 || (uint64_t)revision > newest)
-    return zp_lua_usage(L, "the option 'since' is a revision number from 0 to %I (the newest), not %I", (LUAI_UACINT)newest,
-                        (LUAI_UACINT)revision);
+    return zp_lua_usage(L, "%s%sthe option 'since' is a revision number from 0 to %I (the newest), not %I", luaL_optstring(L, 3, ""),
+                        lua_isnoneornil(L, 3) ? "" : ": ", (LUAI_UACINT)newest, (LUAI_UACINT)revision);
   zp_watch_cursor_move(is_remote ? &zp_lremote_check(L, 1)->cursor : &state->cursor, revision == 0 ? oldest : (uint64_t)revision);
   return 0;
 }

@@ -845,6 +845,44 @@ describe("a watcher", function()
       assert.is_nil((state:get_when_change { timeout = 0 }))
     end)
 
+    it("refuses arguments too many, with the name of the call", function()
+      state.a = 1
+      for call, arguments in pairs {
+        get = { "a", 1 }, set = { {} }, update = { {} }, setdefault = { "a", 1 }, pop = { "a", 1 }, popitem = {}, clear = {}, copy = {},
+        keys = {}, values = {}, items = {}, contains = { "a" }, revision = {}, at = { 1 }, fork = { {} }, ping = { {} }, go_live = {},
+        get_raw_update = { {} }, get_when = { print, {} }, get_when_equal = { "a", 1, {} }, get_when_not_equal = { "a", 2, {} },
+        get_when_none = { "b", {} }, get_when_not_none = { "a", {} }, get_when_available = { "a", {} }, when = { print, {} },
+        when_equal = { "a", 1, {} }, when_available = { "a", {} },
+      } do
+        local surplus = table.move(arguments, 1, #arguments, 1, {})
+        surplus[#surplus + 1] = "surplus"
+        refuses(("state:%s: there is an argument too many"):format(call), state[call], state, table.unpack(surplus))
+      end
+      refuses("ctx:call_when_equal: ", ctx.call_when_equal, ctx, "a", 1, "surplus", print, {})
+      assert.is_true(state == { a = 1 })
+      assert.equal(1, state:get("a", nil, nil))
+    end)
+
+    it("takes numbers at their extremes as they are, or refuses them by option and call", function()
+      other.a = 1
+      for _, timeout in ipairs { math.huge, 1e300, 1e18, math.maxinteger } do
+        assert.equal(1, state:fork():get_when_equal("a", 1, { timeout = timeout }).a)
+        local own = state:fork()
+        local p = ctx:process(function() return own:get_when_change("b", { timeout = timeout }).b end)
+        other.b = timeout
+        assert.equal(timeout, p:wait())
+      end
+      for _, count in ipairs { math.huge, 0 / 0, -1, 1.5, 1e300 } do
+        refuses("state:when_equal: option 'count' must be", state.when_equal, state, "a", 1, { count = count })
+      end
+      for _, since in ipairs { math.huge, 0 / 0, -1, 1.5, 1e300 } do
+        refuses("state:when_change: option 'since' must be", state.when_change, state, { since = since })
+      end
+      for _, since in ipairs { math.maxinteger, 1 << 40 } do
+        refuses("state:when_change: the option 'since' is", state.when_change, state, { since = since })
+      end
+    end)
+
     it("refuses unknown options, missing keys and values, and keys that are none", function()
       refuses("state:get_when_change: unknown option 'excude' (did you mean 'exclude'?)", state.get_when_change, state, "x",
         { excude = true })
