@@ -222,6 +222,9 @@ function Signals:close() end
 ---@field transport zproc.Transport?
 ---@field allow_user string|integer|(string|integer)[]|nil users whose servers, files and links this process uses, too, from now on; their code can run in it
 
+---@class zproc.AtomicOptions
+---@field timeout number? seconds to wait for other writers; the function that is made then returns nil and a TimeoutError. By shared memory only
+
 ---@class zproc.ServerOptions
 ---@field backend "process"|"thread"|nil "process"
 ---@field data_dir string? where the state is kept; without it the state is gone with the server
@@ -257,8 +260,9 @@ function zproc.process(target, server_address, opts) end
 --- A function that runs `fn(snapshot, ...)` as one indivisible step on the state that it is called with, and returns what `fn` does. If
 --- `fn` raises nothing has changed.
 ---@param fn fun(snapshot: table, ...): ...
+---@param opts? zproc.AtomicOptions
 ---@return fun(state: zproc.State, ...): ...
-function zproc.atomic(fn) end
+function zproc.atomic(fn, opts) end
 
 --- Start a server that runs until it is stopped, or this process ends.
 ---@param server_address? zproc.Address without it a random one on this machine

@@ -64,7 +64,7 @@ end
 
 --- How many arguments each takes. Who writes ctx:process(...) may write zproc:context(...) as well.
 for name, most in pairs {
-  atomic = 1, backup = 2, context = 2, cpu_count = 0, error_class = 1, exit = 1, getpid = 0, is_error = 2, ping = 2, process = 3, range = 3,
+  atomic = 2, backup = 2, context = 2, cpu_count = 0, error_class = 1, exit = 1, getpid = 0, is_error = 2, ping = 2, process = 3, range = 3,
   signal_to_error = 1, signals = math.huge, sleep = 1, start_server = 2, state = 2, time = 0,
 } do
   local call, fn = "zproc." .. name, zproc[name]

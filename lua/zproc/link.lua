@@ -197,6 +197,12 @@ function Link:list_processes()
   return self.directory and core.open_table(self.directory):list() or self.connection:processes()
 end
 
+--- Who holds the lock of the state's writers: nil if nobody does, or the server is on another machine.
+---@return { pid: integer, name: string, since: number, seconds: number, stopped: boolean, place: string? }?
+function Link:lock_holder()
+  return self.directory and core.lock_holder(self.directory) or nil
+end
+
 --- What the server does: tasks, items that were put and are finished, chunks at work, and how many threads of the processes on its machine
 --- wait for a change (nil if its kernel does not tell).
 ---@return { tasks: integer, put: integer, finished: integer, claims: integer, waiting: integer? }

@@ -90,12 +90,52 @@ function core.state_metamethods.__tostring(self)
   return inspect(self:copy())
 end
 
---- zproc.atomic(fn): `fn(snapshot, ...)` as one indivisible step on the state that it is called with.
+--- Wait for other writers no longer than for so many seconds while `fn` runs.
+---@return boolean ok
+---@return any ... what it returns; or what it raises, and whether that is since the time is up
+local function wait_within(call, self, seconds, fn, ...)
+  if not core.set_lock_timeout(self, seconds) then
+    errors.usage("%s: 'timeout' is for States that are reached by shared memory", call)
+  end
+  local results = table.pack(pcall(fn, ...))
+  local is_late = not results[1] and core.has_waited_in_vain()
+  core.set_lock_timeout(self, nil)
+  if not results[1] then return false, results[2], is_late end
+  return table.unpack(results, 1, results.n)
+end
+
+--- For commands: change a state, and wait for other writers no longer than that; nil: as long as it takes.
+---@param self zproc.State
+---@param seconds number?
+---@param fn function
+function state.change_within(self, seconds, fn, ...)
+  if not seconds then return fn(...) end
+  local ok, err = wait_within("--timeout", self, seconds, fn, ...)
+  if not ok then error(err, 0) end
+end
+
+--- What zproc.atomic gives: nil and a TimeoutError when others have not ended in time.
+local function end_within(ok, ...)
+  if ok then return ... end
+  local err, is_late = ...
+  if is_late then return nil, err end
+  error(err, 0)
+end
+
+--- zproc.atomic(fn, [options]): `fn(snapshot, ...)` as one indivisible step on the state that it is called with.
 ---@param fn fun(snapshot: table, ...): ...
 ---@return fun(state: zproc.State, ...): ...
-function state.atomic(fn)
+---@param opts? { timeout: number? } timeout: seconds that it waits for other writers
+function state.atomic(fn, opts)
   if type(fn) ~= "function" then errors.usage("zproc.atomic takes a function, not a %s", type(fn)) end
-  local run = core.atomic
+  opts = options.check("zproc.atomic", opts, { timeout = "seconds" })
+  local run, timeout = core.atomic, opts.timeout
+  if timeout then
+    return function(self, ...)
+      if not core.is_state(self) then return run(self, fn, ...) end -- which says what is wrong
+      return end_within(wait_within("zproc.atomic", self, timeout, run, self, fn, ...))
+    end
+  end
   return function(self, ...)
     return run(self, fn, ...)
   end

@@ -19,6 +19,8 @@
 #include "codec/key.h"
 #include "codec/value.h"
 
+_Static_assert(LUA_IDSIZE == ZP_HOLDER_SOURCE, "a source as Lua writes it");
+
 static const char deleted; /* its address as a light userdata marks a deleted key in `written` */
 
 static bool is_deleted(lua_State *L, int idx) { return lua_touserdata(L, idx) == &deleted; }
@@ -265,5 +267,9 @@ int zp_lstate_atomic(lua_State *L) {
   lua_pushvalue(L, -1);
   lua_insert(L, 3);
   lua_insert(L, 2);
+  lua_Debug ar;
+  lua_pushvalue(L, 3);
+  lua_getinfo(L, ">S", &ar);
+  zp_store_set_place(state->store, ar.short_src, ar.linedefined > 0 ? (unsigned)ar.linedefined : 0);
   return zp_lstate_locked(L, state, atomic_body);
 }

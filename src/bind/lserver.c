@@ -20,6 +20,7 @@
 #include "server/client.h"
 #include "server/copier.h"
 #include "server/keeper.h"
+#include "store/holder.h"
 #include "store/store.h"
 #include "server/protocol.h"
 #include "sys/dir.h"
@@ -92,6 +93,28 @@ static int core_ping(lua_State *L) {
   lua_pushinteger(L, pid);
   lua_pushlstring(L, (const char *)echo->data, echo->size);
   return 2;
+}
+
+/* core.lock_holder(directory) -> who holds the writer lock of the state there: { pid, name, since, seconds, place or nil, stopped }; nil: nobody */
+static int core_lock_holder(lua_State *L) {
+  zp_holder holder;
+  if (!zp_store_find_holder(luaL_checkstring(L, 1), &holder)) return 0;
+  lua_createtable(L, 0, 6);
+  lua_pushinteger(L, holder.pid);
+  lua_setfield(L, -2, "pid");
+  lua_pushstring(L, holder.name);
+  lua_setfield(L, -2, "name");
+  lua_pushnumber(L, holder.since);
+  lua_setfield(L, -2, "since");
+  lua_pushnumber(L, holder.seconds);
+  lua_setfield(L, -2, "seconds");
+  lua_pushboolean(L, holder.is_stopped);
+  lua_setfield(L, -2, "stopped");
+  if (holder.place[0]) {
+    lua_pushstring(L, holder.place);
+    lua_setfield(L, -2, "place");
+  }
+  return 1;
 }
 
 #define COPIER "zproc.Copier"
@@ -196,6 +219,7 @@ static const luaL_Reg functions[] = {
     {"is_elsewhere", core_is_elsewhere},
     {"retire_store", core_retire_store},
     {"backup", core_backup},
+    {"lock_holder", core_lock_holder},
     {"await_termination", core_await_termination},
     {NULL, NULL},
 };

@@ -4,6 +4,7 @@
 
 #include <lauxlib.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "bind/core.h"
 #include "bind/lerror.h"
@@ -266,6 +267,28 @@ static int core_take_raised(lua_State *L) {
   return 2;
 }
 
+static _Thread_local bool has_waited_in_vain; /* the last function that was to run as one step has not begun */
+
+/* core.set_lock_timeout(state, seconds or nil): how long its changes wait for others from now on. False: it is on another machine, and they wait
+   as long as it takes. */
+static int core_set_lock_timeout(lua_State *L) {
+  if (zp_lremote_is(L, 1)) {
+    lua_pushboolean(L, 0);
+    return 1;
+  }
+  zp_lstate *state = zp_lstate_check(L, 1);
+  has_waited_in_vain = false;
+  zp_store_set_lock_deadline(state->store, lua_isnoneornil(L, 2) ? ZP_FOREVER : zp_clock_now() + luaL_checknumber(L, 2));
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* core.has_waited_in_vain(): whether the lock was not had in time, since core.set_lock_timeout. */
+static int core_has_waited_in_vain(lua_State *L) {
+  lua_pushboolean(L, has_waited_in_vain);
+  return 1;
+}
+
 int zp_lstate_locked(lua_State *L, zp_lstate *state, lua_CFunction body) {
   luaL_checkstack(L, 3, NULL);
   lua_pushcfunction(L, note_raised);
@@ -273,6 +296,7 @@ int zp_lstate_locked(lua_State *L, zp_lstate *state, lua_CFunction body) {
   lua_pushcfunction(L, body);
   lua_insert(L, 2);
   int rc = zp_store_lock(state->store);
+  if (rc == ZP_ETIMEOUT) has_waited_in_vain = true;
   if (rc) return zp_lstate_raise(L, rc);
   const lock_held held = {state, body, locks_held};
   locks_held = &held;
@@ -705,6 +729,8 @@ static const luaL_Reg functions[] = {
     {"link_of", core_link_of},
     {"atomic", zp_lstate_atomic},
     {"abandon_atomic", core_abandon_atomic},
+    {"set_lock_timeout", core_set_lock_timeout},
+    {"has_waited_in_vain", core_has_waited_in_vain},
     {"take_raised", core_take_raised},
     {NULL, NULL},
 };

@@ -45,6 +45,7 @@ typedef struct progress {
 } progress;
 
 static int mind(const zp_peer *peer, progress *before) {
+  if (peer->deadline > 0 && zp_clock_now() >= peer->deadline) return zp_fail(ZP_ETIMEOUT, "its time is up");
   if (!peer->pid || peer->seconds <= 0) return 0;
   double used = used_by(peer->pid), now = zp_clock_now();
   if (used > peer->seconds) return zp_fail(ZP_EBUDGET, "it has used up its time");

@@ -19,6 +19,7 @@ typedef struct zp_peer {
   int fd;
   pid_t pid;      /* a child of this process; 0: it is none, or there is none */
   double seconds; /* of processor time that it may have used by the end of what it does now; 0: any */
+  double deadline; /* until when that has to be done (zp_clock_now); 0: for ever */
 } zp_peer;
 
 enum { ZP_PEER_LOOK_MILLISECONDS = 50 /* between looks whether to go on waiting */ };
@@ -29,7 +30,7 @@ int zp_peer_start(const char *const *arguments, int extra, zp_peer *peer);
 /* Whether its process has ended, or is about to; it is still to be waited for. */
 bool zp_peer_has_ended(const zp_peer *peer);
 
-/* 0; ZP_EINTR if this thread is to stop; ZP_ESYS if the other end is gone; ZP_EBUDGET if it has used up its time; ZP_EBUSY if it has not run for
+/* 0; ZP_EINTR if this thread is to stop; ZP_ESYS if the other end is gone; ZP_EBUDGET if it has used up its time; ZP_ETIMEOUT at its deadline; ZP_EBUSY if it has not run for
    long, though it should. After any of these it is of no use any more. `bytes` and `pairs` hold what the parcel points to. */
 int zp_peer_send(const zp_peer *peer, const zp_parcel *parcel);
 int zp_peer_receive(const zp_peer *peer, zp_buf *bytes, zp_buf *pairs, zp_parcel *parcel);

@@ -13,10 +13,14 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "net/peer.h"
+#include "store/holder.h"
 #include "sys/thread.h"
+
+static const double LIMIT_SECONDS = 30; /* unless the environment says otherwise */
 
 struct zp_runner {
   char *directory;
+  double limit; /* seconds that a function may take */
   zp_judges *judges;
   pthread_mutex_t turn; /* of all below */
   zp_peer process;
@@ -24,6 +28,13 @@ struct zp_runner {
 };
 
 /* ---- the server's end ---- */
+
+static double read_limit(void) {
+  const char *text = getenv("ZPROC_ATOMIC_LIMIT");
+  char *end;
+  double seconds = text ? strtod(text, &end) : 0;
+  return text && *text && *end == '\0' && seconds > 0 ? seconds : LIMIT_SECONDS;
+}
 
 static int open_lock(zp_runner *self) {
   char path[PATH_MAX];
@@ -44,6 +55,7 @@ int zp_runner_open(const char *directory, zp_runner **out) {
     return zp_fail(ZP_ENOMEM, "out of memory: cannot serve");
   }
   self->process.fd = self->lock = -1;
+  self->limit = read_limit();
   pthread_mutex_init(&self->turn, NULL);
   int rc = open_lock(self);
   if (!rc) rc = zp_judges_open(directory, &self->judges);
@@ -84,7 +96,9 @@ static int await_turn(zp_runner *self) {
 /* Whether the author has changed the state after a revision: 1, 0, or an error if that is not to be known. */
 static int has_changed(zp_store *store, uint64_t author, uint64_t revision) {
   zp_log_record record;
-  int rc = zp_store_lock(store); /* whatever the dead one has left half done is settled with that */
+  /* Whatever the dead one has left half done is settled by who has the lock next. */
+  int rc = zp_store_try_lock(store);
+  if (rc == ZP_EBUSY) rc = 0;
   if (rc) return rc;
   zp_store_unlock(store);
   rc = zp_store_read_begin(store);
@@ -111,6 +125,18 @@ static int fail_died(zp_runner *self, zp_store *store, uint64_t author, uint64_t
                  changed == 1 ? "has changed" : "may have changed");
 }
 
+/* Its time is up: it is killed, whatever it does. Perhaps it has only waited for somebody else. */
+static int fail_late(zp_runner *self, zp_store *store, uint64_t author, uint64_t revision) {
+  char words[64], others[ZP_HOLDER_WORDS + 64] = "", about[ZP_HOLDER_WORDS];
+  zp_holder holder;
+  if (zp_store_find_holder(self->directory, &holder) && holder.pid != self->process.pid)
+    snprintf(others, sizeof others, "; it has waited for the lock of the state: %s", zp_holder_words(&holder, about));
+  zp_peer_end(&self->process);
+  int changed = has_changed(store, author, revision);
+  snprintf(words, sizeof words, "%s", changed == 0 ? "nothing has changed" : changed == 1 ? "it has changed the state" : "it may have changed the state");
+  return zp_fail(changed == 0 ? ZP_EBUDGET : ZP_ESTALE, "the atomic function was stopped, since it took more than %g seconds; %s%s", self->limit, words, others);
+}
+
 static int newest_of(zp_store *store, uint64_t *revision) {
   int rc = zp_store_read_begin(store);
   if (rc) return rc;
@@ -130,10 +156,13 @@ int zp_runner_run(zp_runner *self, zp_store *store, const zp_parcel *request, zp
   if (!rc) rc = newest_of(store, &before);
   if (!rc && zp_thread_is_to_stop()) rc = ZP_EINTR; /* given up while it waited */
   bool is_asked = rc == 0;
+  self->process.deadline = zp_clock_now() + self->limit;
   if (!rc) rc = zp_peer_send(&self->process, request);
   if (!rc) rc = zp_peer_receive(&self->process, &bytes, &pairs, &reply);
   if (!rc) rc = zp_answer_done(answer, &reply);
+  self->process.deadline = 0;
   if (rc == ZP_EINTR && is_asked) zp_peer_end(&self->process);
+  else if (rc == ZP_ETIMEOUT && is_asked) rc = fail_late(self, store, request->numbers[0], before);
   else if (rc && is_asked) rc = fail_died(self, store, request->numbers[0], before);
   pthread_mutex_unlock(&self->turn);
   zp_buf_free(&bytes);

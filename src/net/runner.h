@@ -6,6 +6,9 @@
  * writers would have it anyway. If it dies, the client is told, and the next function gets another runner. Mostly nothing has changed then;
  * but it may have been killed after its commit, and before it could tell. The log shows that, as changes are marked with their author.
  *
+ * One that takes more than 30 seconds ($ZPROC_ATOMIC_LIMIT), waiting for the lock of writers included, is killed: it holds up all that change the
+ * state, and nobody on this machine might know where it comes from.
+ *
  * It ends with the server: a thread of it does nothing but wait for the other end of the socket to be closed. That may take a moment, in which
  * it may still commit. So both hold a lock on a file in the server's directory, and the next server waits for it before it answers anybody:
  * what became of a change is not asked before it is settled. (Not for ever: what a function has forked holds the lock as well.)
@@ -30,7 +33,7 @@ bool zp_runner_is_settled(zp_runner *runner);
 void zp_runner_close(zp_runner **runner); /* ends the process; nulls, may be called twice */
 
 /* Carry out an ATOMIC (request.h) on the namespace of the store, when it is its turn. ZP_EINTR if this thread is to stop: a function that
-   runs is killed, one that does not run yet never will. ZP_ESTALE if the state was, or may have been changed, but the result is lost. */
+   runs is killed, one that does not run yet never will. ZP_EBUDGET if it took too long, and nothing has changed. ZP_ESTALE if the state was, or may have been changed, but the result is lost. */
 int zp_runner_run(zp_runner *runner, zp_store *store, const zp_parcel *request, zp_answer *answer);
 
 /* The processes that evaluate predicates, which end with it. */

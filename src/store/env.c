@@ -382,6 +382,7 @@ static int open_env(const char *directory, int control_fd, const struct stat *co
   env->serial = ++serials;
   env->generation = zp_env_generation;
   env->references = 1;
+  env->pid = getpid();
   /* Readers must not keep a remap waiting for ever; nested sections do not take the lock again (see zp_env_enter). */
   pthread_rwlockattr_t attributes;
   pthread_rwlockattr_init(&attributes);

@@ -43,6 +43,7 @@
 #include <sys/types.h>
 
 #include "store/files.h"
+#include "store/holder.h"
 #include "store/store.h"
 #include "sys/alive.h"
 #include "sys/bell.h"
@@ -81,6 +82,7 @@ typedef struct zp_control {
   zp_alive_space space;    /* of its maker: a mutex's owner, and who has claimed a task, are known by numbers of it */
   char boot[ZP_BOOT_SIZE]; /* the boot of the machine that `writer` is of: a mutex does not survive one */
   _Alignas(64) pthread_mutex_t writer;
+  zp_holder_note holder; /* of it */
   /* What giving up history has cost each namespace, several of which may share a place: the newest update whose record is gone, or the
      next to go; and the newest deletion of which nothing is left, not even that the key once was. Raised under the writer lock,
      before the commit that makes it true. */
@@ -129,6 +131,7 @@ struct zp_env {
   size_t page_size;
   size_t map_size;
   bool unmapped; /* changes only while nobody is in a section */
+  pid_t pid;     /* of this process */
   bool tight;  /* the last attempt to grow found no space; touched under the writer lock */
   _Atomic(const void *) lock_thread; /* the thread of this process that holds the writer lock; NULL: none */
   zp_buf scratch; /* of the holder of the writer lock */

@@ -17,6 +17,9 @@ struct zp_store {
   zp_reader *reader;   /* of the present read, else of the last one, or NULL */
   bool reading;
   bool locked;
+  double lock_deadline;  /* until when the lock is waited for (zp_clock_now seconds) */
+  char source[ZP_HOLDER_SOURCE]; /* of the atomic function that it is taken for next, */
+  unsigned line;                 /* and its line; 0: none */
   uint64_t author;       /* 0 until it is asked for */
   uint32_t namespace_id; /* 0 until it is known; a namespace keeps its id for ever */
   uint64_t at;           /* what reads see: a revision, or ZP_NEWEST */

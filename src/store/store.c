@@ -35,6 +35,7 @@ int zp_store_open(const char *directory, const char *name, zp_store **out) {
   store->name = strdup(name);
   if (!store->directory || !store->name) goto no_memory;
   store->generation = zp_env_generation;
+  store->lock_deadline = ZP_FOREVER;
   *out = store;
   return 0;
 no_memory:
@@ -100,28 +101,61 @@ void zp_store_set_author(zp_store *store, uint64_t author) {
   store->author = author;
 }
 
+/* Say on stderr who is waited for: once for each wait, and once in this process for each time that somebody holds the lock. */
+static void tell_of_holder(const zp_env *env) {
+  static _Atomic uint64_t told;
+  zp_holder holder;
+  char words[ZP_HOLDER_WORDS];
+  if (!zp_holder_look(&env->control->holder, &holder) || atomic_exchange(&told, holder.count) == holder.count) return;
+  fprintf(stderr, "zproc: process %d waits to change the state in %s: %s\n", (int)env->pid, env->directory, zp_holder_words(&holder, words));
+}
+
+static int fail_held(const zp_env *env) {
+  zp_holder holder;
+  char words[ZP_HOLDER_WORDS];
+  if (!zp_holder_look(&env->control->holder, &holder)) return zp_fail(ZP_ETIMEOUT, "others have held the lock of the state all the time");
+  return zp_fail(ZP_ETIMEOUT, "the lock of the state was not free in time: %s", zp_holder_words(&holder, words));
+}
+
 /* A robust mutex survives the death of its owner, but not every death of a waiter: one that is killed between being
    woken and taking the mutex takes the wake-up with it, and if a third process has come in meanwhile without seeing
    that others sleep, nobody is woken again. So a waiter looks for itself now and then, for a signal of the process as well: the
-   owner may have been stopped. 0, an error number, or ZP_EINTR. */
-static int lock_writer(pthread_mutex_t *writer) {
-  static const double LOOK_SECONDS = 0.02;
-  int rc = pthread_mutex_trylock(writer);
-  while (rc == EBUSY || rc == ETIMEDOUT) {
+   owner may have been stopped. 0, an error number, ZP_EINTR, or ZP_ETIMEOUT. */
+static int wait_for_writer(const zp_store *store, pthread_mutex_t *writer) {
+  static const double LOOK_SECONDS = 0.02, PATIENCE_SECONDS = 2;
+  double tell_at = zp_clock_now() + PATIENCE_SECONDS;
+  int rc;
+  do {
     if (zp_interrupt_has_signal()) return ZP_EINTR;
-    rc = zp_clock_lock(writer, LOOK_SECONDS);
-  }
+    double now = zp_clock_now(), left = store->lock_deadline - now;
+    if (left <= 0) return fail_held(store->env);
+    if (now >= tell_at) {
+      tell_of_holder(store->env);
+      tell_at = ZP_FOREVER;
+    }
+    rc = zp_clock_lock(writer, left < LOOK_SECONDS ? left : LOOK_SECONDS);
+  } while (rc == EBUSY || rc == ETIMEDOUT);
   return rc;
 }
 
-static int lock_with(zp_store *store, int (*lock)(pthread_mutex_t *writer)) {
+void zp_store_set_lock_deadline(zp_store *store, double deadline) { store->lock_deadline = deadline; }
+
+void zp_store_set_place(zp_store *store, const char source[ZP_HOLDER_SOURCE], unsigned line) {
+  memcpy(store->source, source, sizeof store->source);
+  store->line = line;
+}
+
+static int lock_with(zp_store *store, bool may_wait) {
+  unsigned line = store->line;
+  store->line = 0;
   int rc = zp_store_wake(store);
   if (rc) return rc;
   if (store->locked) return zp_store_refuse();
   zp_store_read_end(store); /* it would not see what was committed while this waited */
   pthread_mutex_t *writer = &store->env->control->writer;
-  rc = lock(writer);
-  if (rc == EBUSY || rc == ZP_EINTR) return rc == EBUSY ? ZP_EBUSY : rc;
+  rc = pthread_mutex_trylock(writer);
+  if (rc == EBUSY && may_wait) rc = wait_for_writer(store, writer);
+  if (rc == EBUSY || rc == ZP_EINTR || rc == ZP_ETIMEOUT) return rc == EBUSY ? ZP_EBUSY : rc;
   rc = zp_env_settle(store->env, rc);
   if (rc < 0) pthread_mutex_unlock(writer);
   if (rc) return zp_env_fail(store->env, rc, "cannot lock");
@@ -129,19 +163,21 @@ static int lock_with(zp_store *store, int (*lock)(pthread_mutex_t *writer)) {
     pthread_mutex_unlock(writer);
     return zp_store_fail_retired(store);
   }
+  zp_holder_enter(&store->env->control->holder, store->env->pid, store->source, line);
   store->locked = true;
   atomic_store_explicit(&store->env->lock_thread, zp_env_thread(), memory_order_relaxed);
   return 0;
 }
 
-int zp_store_lock(zp_store *store) { return lock_with(store, lock_writer); }
+int zp_store_lock(zp_store *store) { return lock_with(store, true); }
 
-int zp_store_try_lock(zp_store *store) { return lock_with(store, pthread_mutex_trylock); }
+int zp_store_try_lock(zp_store *store) { return lock_with(store, false); }
 
 void zp_store_unlock(zp_store *store) {
   if (!zp_store_is_locked(store)) return;
   store->locked = false;
   atomic_store_explicit(&store->env->lock_thread, NULL, memory_order_relaxed);
+  zp_holder_leave(&store->env->control->holder);
   pthread_mutex_unlock(&store->env->control->writer);
 }
 

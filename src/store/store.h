@@ -41,6 +41,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "store/holder.h"
 
 typedef struct zp_store zp_store;
 
@@ -180,6 +181,13 @@ int zp_changes_sort(zp_change *changes, size_t *count);
    ZP_EATOMIC as well. */
 int zp_store_lock(zp_store *store);
 void zp_store_unlock(zp_store *store);
+
+/* Until when zp_store_lock, and commits that take the lock, wait for it: zp_clock_now seconds, or ZP_FOREVER, as it is at first. After that they answer
+   ZP_ETIMEOUT, and nothing has changed. */
+void zp_store_set_lock_deadline(zp_store *store, double deadline);
+
+/* What the lock is taken for the next time: an atomic function that begins there (holder.h). The source is copied. */
+void zp_store_set_place(zp_store *store, const char source[ZP_HOLDER_SOURCE], unsigned line);
 
 /* The same for those who must not wait: ZP_EBUSY if there is a writer at present. */
 int zp_store_try_lock(zp_store *store);

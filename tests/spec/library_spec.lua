@@ -153,6 +153,7 @@ describe("library/zproc.lua", function()
     WaitAllOptions = function(opts) ctx:wait_all(opts) end,
     PingOptions = function(opts) ctx:ping(opts) end,
     AddressPingOptions = function(opts) zproc.ping(ctx.server_address, opts) end,
+    AtomicOptions = function(opts) zproc.atomic(target, opts) end,
     ServerOptions = function(opts) zproc.start_server(opts) end,
     StopOptions = function(opts) ctx:process(print, { stop = opts }) end,
   }

@@ -2,6 +2,11 @@
 
 local text = require "zproc.cli.text"
 
+local listing = {}
+
+--- A lock that was taken just now is no news.
+listing.LOCK_SECONDS = 1
+
 local COLUMNS <const> = { "PID", "PARENT", "STATE", "TRIES", "START", "EXIT", "NAME" }
 
 --- The cells of one line, whatever there is in a name.
@@ -13,10 +18,30 @@ local function cells(row)
   }
 end
 
+--- The line that tells who holds the lock of writers; nil if nobody has it for long.
+---@param holder table? as Link:lock_holder gives it
+---@return string?
+function listing.lock(holder)
+  if not holder or holder.seconds < listing.LOCK_SECONDS then return nil end
+  return ("held for %.0f s by %d (%s)%s%s"):format(holder.seconds, holder.pid, text.shown(holder.name),
+    holder.place and ", for the atomic function at " .. text.shown(holder.place) or "", holder.stopped and "; it is stopped" or "")
+end
+
+--- The same for programs.
+---@param holder table?
+---@return table?
+function listing.lock_fields(holder)
+  if not holder or holder.seconds < listing.LOCK_SECONDS then return nil end
+  return {
+    pid = holder.pid, name = text.of(holder.name), since = holder.since, seconds = holder.seconds, stopped = holder.stopped,
+    place = holder.place and text.of(holder.place),
+  }
+end
+
 --- The lines of the table, its head first: columns as wide as they have to be, the last one as it is.
 ---@param rows zproc.ProcessRow[]
 ---@return string[]
-return function(rows)
+function listing.table(rows)
   local lines, widths = { COLUMNS }, {}
   for _, row in ipairs(rows) do lines[#lines + 1] = cells(row) end
   for _, line in ipairs(lines) do
@@ -29,3 +54,5 @@ return function(rows)
   end
   return lines
 end
+
+return listing

@@ -9,6 +9,7 @@ local open = require "zproc.cli.open"
 local out = require "zproc.cli.out"
 local records = require "zproc.cli.records"
 local text = require "zproc.cli.text"
+local change_within = require "zproc.state".change_within
 local zproc = require "zproc"
 
 local HISTORY_LIMIT <const> = 20
@@ -47,7 +48,7 @@ local OPTIONS <const> = {
   },
   ["--timeout"] = {
     takes = "a number of seconds, 0 or more", read = arguments.seconds, value = "SECONDS",
-    help = "end with status 1 when no update has come for so long",
+    help = "end with status 1 when no update has come for so long; or, of what changes the state, when others have held its lock for so long",
   },
   ["--json-keys"] = { help = [[keys are JSON as well: '"text"', 5, true. Without it they are strings as they are given]] },
   ["--string"] = { help = "values are strings as they are given, and not JSON" },
@@ -150,7 +151,7 @@ actions.set = {
   operands = "KEY VALUE [KEY VALUE ...]",
   least = 2,
   wanted = "a key and a value",
-  options = { "--string", "--json-keys" },
+  options = { "--string", "--json-keys", "--timeout" },
   summary = [[set keys to values, which are JSON ('"text"', 5, '[1, 2]'), in one step; a value - is read from standard input]],
   details = [[
 A number is an integer if it has neither a fraction nor an exponent, and null is zproc.null. An array becomes a table with the keys 1 to n.
@@ -166,7 +167,7 @@ $ zproc state ipc:///tmp/place get
     if #given.words % 2 == 1 then errors.usage("the key %s has no value", text.brief(given.words[#given.words])) end
     local changes = {}
     for i = 1, #given.words, 2 do changes[key_of(given.words[i], given)] = value_of(given.words[i + 1], given) end
-    state:update(changes)
+    change_within(state, given.timeout, state.update, state, changes)
     return 0
   end,
 }
@@ -180,7 +181,7 @@ actions.del = {
   operands = "KEY [KEY ...]",
   least = 1,
   wanted = "a key",
-  options = { "--json-keys" },
+  options = { "--json-keys", "--timeout" },
   summary = "delete keys, in one step. Status 1 if one of them was not there; the others are deleted all the same",
   details = "",
   example = [[
@@ -193,7 +194,7 @@ $ zproc state ipc:///tmp/place get
     for i, key in ipairs(keys) do
       if not state:contains(key) then status = fail_of_key(given.words[i]) end
     end
-    delete(state, keys)
+    change_within(state, given.timeout, delete, state, keys)
     return status
   end,
 }
@@ -233,7 +234,7 @@ end
 actions.load = {
   operands = "[FILE]",
   most = 1,
-  options = { "--replace" },
+  options = { "--replace", "--timeout" },
   summary = "set the keys of a dump, from a file or from standard input, in one step",
   details = [[
 A dump that is empty, or not whole, is an error, and nothing is changed: what has written it may have failed. Lines like those of a dump without
@@ -253,7 +254,7 @@ $ zproc state ipc:///tmp/place get --namespace copy
     local content
     content, wrong = records.load(dump)
     if not content then return failure.of("state: " .. wrong) end
-    if given.replace then state:set(content) else state:update(content) end
+    change_within(state, given.timeout, given.replace and state.set or state.update, state, content)
     return 0
   end,
 }

@@ -43,7 +43,8 @@ wait in the server. Where the kernel of the server's machine does not tell, it i
 
   --once   look for one interval, show that, and end
   --json   print an object in one line for each interval: time, address, interval, revision, oldest, updates_per_second, namespace, keys,
-           processes (running, retrying, exited, gone), waiting, tasks (count, items, finished, finished_per_second, claims)
+           processes (running, retrying, exited, gone), waiting, lock (if a process has held that of the writers for a second:
+           pid, name, since, seconds, stopped, place), tasks (count, items, finished, finished_per_second, claims)
 ]]
 
 -- ---- looking ----
@@ -62,6 +63,7 @@ local function look(state, way)
     rows = rows,
     processes = processes,
     summary = way:summarize(),
+    holder = way:lock_holder(),
   }
 end
 
@@ -80,6 +82,8 @@ local function compare(before, now, state)
     keys = now.keys,
     processes = now.processes,
     waiting = summary.waiting,
+    lock = listing.lock_fields(now.holder),
+    lock_line = listing.lock(now.holder),
     tasks = {
       count = summary.tasks,
       items = summary.put,
@@ -95,7 +99,7 @@ end
 
 local function lines_of(shown)
   local processes, tasks = shown.processes, shown.tasks
-  return {
+  local lines = {
     ("zproc top: %s, %s"):format(text.shown(shown.address), os.date "%H:%M:%S"),
     ("updates    %.1f/s, revision %d, kept since %d"):format(shown.updates_per_second, shown.revision, shown.oldest),
     ("keys       %d in %s"):format(shown.keys, text.shown(shown.namespace)),
@@ -104,6 +108,8 @@ local function lines_of(shown)
     ("tasks      %d with %d items, %d finished (%.1f/s), %d chunks at work"):format(tasks.count, tasks.items, tasks.finished,
       tasks.finished_per_second, tasks.claims),
   }
+  if shown.lock_line then lines[#lines + 1] = "lock       " .. shown.lock_line end
+  return lines
 end
 
 local CLEAR_LINE <const>, CLEAR_REST <const>, HOME <const> = "\27[K", "\27[J", "\27[H"
@@ -116,7 +122,7 @@ local function draw(lines, rows)
     if row.state == "running" or row.state == "retrying" then running[#running + 1] = row end
   end
   lines[#lines + 1] = ""
-  table.move(listing(running), 1, #running + 1, #lines + 1, lines)
+  table.move(listing.table(running), 1, #running + 1, #lines + 1, lines)
   local out = {}
   for i = 1, math.min(#lines, height - 1) do out[i] = text.cut(lines[i], width - 1) .. CLEAR_LINE .. "\n" end
   io.write(HOME, table.concat(out), CLEAR_REST)
@@ -134,6 +140,7 @@ local function show(given)
     local now = look(state, way)
     local shown = compare(before, now, state)
     if given.json then
+      shown.lock_line = nil
       print(json.encode(shown, "what is shown"))
     elseif on_terminal then
       draw(lines_of(shown), now.rows)
