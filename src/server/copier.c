@@ -15,6 +15,7 @@
 #include "base/err.h"
 #include "store/keep.h"
 #include "sys/program.h"
+#include "sys/trust.h"
 
 enum { WAIT_MILLISECONDS = 100 }; /* before looks whether a signal has come that poll does not tell of */
 
@@ -118,6 +119,7 @@ static int make_backup(const char *runtime, const char *directory) {
 
 int zp_copier_main(const char *runtime, const char *directory) {
   end_with_server();
+  zp_trust_find(runtime); /* the data may be another user's, whom the owner trusts */
   if (directory) return make_backup(runtime, directory);
   int rc = zp_keep_snapshot(runtime);
   if (rc && rc != ZP_ENOSTORE) fprintf(stderr, "zproc: cannot take a snapshot of the state: %s\n", zp_error_detail());

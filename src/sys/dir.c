@@ -164,7 +164,7 @@ int zp_dir_make(zp_dir *dir) {
   if (mkdir(dir->path, 0700) < 0) return zp_fail_errno("cannot make the directory %s", dir->path);
   int rc = own(dir);
   if (rc) rmdir(dir->path);
-  return rc;
+  return rc ? rc : zp_trust_leave(dir->path);
 }
 
 int zp_dir_create(zp_dir **out) {

@@ -41,6 +41,33 @@ int zp_trust_user(const char *name) {
   return zp_fail(ZP_EUSAGE, "%d users are trusted already, as many as can be", (int)USERS_MAX);
 }
 
+static const char WORD[] = "trusted";
+
+int zp_trust_leave(const char *directory) {
+  uint64_t users[USERS_MAX];
+  int fd, count = 0;
+  while (count < USERS_MAX && (users[count] = atomic_load(&trusted[count]))) count++;
+  if (count == 0) return 0;
+  int rc = zp_trust_open(directory, WORD, O_WRONLY | O_CREAT | O_TRUNC, &fd);
+  if (rc) return rc;
+  ssize_t size = (ssize_t)((size_t)count * sizeof *users), n = write(fd, users, (size_t)size);
+  if (n != size) rc = zp_fail_errno("cannot write %s/%s", directory, WORD);
+  close(fd);
+  return rc;
+}
+
+void zp_trust_find(const char *directory) {
+  uint64_t user;
+  char number[24];
+  int fd;
+  if (zp_trust_open(directory, WORD, O_RDONLY, &fd)) return;
+  while (read(fd, &user, sizeof user) == (ssize_t)sizeof user && user > 0) {
+    snprintf(number, sizeof number, "%llu", (unsigned long long)(user - 1));
+    (void)zp_trust_user(number);
+  }
+  close(fd);
+}
+
 bool zp_trust_is(uid_t user) {
   if (user == geteuid()) return true;
   for (int i = 0; i < USERS_MAX; i++) {

@@ -29,6 +29,11 @@ enum {
 /* Trust a user from now on, named or by number. ZP_EUSAGE if there is none. */
 int zp_trust_user(const char *name);
 
+/* Leave word in a private directory of whom this process trusts; trust those of whom word was left there: for programs that it executes. The first gives 0
+   or an error; without word there is nobody. */
+int zp_trust_leave(const char *directory);
+void zp_trust_find(const char *directory);
+
 /* Whether this process trusts what the user owns. */
 bool zp_trust_is(uid_t user);
 
