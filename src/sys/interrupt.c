@@ -233,8 +233,14 @@ void zp_interrupt_unqueue(int signal) {
 
 void zp_interrupt_release_once(void) {
   uint64_t signals = atomic_load(&caught_once);
-  for (int number = 1; signals; number++, signals >>= 1)
-    if (signals & 1) zp_interrupt_release(number);
+  for (int number = 1; signals; number++, signals >>= 1) {
+    if (!(signals & 1)) continue;
+    zp_interrupt_release(number);
+    /* A handler of the program, such as that of the interpreter lua5.4 for ^C, is for what runs in the parent. */
+    struct sigaction now;
+    bool is_handled = sigaction(number, NULL, &now) == 0 && ((now.sa_flags & SA_SIGINFO) || (now.sa_handler != SIG_IGN && now.sa_handler != SIG_DFL));
+    if (is_handled) signal(number, SIG_DFL);
+  }
 }
 
 int zp_interrupt_take(void) {
