@@ -47,13 +47,14 @@ static inline int zp_clock_lock(pthread_mutex_t *mutex, double seconds) {
 
 /* The same to write-lock a lock that has readers and writers. */
 static inline int zp_clock_wrlock(pthread_rwlock_t *lock, double seconds) {
-#ifdef __SANITIZE_THREAD__
-  int rc = pthread_rwlock_trywrlock(lock);
-  if (rc != EBUSY || seconds <= 0) return rc;
-  nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
-  return pthread_rwlock_trywrlock(lock);
-#else
   struct timespec until;
+#ifdef __SANITIZE_THREAD__ /* the wall clock will do; who tries again and again is no writer that new readers make way for */
+  clock_gettime(CLOCK_REALTIME, &until);
+  long nanoseconds = until.tv_nsec + (long)(seconds * 1e9);
+  until.tv_sec += nanoseconds / 1000000000;
+  until.tv_nsec = nanoseconds % 1000000000;
+  return pthread_rwlock_timedwrlock(lock, &until);
+#else
   zp_clock_instant(zp_clock_now() + seconds, &until);
   return pthread_rwlock_clockwrlock(lock, CLOCK_MONOTONIC, &until);
 #endif
