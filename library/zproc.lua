@@ -555,13 +555,13 @@ function State:update(content) end
 ---@return zproc.Value
 function State:setdefault(key, value) end
 
---- Delete a key: the value that it had.
+--- Delete a key: the value that it had. A value that cannot be decoded here is a DecodeError, and stays.
 ---@param key zproc.Key
 ---@param default? any
 ---@return zproc.Value
 function State:pop(key, default) end
 
---- Delete the last key in key order.
+--- Delete the last key in key order. A value that cannot be decoded here is a DecodeError, and stays.
 ---@return zproc.Key key
 ---@return zproc.Value value
 function State:popitem() end

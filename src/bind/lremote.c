@@ -300,32 +300,47 @@ static int remote_setdefault(lua_State *L) {
   return 1;
 }
 
+/* Remove the pair of the key at index 2, or the last one, and push its value, or key and value. Returns how many; 0 if there is none. The server
+   removes what cannot be decoded here only once it was: until then the answers are that it is there still. */
+static int pop(lua_State *L, zp_lremote *state, bool is_last) {
+  int base = lua_gettop(L), count = is_last ? 2 : 1;
+  zp_bytes key = {NULL, 0}, read = {NULL, 0};
+  for (;;) {
+    zp_lnet_prepare(L);
+    check_open(L, state); /* decoding may have run any code, which may also have used the key's memory */
+    if (!is_last) key = encode_key(L, state, 2);
+    zp_parcel request = {.number_count = 1, .numbers = {author_of(state)}, ZP_STRINGS(name_of(state), key, read)};
+    const zp_parcel *answer = call(L, state, is_last ? ZP_REQUEST_POPITEM : ZP_REQUEST_POP, &request);
+    if (!answer->numbers[0]) return 0;
+    bool is_gone = answer->numbers[1] != 0;
+    zp_bytes value = answer->strings[count - 1];
+    if (is_gone) note_own(state, answer->numbers[1]);
+    if (is_gone && !zp_value_is_scalar(value)) { /* it is what was read, below this answer */
+      lua_pop(L, 1);
+      return count;
+    }
+    int rc = is_last ? zp_key_decode(L, answer->strings[0]) : 0;
+    if (rc) return zp_lua_raise(L, rc);
+    push_value(L, value);
+    if (is_gone) return count;
+    lua_rotate(L, base + 1, count + 1); /* the answer and what was read, in place of those before */
+    lua_settop(L, base + 1 + count);
+    key = is_last ? answer->strings[0] : key;
+    read = value;
+  }
+}
+
 static int remote_pop(lua_State *L) {
   zp_lua_refuse_surplus(L, 2, "state:pop");
   zp_lremote *state = zp_lremote_check(L, 1);
   lua_settop(L, 3);
-  zp_lnet_prepare(L);
-  zp_bytes key = encode_key(L, state, 2);
-  zp_parcel request = {.number_count = 1, .numbers = {author_of(state)}, ZP_STRINGS(name_of(state), key)};
-  const zp_parcel *answer = call(L, state, ZP_REQUEST_POP, &request);
-  note_own(state, answer->numbers[1]);
-  if (answer->numbers[0]) push_value(L, answer->strings[0]);
-  else lua_pushvalue(L, 3);
+  if (pop(L, state, false) == 0) lua_pushvalue(L, 3);
   return 1;
 }
 
 static int remote_popitem(lua_State *L) {
   zp_lua_refuse_surplus(L, 0, "state:popitem");
-  zp_lremote *state = zp_lremote_check(L, 1);
-  zp_lnet_prepare(L);
-  zp_parcel request = {.number_count = 1, .numbers = {author_of(state)}, ZP_STRINGS(name_of(state))};
-  const zp_parcel *answer = call(L, state, ZP_REQUEST_POPITEM, &request);
-  if (!answer->numbers[0]) return 0;
-  note_own(state, answer->numbers[1]);
-  int rc = zp_key_decode(L, answer->strings[0]);
-  if (rc) return zp_lua_raise(L, rc);
-  push_value(L, answer->strings[1]);
-  return 2;
+  return pop(L, zp_lremote_check(L, 1), true);
 }
 
 static int remote_copy(lua_State *L) {

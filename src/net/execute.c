@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "codec/value.h"
 #include "net/observe.h"
 #include "sys/alive.h"
 #include "sys/procfile.h"
@@ -238,6 +239,13 @@ static int setdefault(zp_store *store, const zp_parcel *request, bool may_wait, 
   return rc;
 }
 
+static bool is_same(zp_bytes a, zp_bytes b) { return a.size == b.size && (a.size == 0 || memcmp(a.data, b.data, a.size) == 0); }
+
+/* Whether the client that asks for this pair can decode the value, or has done so. */
+static bool can_be_read(const zp_parcel *request, zp_bytes key, zp_bytes value) {
+  return zp_value_is_scalar(value) || (is_same(key, request->strings[1]) && is_same(value, request->strings[2]));
+}
+
 static int pop(zp_store *store, const zp_parcel *request, bool is_last, bool may_wait, zp_answer *answer) {
   unsigned char copy[ZP_KEY_MAX];
   zp_bytes key = is_last ? (zp_bytes){NULL, 0} : request->strings[1], value = {NULL, 0};
@@ -246,7 +254,8 @@ static int pop(zp_store *store, const zp_parcel *request, bool is_last, bool may
   rc = is_last ? zp_store_last(store, &key, &value) : zp_store_get(store, key, &value);
   bool found = rc == 1;
   if (is_left(value, may_wait)) rc = ZP_EBUSY;
-  zp_parcel parcel = {ZP_NUMBERS(found, found ? zp_store_read_revision(store) + 1 : 0), .string_count = is_last ? 2 : 1};
+  bool is_taken = rc == 1 && can_be_read(request, key, value);
+  zp_parcel parcel = {ZP_NUMBERS(found, is_taken ? zp_store_read_revision(store) + 1 : 0), .string_count = is_last ? 2 : 1};
   parcel.strings[0] = is_last ? key : value;
   parcel.strings[1] = value;
   if (rc >= 0) rc = zp_answer_done(answer, &parcel);
@@ -254,7 +263,7 @@ static int pop(zp_store *store, const zp_parcel *request, bool is_last, bool may
     memcpy(copy, key.data, key.size);
     key.data = copy;
   }
-  if (!rc && found) rc = commit(store, &(zp_change){key, {NULL, 0}}, 1, NULL);
+  if (!rc && is_taken) rc = commit(store, &(zp_change){key, {NULL, 0}}, 1, NULL);
   zp_store_read_end(store);
   return rc;
 }

@@ -13,6 +13,8 @@
  *   - What a server knows about its clients ends with it, or when they have been unreachable for long. A request that changes
  *     something, and whose server has forgotten the client, or was followed by another incarnation, may have been applied: the client
  *     reports that.
+ *   - POP and POPITEM remove a value that the client can read for certain, which a scalar is, or the very one that it says it has read. Else
+ *     they answer with the value and leave it there; once the client has read it, it asks again. So what cannot be read is not lost.
  *
  * The table below is the whole grammar; N are the numbers of a parcel, S its strings, P its pairs. Seconds are the bits of a double.
  */
@@ -37,8 +39,8 @@ typedef enum zp_request_type {
   ZP_REQUEST_COMMIT,         /* N author, S namespace, P key [value]: keys ascend   N revision */
   ZP_REQUEST_REPLACE,        /* N author, S namespace, P key [value]: keys ascend   N revision */
   ZP_REQUEST_SETDEFAULT,     /* N author, S namespace key value                     N had revision, S value */
-  ZP_REQUEST_POP,            /* N author, S namespace key                           N had revision, S value */
-  ZP_REQUEST_POPITEM,        /* N author, S namespace                               N had revision, S key value */
+  ZP_REQUEST_POP,            /* N author, S namespace key read                      N had revision(0: it is there still), S value */
+  ZP_REQUEST_POPITEM,        /* N author, S namespace read-key read                 N had revision(0: it is there still), S key value */
   ZP_REQUEST_ATOMIC,         /* N author cursor, S namespace call                   N cursor, S outcome */
   ZP_REQUEST_WATCH,          /* N author kind id flags seconds budget-seconds budget-bytes(0: the server's),
                                 S namespace cursor subject, P key, or value         N matched(0: the time is up) revision identical

@@ -360,9 +360,45 @@ describe("the values of a map", function()
         function() return ctx.state:values() end, function() return ctx.state:items() end,
         function() return zproc.atomic(function(snapshot) return snapshot.value end)(ctx.state) end,
         function() return ctx.state:get_when_not_none "value" end, function() return ctx.state:pop "value" end,
+        function() return ctx.state:popitem() end, function() return ctx.state:setdefault("value", 1) end,
       } do
         assert.equal("DecodeError", refuses("it uses the module 'zp_private', which cannot be loaded here", read).name)
       end
+    end)
+
+    it("in the state are there still after an attempt to take them out", function()
+      for _, take_out in ipairs {
+        function(state) return state:pop "value" end, function(state) return select(2, state:popitem()) end,
+        zproc.atomic(function(snapshot)
+          local value = snapshot.value
+          snapshot.value = nil
+          return value
+        end),
+      } do
+        for _, kind in ipairs { "function", "table" } do
+          ctx:process(function(state, is_table)
+            local f = function() return "here" end
+            package.loaded.zp_private = { f = f }
+            state.value = is_table and { f } or f
+          end, { args = { kind == "table" } }):wait()
+          for _ = 1, 2 do
+            refuses("it uses the module 'zp_private', which cannot be loaded here", take_out, ctx.state)
+            assert.is_true(ctx.state:contains "value")
+          end
+          local other = kind == "table" and { 5 } or 5
+          ctx.state.value = other -- that can be read, and is removed
+          assert.same(other, take_out(ctx.state))
+          assert.is_false(ctx.state:contains "value")
+        end
+      end
+      ctx:process(function(state)
+        package.loaded.zp_private = { f = function() end }
+        state.value = package.loaded.zp_private.f
+      end):wait()
+      refuses("zp_private", ctx.state.pop, ctx.state, "value")
+      local m = private_module "zp_private"
+      assert.equal(m.f, ctx.state:pop "value")
+      assert.equal(0, #ctx.state)
     end)
   end)
 

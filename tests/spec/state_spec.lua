@@ -150,6 +150,29 @@ describe("State", function()
       assert.is_nil(state:pop "apples")
     end)
 
+    it("pop and popitem give each value to one of those that take it out, tables as well", function()
+      local N <const> = 60
+      for i = 1, N do state[i] = i % 2 == 0 and i or { i } end
+      local function take_out(own, first)
+        local sum = 0
+        while first do
+          local value = own:pop(first)
+          sum = sum + (type(value) == "table" and value[1] or value or 0)
+          first = first < N and first + 1 or nil
+        end
+        while true do
+          local key, value = own:popitem()
+          if key == nil then return sum end
+          sum = sum + (type(value) == "table" and value[1] or value)
+        end
+      end
+      local processes, sum = {}, 0
+      for i = 1, 4 do processes[i] = ctx:process(take_out, { args = { i % 2 == 0 and 1 or nil, n = 1 } }) end
+      for i = 1, 4 do sum = sum + processes[i]:wait() end
+      assert.equal(N * (N + 1) // 2, sum)
+      assert.equal(0, #state)
+    end)
+
     it("popitem removes the last pair in key order until nothing is left", function()
       state:update { b = 2, a = 1, [7] = "seven" }
       assert.same({ "b", 2 }, { state:popitem() })

@@ -113,14 +113,36 @@ static void requests_are_carried_out(void **unused) {
   assert_false(has("b", "1"));
   must(ask(ZP_REQUEST_SETDEFAULT, (zp_parcel){ZP_NUMBERS(5), .string_count = 3, .strings = {text("space"), text("b"), text("2")}}));
   assert_int_equal(answer.numbers[0], 0);
-  must(ask(ZP_REQUEST_POP, (zp_parcel){ZP_NUMBERS(5), .string_count = 2, .strings = {text("space"), text("a")}}));
+  must(ask(ZP_REQUEST_POP, (zp_parcel){ZP_NUMBERS(5), ZP_STRINGS(text("space"), text("a"), text("1"))}));
   assert_int_equal(answer.numbers[0], 1);
   assert_int_equal(answer.numbers[1], 3); /* the revision */
-  must(ask(ZP_REQUEST_POPITEM, (zp_parcel){ZP_NUMBERS(5), .string_count = 1, .strings = {text("space")}}));
+  must(ask(ZP_REQUEST_POPITEM, (zp_parcel){ZP_NUMBERS(5), ZP_STRINGS(text("space"), text("b"), text("2"))}));
   assert_memory_equal(answer.strings[0].data, "b", 1);
   assert_memory_equal(answer.strings[1].data, "2", 1);
   must(ask(ZP_REQUEST_COUNT, (zp_parcel){.string_count = 1, .strings = {text("space")}}));
   assert_int_equal(answer.numbers[0], 0);
+}
+
+static void nothing_is_removed_that_the_client_may_be_unable_to_read(void **unused) {
+  (void)unused;
+  static const struct {
+    int type;
+    const char *read_key, *read;
+    bool is_removed;
+  } cases[] = {
+      {ZP_REQUEST_POP, "key", "", false},     {ZP_REQUEST_POP, "key", "other", false},     {ZP_REQUEST_POP, "key", "value", true},
+      {ZP_REQUEST_POPITEM, "", "", false},    {ZP_REQUEST_POPITEM, "", "value", false},    {ZP_REQUEST_POPITEM, "kex", "value", false},
+      {ZP_REQUEST_POPITEM, "key", "", false}, {ZP_REQUEST_POPITEM, "key", "valuf", false}, {ZP_REQUEST_POPITEM, "key", "value", true},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    bool is_last = cases[i].type == ZP_REQUEST_POPITEM;
+    set("key", "value");
+    must(ask(cases[i].type, (zp_parcel){ZP_NUMBERS(5), ZP_STRINGS(text("space"), text(cases[i].read_key), text(cases[i].read))}));
+    assert_int_equal(answer.numbers[0], 1);
+    assert_int_equal(answer.numbers[1] != 0, cases[i].is_removed);
+    assert_memory_equal(answer.strings[is_last ? 1 : 0].data, "value", 5);
+    assert_int_equal(has("key", "value"), !cases[i].is_removed);
+  }
 }
 
 static void failures_come_back_as_such(void **unused) {
@@ -525,8 +547,8 @@ static void a_large_value_keeps_nobody_waiting(void **unused) {
   } cases[] = {
       {ZP_REQUEST_GET, {.string_count = 2, .strings = {text("space"), text("key")}}},
       {ZP_REQUEST_SETDEFAULT, {ZP_NUMBERS(5), .string_count = 3, .strings = {text("space"), text("key"), text("value")}}},
-      {ZP_REQUEST_POP, {ZP_NUMBERS(5), .string_count = 2, .strings = {text("space"), text("key")}}},
-      {ZP_REQUEST_POPITEM, {ZP_NUMBERS(5), .string_count = 1, .strings = {text("space")}}},
+      {ZP_REQUEST_POP, {ZP_NUMBERS(5), ZP_STRINGS(text("space"), text("key"), text(""))}},
+      {ZP_REQUEST_POPITEM, {ZP_NUMBERS(5), ZP_STRINGS(text("space"), text(""), text(""))}},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     set("key", large);
@@ -955,7 +977,7 @@ static void answers_that_are_kept_do_not_grow_without_end(void **unused) {
     int type = ZP_ANSWER_STRANGER;
     while (type == 0 || type == ZP_ANSWER_STRANGER) { /* all connections may be closed at any time, and what is under way is lost */
       if (type == ZP_ANSWER_STRANGER) say(&others[i], head_of(&others[i], ZP_REQUEST_HELLO, 0), (zp_parcel){.number_count = 0});
-      say(&others[i], head_of(&others[i], ZP_REQUEST_POP, 1), (zp_parcel){ZP_NUMBERS(5), ZP_STRINGS(text("space"), text("large"))});
+      say(&others[i], head_of(&others[i], ZP_REQUEST_POP, 1), (zp_parcel){ZP_NUMBERS(5), ZP_STRINGS(text("space"), text("large"), text(""))});
       type = hear(&others[i], &head);
     }
     assert_int_equal(type, ZP_ANSWER_DONE);
@@ -1223,7 +1245,7 @@ static void an_answer_may_take_longer_than_patience_as_long_as_it_comes(void **u
   zp_remote *direct = client;
   must(zp_remote_open(slow, NULL, &client));
   double begun = zp_clock_now();
-  must(ask(ZP_REQUEST_POP, (zp_parcel){ZP_NUMBERS(5), .string_count = 2, .strings = {text("space"), text("large")}}));
+  must(ask(ZP_REQUEST_POP, (zp_parcel){ZP_NUMBERS(5), ZP_STRINGS(text("space"), text("large"), text(""))}));
   assert_int_equal(answer.strings[0].size, SIZE);
   double took = zp_clock_now() - begun;
   assert_true(took > ZP_REMOTE_PATIENCE);
@@ -1303,6 +1325,7 @@ int main(int argc, char **argv) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
   const struct CMUnitTest tests[] = {
       TEST(requests_are_carried_out),
+      TEST(nothing_is_removed_that_the_client_may_be_unable_to_read),
       TEST(failures_come_back_as_such),
       TEST(a_large_request_comes_in_parts),
       TEST(what_waits_is_given_up_with_its_client),
