@@ -192,8 +192,8 @@ function Signals:close() end
 ---@field map_iter (any[]|zproc.Range|fun(): any)? the sequence, if it is no argument
 ---@field map_args (any[][]|fun(): any)? further arguments of each item
 ---@field map_kwargs (table[]|fun(): any)? what is laid over kwargs for each item
----@field args any[]? further arguments of all items
----@field kwargs table? one more argument, the last
+---@field args any[]? further arguments of all items; each call has copies of the tables in it
+---@field kwargs table? one more argument, the last; each call has a copy of it
 ---@field count integer? workers (the number of processors)
 ---@field stateful boolean? give the target a State as its first argument (false)
 ---@field new boolean? with workers of its own (false)

@@ -2,6 +2,7 @@
 
 local core = require "zproc.core"
 local errors = require "zproc.errors"
+local fresh = require "zproc.fresh"
 local link = require "zproc.link"
 local options = require "zproc.options"
 local process = require "zproc.process"
@@ -25,13 +26,28 @@ local own_pid -- of this process, if it is a worker
 --- Whether this process is a worker: what it maps within a map is of no use to others.
 function worker.is_self() return own_pid == core.getpid() end
 
+--- The arguments that all calls have, as an array with `n`: `args`, then the keys and values of `kwargs`.
+local function common_values(args, count, kwargs)
+  local values = { n = count }
+  for i = 1, count do values[i] = args[i] end
+  for name, value in pairs(kwargs) do
+    values[values.n + 1], values[values.n + 2] = name, value
+    values.n = values.n + 2
+  end
+  return values
+end
+
+local function as_it_is(value) return value end
+
 --- What a task's target is called with: a function of one item, or of the three parts of one.
 local function make_call(spec, own)
   local target, args, kwargs = spec.target, spec.args or {}, spec.kwargs
   local count = args.n or #args
   if spec.is_plain then return target end
+  local begin_copy = fresh.copier(target, common_values(args, count, kwargs or {}))
   return function(item)
     local arguments, n = {}, 0
+    local copy = begin_copy and begin_copy() or as_it_is
     local function add(value)
       n = n + 1
       arguments[n] = value
@@ -46,10 +62,10 @@ local function make_call(spec, own)
     if mapped then
       for i = 1, mapped.n or #mapped do add(mapped[i]) end
     end
-    for i = 1, count do add(args[i]) end
+    for i = 1, count do add(copy(args[i])) end
     if kwargs or parts[3] then
       local merged = {}
-      for name, value in pairs(kwargs or {}) do merged[name] = value end
+      for name, value in pairs(kwargs or {}) do merged[copy(name)] = copy(value) end
       for name, value in pairs(parts[3] or {}) do merged[name] = value end
       add(merged)
     end

@@ -55,6 +55,19 @@ static int core_register(lua_State *L) {
   return 0;
 }
 
+/* core.look_at_modules(): modules that came since, and their fields, have names from now on. */
+static int core_look_at_modules(lua_State *L) {
+  zp_names_refresh(L);
+  return 0;
+}
+
+/* core.has_name(value) -> whether it travels by name. */
+static int core_has_name(lua_State *L) {
+  luaL_checkany(L, 1);
+  lua_pushboolean(L, zp_names_find(L, 1));
+  return 1;
+}
+
 /* core.set_error_metatable(table) */
 static int core_set_error_metatable(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
@@ -68,6 +81,8 @@ static const luaL_Reg functions[] = {
     {"decode", core_decode},
     {"check_key", core_check_key},
     {"register", core_register},
+    {"look_at_modules", core_look_at_modules},
+    {"has_name", core_has_name},
     {"set_error_metatable", core_set_error_metatable},
     {NULL, NULL},
 };

@@ -140,6 +140,87 @@ describe("the values of a map", function()
       assert.same({ 0 }, t)
     end)
 
+    it("when args and kwargs hold tables, for each call", function()
+      local t, kw = { 0 }, { list = {}, same = nil }
+      kw.same = t
+      for _, context in ipairs { ctx, threads } do
+        for _, sequence in ipairs { zproc.range(1, 6), { 1, 2, 3, 4, 5, 6 } } do
+          local all = take(context, function(i, own, again, text, kwargs)
+            own[1] = own[1] + 1
+            kwargs.list[#kwargs.list + 1] = i
+            kwargs.new = i
+            return { own[1], rawequal(own, again), rawequal(own, kwargs.same), #kwargs.list, text, kwargs.before == nil }
+          end, sequence, { count = 1, chunk_size = 6, args = { t, t, "text" }, kwargs = kw })
+          for i = 1, 6 do assert.same({ 1, true, true, 1, "text", true }, all[i]) end
+        end
+        local all = take(context, function(state, i, own, kwargs)
+          own[#own + 1] = i
+          kwargs[#kwargs + 1] = i
+          return { #own, #kwargs, state ~= nil }
+        end, zproc.range(1, 6), { count = 1, args = { {} }, kwargs = {}, stateful = true })
+        for i = 1, 6 do assert.same({ 1, 1, true }, all[i]) end
+        all = take(context, function(mapped, own, kwargs)
+          own.n = own.n + mapped
+          kwargs.own.n = kwargs.own.n + mapped
+          return { own.n, kwargs.own.n, kwargs.mapped }
+        end, nil, { map_args = { { 1 }, { 2 }, { 3 } }, map_kwargs = { { mapped = 1 }, { mapped = 2 }, { mapped = 3 } }, args = { { n = 0 } },
+          kwargs = { own = { n = 10 } }, count = 1, chunk_size = 3 })
+        for i = 1, 3 do assert.same({ i, 10 + i, i }, all[i]) end
+      end
+      local task = ctx:process_map(function(i, own)
+        own[1] = own[1] + i
+        return own[1]
+      end, { 1, 2, 3 }, { args = { t }, count = 1, return_task = true })
+      assert.same({ 1, 2, 3, n = 3 }, threads:pull_results_for_task(task):collect())
+      assert.same({ { 0 }, {} }, { t, kw.list })
+    end)
+
+    it("when args hold what is nested, cyclic, a key, an object or a function", function()
+      local Counter = { __name = "Counter" }
+      Counter.__index = Counter
+      function Counter:add() self.n = self.n + 1 return self.n end
+      local cyclic, key = { n = 0 }, { "key" }
+      cyclic.self, cyclic[key] = cyclic, key
+      local variable, deep = 0, nest(LIMIT - 10)
+      local function count()
+        variable = variable + 1
+        return variable
+      end
+      local object = {}
+      function object.count() object.n = (object.n or 0) + count() return object.n end
+      for _, context in ipairs { ctx, threads } do
+        local all = take(context, function(i, counter, ring, k, counts, look, self, far)
+          ring.self.self.n = ring.n + 1
+          local last = far
+          while last[1] do last = last[1] end
+          last.n = (last.n or 0) + 1
+          k[#k + 1] = i
+          Counter.calls = (Counter.calls or 0) + 1 -- the target's own
+          return { counter:add(), ring.n, rawequal(ring[k], k), #k, counts(), look(), self.count(), self.n, last.n,
+            getmetatable(counter) == Counter }
+        end, zproc.range(1, 5), { count = 1, chunk_size = 5, args = { setmetatable({ n = 0 }, Counter), cyclic, key, count,
+          function() return variable end, object, deep } })
+        for i = 1, 5 do assert.same({ 1, 1, true, 2, 1, 1, 2, 2, 1, true }, all[i]) end
+      end
+    end)
+
+    it("but what the target tells values by is the same for args, and so are the variables that it has in common with functions in them", function()
+      local NONE, MARK, Class = {}, setmetatable({ "mark" }, {}), { __name = "Class" }
+      local calls = 0
+      local function note() calls = calls + 1 end
+      local plain = { n = 0 }
+      for _, context in ipairs { ctx, threads } do
+        local all = take(context, function(_, none, mark, object, tell, data, m, f)
+          tell()
+          data.n = data.n + 1
+          return { rawequal(none, NONE), rawequal(mark, MARK), getmetatable(object) == Class, calls, data.n, m == string, f == string.format,
+            plain.n }
+        end, zproc.range(1, 4), { count = 1, chunk_size = 4, args = { NONE, MARK, setmetatable({}, Class), note, plain, string,
+          string.format } })
+        for i = 1, 4 do assert.same({ true, true, true, i, 1, true, true, 0 }, all[i]) end
+      end
+    end)
+
     it("when results share a table", function()
       local all = take(ctx, function() return { "shared" } end, zproc.range(1, 4), { count = 1, chunk_size = 4 })
       local common = {}
