@@ -224,6 +224,7 @@ function Signals:close() end
 
 ---@class zproc.AtomicOptions
 ---@field timeout number? seconds to wait for other writers; the function that is made then returns nil and a TimeoutError. By shared memory only
+---@field limit number? seconds that `fn` may take, once it has the lock; one that takes longer is ended, nothing has changed, and its caller gets a RemoteError
 
 ---@class zproc.ServerOptions
 ---@field backend "process"|"thread"|nil "process"

@@ -29,6 +29,7 @@ local kinds = {
   table = { function(value) return type(value) == "table" end, "a table" },
   list = { function(value) return type(value) == "table" and options.name_in(value) == nil end, "a list" },
   seconds = { is_seconds, "a number of seconds, 0 or more" },
+  limit = { function(value) return type(value) == "number" and value > 0 end, "a number of seconds, more than 0" },
   budget = { is_budget, "a table with seconds, a number above 0, or bytes, an integer above 0, or both" },
   delay = {
     function(value)

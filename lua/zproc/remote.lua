@@ -12,9 +12,10 @@ local remote = {}
 ---@param value any
 ---@param list table with .n
 ---@param what string one of the list, with %d for its number
+---@param limit number? what goes with them
 ---@return string
-function remote.encode(value, list, what)
-  local ok, bytes = pcall(core.encode, { value, list })
+function remote.encode(value, list, what, limit)
+  local ok, bytes = pcall(core.encode, { value, list, limit })
   if ok then return bytes end
   core.encode(value, "the atomic function")
   for i = 1, list.n do core.encode(list[i], what:format(i)) end
@@ -24,10 +25,11 @@ end
 --- Run fn(snapshot, ...) as one indivisible step, on the server. What the function captures goes as a copy; what it assigns to that stays
 --- there.
 ---@param state zproc.State
+---@param limit number? seconds that it may take
 ---@param fn function
 ---@return any ...
-local function atomic(state, fn, ...)
-  local call = remote.encode(fn, table.pack(...), "argument %d of the atomic function")
+local function atomic(state, limit, fn, ...)
+  local call = remote.encode(fn, table.pack(...), "argument %d of the atomic function", limit)
   local outcome = core.decode(core.send_atomic(state, call))
   if outcome[1] then return table.unpack(outcome[2], 1, outcome[2].n) end
   local bytes, where, words = table.unpack(outcome, 2, 4)

@@ -49,11 +49,11 @@ function runner.run(directory)
     local state, position = nil, cursor
     place = nil
     local ok, outcome = xpcall(function()
-      local fn, arguments = table.unpack(core.decode(call))
+      local fn, arguments, limit = table.unpack(core.decode(call), 1, 3)
       state = state_of(namespace)
       core.act_as(state, author, cursor)
       -- What it returns is encoded while nothing is done yet: if that cannot travel, nothing happens.
-      local bytes = core.atomic(state, function(snapshot)
+      local bytes = core.atomic(state, limit, function(snapshot)
         local results = table.pack(xpcall(fn, describe, snapshot, table.unpack(arguments, 1, arguments.n)))
         if not results[1] then error(results[2], 0) end
         return remote.encode(true, table.pack(table.unpack(results, 2, results.n)), "result %d of the atomic function")

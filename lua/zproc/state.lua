@@ -125,19 +125,19 @@ end
 --- zproc.atomic(fn, [options]): `fn(snapshot, ...)` as one indivisible step on the state that it is called with.
 ---@param fn fun(snapshot: table, ...): ...
 ---@return fun(state: zproc.State, ...): ...
----@param opts? { timeout: number? } timeout: seconds that it waits for other writers
+---@param opts? { timeout: number?, limit: number? } timeout: seconds that it waits for other writers; limit: seconds that fn may take
 function state.atomic(fn, opts)
   if type(fn) ~= "function" then errors.usage("zproc.atomic takes a function, not a %s", type(fn)) end
-  opts = options.check("zproc.atomic", opts, { timeout = "seconds" })
-  local run, timeout = core.atomic, opts.timeout
+  opts = options.check("zproc.atomic", opts, { timeout = "seconds", limit = "limit" })
+  local run, timeout, limit = core.atomic, opts.timeout, opts.limit
   if timeout then
     return function(self, ...)
-      if not core.is_state(self) then return run(self, fn, ...) end -- which says what is wrong
-      return end_within(wait_within("zproc.atomic", self, timeout, run, self, fn, ...))
+      if not core.is_state(self) then return run(self, limit, fn, ...) end -- which says what is wrong
+      return end_within(wait_within("zproc.atomic", self, timeout, run, self, limit, fn, ...))
     end
   end
   return function(self, ...)
-    return run(self, fn, ...)
+    return run(self, limit, fn, ...)
   end
 end
 

@@ -233,10 +233,20 @@ static void check_untouched(lua_State *L, int snapshot) {
                   "snapshot.key = value; nothing has changed", key);
 }
 
+/* The time counts from here: others that had the lock before are not the function's fault. */
+static void begin_limit(lua_State *L, zp_lstate *state) {
+  int rc = zp_limit_begin(state->limit, &state->before);
+  if (rc) zp_lua_raise(L, rc);
+  state->is_limited = true;
+}
+
 /* Arguments: the handle, the snapshot, the function, the snapshot again, further arguments. */
 static int atomic_body(lua_State *L) {
   zp_lstate *state = lua_touserdata(L, 1);
+  if (state->limit > 0) begin_limit(L, state);
   lua_call(L, lua_gettop(L) - 3, LUA_MULTRET);
+  if (zp_limit_is_over()) return zp_lua_raise_limit(L); /* in C code, which nothing interrupts */
+  zp_lstate_end_limit(state);
   int results = lua_gettop(L) - 2;
   check_untouched(L, 2);
   if (state->has_loaded || state->has_written) {
@@ -258,6 +268,8 @@ int zp_lstate_atomic(lua_State *L) {
                         "within another one, call the plain function that it was made of", lua_isnoneornil(L, 1) ? "" : "a ",
                         luaL_typename(L, 1));
   zp_lstate *state = zp_lstate_check(L, 1);
+  state->limit = luaL_optnumber(L, 2, 0);
+  lua_remove(L, 2);
   if (lua_type(L, 2) != LUA_TFUNCTION)
     return zp_lua_usage(L, "an atomic operation needs a function, not a %s", luaL_typename(L, 2));
   luaL_checkstack(L, 8, NULL);

@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "codec/names.h"
 #include "sys/interrupt.h"
+#include "sys/limit.h"
 #include "sys/notepad.h"
 
 static const char metatable_key, signals_key; /* registry keys: their addresses */
@@ -129,6 +130,7 @@ int zp_lua_set_signals(lua_State *L) {
 int zp_lua_raise_from(lua_State *L, int code, const char *traceback) {
   if (code == ZP_EINTR) {
     int signal = zp_interrupt_take();
+    if (!signal && zp_limit_is_over()) return zp_lua_raise_limit(L);
     if (signal || !zp_notepad_take_call()) return zp_lua_raise_signal(L, signal);
     return zp_lua_raise_called_off(L);
   }
@@ -138,6 +140,10 @@ int zp_lua_raise_from(lua_State *L, int code, const char *traceback) {
 }
 
 int zp_lua_raise(lua_State *L, int code) { return zp_lua_raise_from(L, code, NULL); }
+
+int zp_lua_raise_limit(lua_State *L) {
+  return zp_lua_raise(L, zp_fail(ZP_EBUDGET, ZP_LIMIT_WORDS, zp_limit_seconds(), "nothing has changed"));
+}
 
 int zp_lua_usage(lua_State *L, const char *format, ...) {
   va_list args;

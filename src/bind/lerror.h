@@ -37,6 +37,9 @@ void zp_lua_push_error(lua_State *L, int code);
    error object afterwards, be it a new one. May raise for want of memory. */
 bool zp_lua_is_passing(lua_State *L);
 
+/* Raise the error of a function that has taken longer than it may (sys/limit.h). */
+int zp_lua_raise_limit(lua_State *L);
+
 /* Raise the error of an item that nobody wants any more (sys/notepad.h). */
 int zp_lua_raise_called_off(lua_State *L);
 

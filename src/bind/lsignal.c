@@ -14,6 +14,7 @@
 #include "bind/core.h"
 #include "bind/lerror.h"
 #include "sys/interrupt.h"
+#include "sys/limit.h"
 #include "sys/notepad.h"
 #include "sys/output.h"
 #include "sys/thread.h"
@@ -40,7 +41,7 @@ static void set_hook(void) {
 }
 
 /* Whether there is something to raise. */
-static bool is_wanted(void) { return zp_interrupt_has_signal() || zp_thread_must_stop() || zp_notepad_has_call(); }
+static bool is_wanted(void) { return zp_interrupt_has_signal() || zp_thread_must_stop() || zp_notepad_has_call() || zp_limit_is_over(); }
 
 enum { GRACE = 10000 /* instructions after a signal was raised, in which the script deals with it */ };
 
@@ -63,8 +64,10 @@ static int take(void) {
 /* Raise what there is to raise. */
 static void raise_wanted(lua_State *L) {
   int signal = take();
-  if (!signal && !zp_notepad_take_call()) return;
+  bool is_over = !signal && zp_limit_is_over();
+  if (!signal && !is_over && !zp_notepad_take_call()) return;
   zp_interrupt_disarm();
+  if (is_over) zp_lua_raise_limit(L);
   if (signal) {
     defer();
     zp_lua_raise_signal(L, signal);
@@ -78,7 +81,7 @@ static void on_hook(lua_State *L, lua_Debug *ar) {
     lua_getinfo(L, "S", ar);
     if (zp_lua_is_own(ar)) return;
   }
-  if (!zp_thread_must_stop() && !zp_notepad_is_insisted()) lua_sethook(L, running.hook, running.mask, running.count);
+  if (!zp_thread_must_stop() && !zp_notepad_is_insisted() && !zp_limit_is_over()) lua_sethook(L, running.hook, running.mask, running.count);
   raise_wanted(L);
 }
 
@@ -102,10 +105,18 @@ void zp_lsignal_end_wait(void) {
 
 int zp_lsignal_resume(lua_State *L, lua_State *coroutine, int arguments, int *results) {
   lua_State *from = running.coroutine;
+  bool is_hooked = from && lua_gethook(from) == on_hook;
+  lua_Hook hook = running.hook;
+  int mask = running.mask, count = running.count;
   running.coroutine = coroutine;
   if (is_wanted()) set_hook();
   int status = lua_resume(coroutine, L, arguments, results);
   running.coroutine = from;
+  if (is_hooked) { /* what ours has taken the place of here, not in the coroutine */
+    running.hook = hook;
+    running.mask = mask;
+    running.count = count;
+  }
   if (is_wanted()) set_hook();
   return status;
 }

@@ -1,6 +1,8 @@
 /*
  * lsignal -- signals as errors in the running Lua code.
  *
+ * What has taken longer than it may (limit.h) is ended in the same way, but again and again, so that no protected call keeps it.
+ *
  * A caught signal (interrupt.h) becomes a SignalError at one of two places: where this process waits for something, or, by a hook that
  * the handler sets, at the next instruction of the script. zproc's own Lua modules are not interrupted in between: they would
  * lose what they hold.

@@ -153,9 +153,15 @@ void zp_lstate_commit(lua_State *L, zp_lstate *state, zp_batch *batch) {
   if (revision == state->cursor.revision + 1) state->cursor.revision = revision;
 }
 
+void zp_lstate_end_limit(zp_lstate *state) {
+  if (state->is_limited) zp_limit_end(&state->before);
+  state->is_limited = false;
+}
+
 static void release_last(void) {
   zp_lstate *state = locks_held->state;
   locks_held = locks_held->outer;
+  zp_lstate_end_limit(state);
   zp_lstate_end(state);
   zp_store_unlock(state->store);
   state->busy = false;

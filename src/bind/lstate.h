@@ -21,6 +21,7 @@
 #include "bind/batch.h"
 #include "bind/lpairs.h"
 #include "store/store.h"
+#include "sys/limit.h"
 #include "watch/watch.h"
 
 typedef struct zp_lstate {
@@ -33,6 +34,9 @@ typedef struct zp_lstate {
   bool busy;            /* within zp_lstate_locked: the State is not to be used */
   const void *snapshot; /* the table that the running atomic function was given, else NULL */
   bool has_loaded, has_written;
+  double limit;    /* seconds that the next atomic function may take; 0: as long as it likes */
+  bool is_limited; /* one runs that has begun a limit */
+  zp_limit before; /* and that of what runs around it */
 } zp_lstate;
 
 /* User values of the handle. */
@@ -65,6 +69,9 @@ bool zp_lstate_push(lua_State *L, zp_lstate *state, zp_bytes key);
    number is returned, and errors are passed on, after lock and read have ended. */
 int zp_lstate_locked(lua_State *L, zp_lstate *state, lua_CFunction body);
 
+/* The limit of the atomic function that runs has ended, if it has one. */
+void zp_lstate_end_limit(zp_lstate *state);
+
 /* Push a plain table: the namespace as it was at a revision. May raise. */
 void zp_lstate_push_at(lua_State *L, zp_lstate *state, uint64_t revision);
 
@@ -85,7 +92,7 @@ int zp_lstate_refuse_method(lua_State *L, const char *name);
 /* What the table of methods has for a field that is none. */
 enum { ZP_FIELD_NAMESPACE = 1, ZP_FIELD_ADDRESS };
 
-/* core.atomic(state, fn, ...) */
+/* core.atomic(state, limit, fn, ...); limit: seconds that fn may take, or nil */
 int zp_lstate_atomic(lua_State *L);
 
 #endif

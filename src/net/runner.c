@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "net/peer.h"
 #include "store/holder.h"
+#include "sys/limit.h"
 #include "sys/thread.h"
 
 static const double LIMIT_SECONDS = 30; /* unless the environment says otherwise */
@@ -134,7 +135,7 @@ static int fail_late(zp_runner *self, zp_store *store, uint64_t author, uint64_t
   zp_peer_end(&self->process);
   int changed = has_changed(store, author, revision);
   snprintf(words, sizeof words, "%s", changed == 0 ? "nothing has changed" : changed == 1 ? "it has changed the state" : "it may have changed the state");
-  return zp_fail(changed == 0 ? ZP_EBUDGET : ZP_ESTALE, "the atomic function was stopped, since it took more than %g seconds; %s%s", self->limit, words, others);
+  return zp_fail(changed == 0 ? ZP_EBUDGET : ZP_ESTALE, ZP_LIMIT_WORDS "%s", self->limit, words, others);
 }
 
 static int newest_of(zp_store *store, uint64_t *revision) {

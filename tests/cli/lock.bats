@@ -137,7 +137,7 @@ await_text() { # FILE TEXT
     local ok, err = pcall(failing, state)
     assert(not ok and zproc.is_error(err, "TimeoutError") and state.n == 2)
     assert(zproc.atomic(function(t) return t.n end)(state) == 2)
-    assert(not pcall(zproc.atomic, print, { timeout = -1 }) and not pcall(zproc.atomic, print, { limit = 1 }))'
+    assert(not pcall(zproc.atomic, print, { timeout = -1 }) and not pcall(zproc.atomic, print, { within = 1 }))'
 }
 
 @test "an atomic function over the network that does not end is stopped, and its caller is told" {
@@ -149,6 +149,15 @@ await_text() { # FILE TEXT
     ok, err = pcall(zproc.atomic(function(t) t.n = 5 require("zproc").sleep(60) end), far)
     assert(not ok and tostring(err):find("took more than 1.5 seconds", 1, true), tostring(err))
     assert(zproc.atomic(function(t) t.n = t.n + 1 return t.n end)(far) == 2)'
+  lua 'local far = zproc.state(state.server_address, { transport = "network" })
+    local function refused(limit, fn, words)
+      local ok, err = pcall(zproc.atomic(fn, { limit = limit }), far)
+      assert(zproc.is_error(err, "RemoteError") and err.message:find(words .. "; nothing has changed", 1, true), tostring(err))
+    end
+    refused(0.1, function(t) t.n = 5 while true do end end, "it took more than 0.1 seconds") -- the shorter one counts
+    refused(60, function(t) t.n = 5 while true do end end, "it took more than 1.5 seconds")
+    refused(0.1, function(t) t.n = 5; ("a"):rep(30000):find ".-.-b" end, "it took more than 1.5 seconds") -- which kills
+    assert(far.n == 2)'
   hold # on this machine
   lua 'local far = zproc.state(state.server_address, { transport = "network" })
     local ok, err = pcall(zproc.atomic(function(t) t.n = 5 end), far)

@@ -265,6 +265,156 @@ describe("an atomic function", function()
     assert.equal(1, state.a)
   end)
 
+  --- Run fn with a limit that it exceeds; nothing has changed, and who comes next has the lock.
+  local function is_ended(fn, ...)
+    state.a = 1
+    local before = state:revision()
+    local ok, err = pcall(zproc.atomic(fn, { limit = 0.05 }), state, ...)
+    assert.is_false(ok)
+    assert.is_true(zproc.is_error(err, "RemoteError"), tostring(err))
+    assert.equal("the atomic function was stopped, since it took more than 0.05 seconds; nothing has changed", err.message)
+    assert.equal(before, state:revision())
+    assert.equal(2, atomically(function(snapshot) return snapshot.a + 1 end))
+  end
+
+  it("is ended when it takes longer than its limit, whatever it does about that", function()
+    is_ended(function(snapshot)
+      snapshot.a = 2
+      while true do end
+    end)
+    is_ended(function(snapshot)
+      snapshot.a = 2
+      while true do pcall(function() while true do end end) end
+    end)
+    is_ended(function(snapshot)
+      snapshot.a = 2
+      while true do xpcall(function() while true do end end, function(raised) return raised end) end
+    end)
+    is_ended(function(snapshot)
+      local guard <close> = setmetatable({}, { __close = function() while true do end end })
+      snapshot.a = 2
+      while true do pcall(error, {}) end
+    end)
+    is_ended(function(snapshot) -- in a loop that is C code, and in a metamethod
+      local mirror = setmetatable({}, { __index = function(_, n) return pcall(function() while n do end end) end })
+      snapshot.a = 2
+      while true do
+        table.sort({ 1, 2, 3 }, function() return mirror[1] end)
+        ("x"):rep(100):gsub(".", function() return mirror[1] end)
+      end
+    end)
+    is_ended(function(snapshot, wait)
+      snapshot.a = 2
+      while true do pcall(wait, 60) end
+    end, zproc.sleep)
+  end)
+
+  it("is ended in its coroutines, too", function()
+    is_ended(function(snapshot)
+      local idle = coroutine.create(function() while true do coroutine.yield() end end)
+      coroutine.resume(idle)
+      snapshot.a = 2
+      while true do
+        coroutine.resume(coroutine.create(function() while true do end end))
+        pcall(coroutine.wrap(function() while true do coroutine.resume(idle) end end))
+      end
+    end)
+    is_ended(function(snapshot)
+      local endless = coroutine.create(function()
+        coroutine.yield()
+        while true do pcall(function() while true do end end) end
+      end)
+      coroutine.resume(endless)
+      snapshot.a = 2
+      while true do coroutine.resume(endless) end
+    end)
+  end)
+
+  it("is ended though it takes hooks away", function()
+    is_ended(function(snapshot)
+      snapshot.a = 2
+      while true do pcall(function() while true do debug.sethook() end end) end
+    end)
+    is_ended(function(snapshot)
+      snapshot.a = 2
+      debug.sethook(function() end, "", 1)
+      while true do pcall(function() while true do end end) end
+    end)
+    debug.sethook()
+  end)
+
+  it("is ended when the C function returns that has taken too long", function()
+    is_ended(function(snapshot)
+      snapshot.a = 2;
+      ("a"):rep(1000):find ".-.-b"
+    end)
+  end)
+
+  it("leaves nothing behind of its limit", function()
+    local step = zproc.atomic(function(snapshot, n)
+      snapshot.a = (snapshot.a or 0) + n
+      return snapshot.a, nil, "third"
+    end, { limit = 0.2 })
+    assert.same({ 1, nil, "third", n = 3 }, table.pack(step(state, 1)))
+    assert.equal("mine", select(2, pcall(zproc.atomic(function() error("mine", 0) end, { limit = 0.2 }), state)))
+    local begun = os.clock()
+    while os.clock() - begun < 0.4 do end -- on its own it may take as long as it likes
+    assert.equal(3, atomically(function(snapshot)
+      local from = os.clock()
+      while os.clock() - from < 0.4 do end
+      return snapshot.a + 2
+    end))
+    assert.equal(2, (step(state, 1)))
+    assert.equal(3, (zproc.atomic(function(snapshot) return snapshot.a + 1 end, { limit = math.huge })(state)))
+  end)
+
+  it("does not count as its time that it waits for others", function()
+    state.a = 1
+    local holder = ctx:process(function(own)
+      zproc.atomic(function(snapshot)
+        snapshot.a = 2
+        local from = os.time()
+        while os.time() - from < 2 do end
+      end)(own)
+    end)
+    local step = zproc.atomic(function(snapshot) snapshot.a = snapshot.a + 1 end, { limit = 0.9 })
+    while holder.is_alive do step(state) end
+    holder:wait()
+    assert.is_true(state.a >= 2)
+  end)
+
+  it("has a limit within another one's #local", function()
+    local other <close> = zproc.context()
+    local inner = zproc.atomic(function(snapshot, seconds)
+      snapshot.a = 2
+      local from = os.clock()
+      while os.clock() - from < seconds do end
+    end, { limit = 0.05 })
+    local function outer(limit, seconds)
+      return pcall(zproc.atomic(function(snapshot)
+        snapshot.a = "outer"
+        snapshot.inner = pcall(inner, other.state, seconds)
+        local from = os.clock()
+        while os.clock() - from < seconds do end
+      end, { limit = limit }), ctx.state)
+    end
+    assert.is_true((outer(30, 0.2)))
+    assert.same({ a = "outer", inner = false }, ctx.state:copy())
+    ctx.state:clear()
+    local ok, err = outer(0.02, 30)
+    assert.is_false(ok)
+    assert.is_truthy(err.message:find("it took more than 0.02 seconds", 1, true))
+    assert.same({}, ctx.state:copy())
+    assert.same({}, other.state:copy())
+  end)
+
+  it("takes as its limit seconds, more than 0", function()
+    for _, wrong in ipairs { 0, -1, 0 / 0, "1", true, {} } do
+      refuses("zproc.atomic: option 'limit' must be a number of seconds, more than 0, not", zproc.atomic, print, { limit = wrong })
+    end
+    refuses("unknown option 'limits' (did you mean 'limit'?)", zproc.atomic, print, { limits = 1 })
+  end)
+
   it("works on functions in the state, whose upvalues it may change", function()
     local count = 0
     state.counter = function()
