@@ -18,12 +18,13 @@ local inner = setmetatable({}, { __index = env })
 function inner.describe(title, body)
   env.describe(title .. ", over the network", function()
     env.setup(function()
-      zproc.context = function(address, opts)
+      -- What is given beyond these is passed on: that it is refused is the functions' own matter.
+      zproc.context = function(address, opts, ...)
         if type(address) == "table" and opts == nil then address, opts = nil, address end
-        if address ~= nil and type(address) ~= "string" or opts ~= nil and type(opts) ~= "table" then return context(address, opts) end
-        return context(address, over_network(opts))
+        if address ~= nil and type(address) ~= "string" or opts ~= nil and type(opts) ~= "table" then return context(address, opts, ...) end
+        return context(address, over_network(opts), ...)
       end
-      zproc.state = function(address, opts) return state(address, over_network(opts)) end
+      zproc.state = function(address, opts, ...) return state(address, over_network(opts), ...) end
     end)
     env.teardown(function() zproc.context, zproc.state = context, state end)
     inner.describe = env.describe
