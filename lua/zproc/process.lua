@@ -255,17 +255,19 @@ local function start_thread(self)
   end
 end
 
---- What it has left: nil if nothing; else true and its packed results, or false and its error. Raises if that is not to be understood.
+--- What it has left: nil if nothing; else true and its packed results, or false and its error. Raises if that cannot be read; it is kept then,
+--- and may be readable the next time: the module that it names is there by then, or no signal interrupts the reading.
 local function outcome_of(self)
   local outcome = self._outcome
   if not outcome then
-    local is_read, ok, values, has_trouble = pcall(link.name_call, ("process %s (pid %d)"):format(self.name, self.pid), runtime.read_outcome,
-      self._child)
-    outcome = is_read and { ok = ok, values = values } or { raised = ok }
-    self._outcome = outcome
-    if is_read and has_trouble then runtime.note_failure() end
+    local ok, values, has_trouble = link.name_call(("process %s (pid %d)"):format(self.name, self.pid), function()
+      self._message = self._message or self._child:message() -- which is given once
+      return runtime.read_outcome(self._message)
+    end)
+    outcome = { ok = ok, values = values }
+    self._outcome, self._message = outcome, nil
+    if has_trouble then runtime.note_failure() end
   end
-  if outcome.raised ~= nil then error(outcome.raised, 0) end
   return outcome.ok, outcome.values
 end
 

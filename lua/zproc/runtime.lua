@@ -280,11 +280,10 @@ function runtime.finish(child, name, ended, thread, ...)
   return status
 end
 
---- What a process left behind: nil if nothing; else true and the packed results, or false and the error. The third: whether processes of
+--- What a process left behind, from its message, which is nil if it left none: nil if nothing; else true and the packed results, or false and the error. The third: whether processes of
 --- its own have failed. Raises a DecodeError if the results cannot be read here.
 ---@return boolean?, any, boolean?
-function runtime.read_outcome(child)
-  local message = child:message()
+function runtime.read_outcome(message)
   if not message then return nil end
   local ok, bytes, has_trouble, words = table.unpack(core.decode(message))
   if ok then return true, core.decode(bytes), has_trouble end
