@@ -27,8 +27,12 @@ void zp_answer_fail(zp_answer *answer, int rc, const char *traceback) {
   if (zp_parcel_write(&parcel, &answer->body)) answer->body.size = 0;
 }
 
-void zp_answer_refuse(zp_answer *answer, const char *words) {
+static void say(zp_answer *answer, zp_answer_type type, const char *words) {
   zp_parcel parcel = {.string_count = 1, .strings = {{words, strlen(words)}}};
-  begin(answer, ZP_ANSWER_REFUSED);
+  begin(answer, type);
   if (zp_parcel_write(&parcel, &answer->body)) answer->body.size = 0;
 }
+
+void zp_answer_refuse(zp_answer *answer, const char *words) { say(answer, ZP_ANSWER_REFUSED, words); }
+
+void zp_answer_running(zp_answer *answer, const char *words) { say(answer, ZP_ANSWER_RUNNING, words); }

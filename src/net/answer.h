@@ -26,4 +26,7 @@ void zp_answer_fail(zp_answer *answer, int rc, const char *traceback);
 /* One sentence. */
 void zp_answer_refuse(zp_answer *answer, const char *words);
 
+/* An answer to a PROBE: what is asked after waits for the lock of writers, which is held as the words say. */
+void zp_answer_running(zp_answer *answer, const char *words);
+
 #endif

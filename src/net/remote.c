@@ -67,6 +67,8 @@ struct zp_remote {
   zp_buf pairs;
   zp_buf traceback;
   double heard, asked, probe_at, probe_wait;
+  double begun;  /* with the request */
+  bool has_told; /* who holds it up */
   int refusals;
   bool has_handshakes; /* there is something to be heard about them */
   bool is_retrying;    /* connecting has failed since something was heard */
@@ -341,7 +343,8 @@ int zp_remote_begin(zp_remote *self, uint64_t state, int type, const zp_parcel *
   self->sendings = self->attempts = 0;
   self->is_under_way = true;
   self->traceback.size = 0;
-  self->heard = zp_clock_now();
+  self->heard = self->begun = zp_clock_now();
+  self->has_told = false;
   return self->is_greeted ? send_request(self) : 0;
 }
 
@@ -461,6 +464,21 @@ static int send_again(zp_remote *self, uint64_t incarnation, bool is_forgotten) 
   return rc ? rc : WAIT_ON;
 }
 
+/* Say on stderr who is waited for, as those on the server's machine do; once for each request. */
+static void tell_of_holder(zp_remote *self, zp_bytes words) {
+  static const double PATIENCE_SECONDS = 1.5;
+  char clean[512];
+  if (self->has_told || zp_clock_now() - self->begun < PATIENCE_SECONDS) return;
+  self->has_told = true;
+  size_t size = words.size < sizeof clean ? words.size : sizeof clean - 1;
+  for (size_t i = 0; i < size; i++) { /* the terminal is not the server's */
+    unsigned char c = ((const unsigned char *)words.data)[i];
+    clean[i] = (char)(c < ' ' || c == 127 ? '?' : c);
+  }
+  clean[size] = '\0';
+  fprintf(stderr, "zproc: process %d waits to change the state at %s, where %s\n", (int)getpid(), self->endpoint, clean);
+}
+
 /* What was received: 0 if it is the answer, WAIT_ON, or what has failed. */
 static int take_message(zp_remote *self, zp_parcel *answer) {
   zp_wire_head head;
@@ -479,6 +497,8 @@ static int take_message(zp_remote *self, zp_parcel *answer) {
   if (head.type == ZP_ANSWER_NOTICE || head.sequence != expected) return WAIT_ON;
   if (head.type == ZP_ANSWER_RUNNING) {
     self->attempts = 0;
+    if (!is_greeting && body.size > 0 && zp_parcel_read(body, answer, &self->pairs) == 0 && answer->string_count == 1)
+      tell_of_holder(self, answer->strings[0]);
     return WAIT_ON;
   }
   /* What was sent once, and got there, was not done by anybody. */

@@ -55,6 +55,11 @@ static const shape shapes[ZP_REQUEST_END] = {
 
 static bool is_known(int type) { return type > 0 && type < ZP_REQUEST_END; }
 
+bool zp_request_is_write(int type) {
+  return type == ZP_REQUEST_COMMIT || type == ZP_REQUEST_REPLACE || type == ZP_REQUEST_SETDEFAULT || type == ZP_REQUEST_POP ||
+         type == ZP_REQUEST_POPITEM;
+}
+
 bool zp_request_changes(int type) { return is_known(type) && shapes[type].changes; }
 
 bool zp_request_is_mute(int type) { return is_known(type) && shapes[type].is_mute; }

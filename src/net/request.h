@@ -70,7 +70,7 @@ typedef enum zp_request_type {
 typedef enum zp_answer_type {
   ZP_ANSWER_DONE = 0x100, /* as above */
   ZP_ANSWER_FAILED,       /* N -code, S detail traceback */
-  ZP_ANSWER_RUNNING,      /* to a PROBE: it is being worked on */
+  ZP_ANSWER_RUNNING,      /* to a PROBE: it is being worked on; S who holds the lock of writers, if it waits for that */
   ZP_ANSWER_NOT_SEEN,     /* to a PROBE: there was no such request, or one that changes nothing, and whose answer is not kept */
   ZP_ANSWER_FORGOTTEN,    /* to a PROBE: the server does not know the client, at least not any more */
   ZP_ANSWER_REFUSED,      /* S sentence: of another version, say */
@@ -100,6 +100,7 @@ enum {
 enum { ZP_WATCH_CHANGE = 100, ZP_WATCH_UPDATE };
 
 /* Of a request: */
+bool zp_request_is_write(int type); /* whether it is one change of the state, for which it needs no more than the lock of writers */
 bool zp_request_changes(int type); /* whether it must not be applied twice */
 bool zp_request_is_mute(int type); /* whether it has no answer */
 

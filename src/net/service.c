@@ -21,6 +21,7 @@
 #include "net/lib.h"
 #include "net/porch.h"
 #include "net/sessions.h"
+#include "store/holder.h"
 #include "sys/inet.h"
 #include "sys/memory.h"
 #include "sys/secret.h"
@@ -221,13 +222,27 @@ static void take_request(zp_service *self, zp_session *session, const zp_wire_he
   if (zp_buf_append(&session->parked, head, sizeof *head) || zp_buf_append(&session->parked, body.data, body.size)) session->parked.size = 0;
 }
 
+/* The client waits, and may want to know whom for. What this process itself writes for others takes no time, but for a function of its script. */
+static void send_running(zp_service *self, zp_session *session, uint64_t sequence) {
+  static const double LONG_SECONDS = 1.5;
+  zp_holder holder;
+  char words[ZP_HOLDER_WORDS];
+  bool is_write = session->is_running && sequence == session->last && zp_request_is_write(session->last_type);
+  if (is_write && zp_store_find_holder(self->directory, &holder) && holder.seconds >= LONG_SECONDS && (holder.pid != getpid() || holder.place[0])) {
+    zp_answer_running(&self->answer, zp_holder_words(&holder, words));
+    send_answer(self, session, sequence, &self->answer);
+  } else {
+    send_plain(self, session, sequence, ZP_ANSWER_RUNNING);
+  }
+}
+
 static bool is_kept(const zp_session *session, uint64_t sequence) { return session->has_answer && sequence == session->last; }
 
 /* Until a session has seen a request it cannot tell what was never seen from what one before it has done. */
 static void take_probe(zp_service *self, zp_session *session, uint64_t sequence) {
   bool is_parked = session->parked.size > 0;
   if (session->last == 0) send_plain(self, session, sequence, ZP_ANSWER_FORGOTTEN);
-  else if (is_parked || (sequence == session->last && !session->is_done)) send_plain(self, session, sequence, ZP_ANSWER_RUNNING);
+  else if (is_parked || (sequence == session->last && !session->is_done)) send_running(self, session, sequence);
   else if (is_kept(session, sequence)) send_plain(self, session, sequence, ZP_ANSWER_KEPT);
   else if (sequence >= session->last) send_plain(self, session, sequence, ZP_ANSWER_NOT_SEEN);
 }

@@ -73,6 +73,32 @@ await_text() { # FILE TEXT
   [ "$(lua 'print(state.n, state.m)')" = $'3\t1' ] || [ "$(lua 'print(state.n, state.m)')" = $'2\t1' ]
 }
 
+@test "a client of the network that waits to write is told whom for, once for each wait" {
+  serve
+  lua 'state:update { n = 1, k = 1, m = 1 }'
+  hold
+  local i=0 write
+  for write in 'far.n = 2' 'far:update { a = 1, b = 2 }' 'far:pop "k"' 'far:setdefault("d", 1)' 'far:set { e = 1 }'; do
+    lua 'local far = zproc.state(state.server_address, { transport = "network", namespace = "'$i'" })
+      far.k = nil
+      '"$write" 2>"$dir/waiter$i" 3>&- &
+    eval "waiter$i=\$!"
+    i=$((i + 1))
+  done
+  lua 'zproc.atomic(function(t) t.n = 7 end)(zproc.state(state.server_address, { transport = "network" }))' 2>"$dir/atomic" 3>&- &
+  local atomic=$!
+  for i in 0 1 2 3 4; do await_text "$dir/waiter$i" "waits to change the state at"; done
+  cat "$dir/waiter0"
+  grep -qE "^zproc: process [0-9]+ waits to change the state at [^ ]+, where process $holder \(.+\) has it since [0-9:]+, for the atomic function at .*holder.lua:3\$" "$dir/waiter0"
+  release
+  for i in 0 1 2 3 4; do
+    eval "wait \"\$waiter$i\""
+    [ "$(wc -l <"$dir/waiter$i")" -eq 1 ]
+  done
+  wait "$atomic"
+  [ ! -s "$dir/atomic" ] # the process that runs it waits, and says so where the server does
+}
+
 @test "ps and top show who holds the lock for long" {
   serve
   run "$ZPROC" ps "$address"
