@@ -393,8 +393,9 @@ int zp_keep_create_store(zp_keep *keep, const char *runtime, const zp_store_limi
   if (!rc) rc = zp_files_sync(keep->data);
   if (!rc) rc = know_file(keep);
   if (!rc && keep->sync == ZP_SYNC_INTERVAL) rc = zp_keep_begin_snapshots(keep->path, runtime);
+  if (rc) return rc;
   keep->known.identity = identity_of(runtime);
-  if (!rc) rc = write_status(keep, ZP_STATUS_OPEN, keep->sync);
+  rc = write_status(keep, ZP_STATUS_OPEN, keep->sync);
   keep->is_in_use = rc == 0;
   return rc;
 }
