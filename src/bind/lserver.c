@@ -193,15 +193,28 @@ static int core_retire_store(lua_State *L) {
   return 0;
 }
 
-/* core.await_termination() -> the number of the signal that asks this process to end: SIGTERM, SIGINT or SIGHUP. From the call on
-   these three no longer end it by themselves. One that is ignored stays so (a signal that is blocked would come all the same). */
-static int core_await_termination(lua_State *L) {
+/* The signals that ask this process to end. One that is ignored stays so (a signal that is blocked would come all the same). */
+static void fill_termination(sigset_t *set) {
   static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
-  sigset_t set;
-  sigemptyset(&set);
+  sigemptyset(set);
   for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
-    if (!zp_interrupt_is_ignored(signals[i])) sigaddset(&set, signals[i]);
+    if (!zp_interrupt_is_ignored(signals[i])) sigaddset(set, signals[i]);
+}
+
+/* core.hold_termination(): from now on SIGTERM, SIGINT and SIGHUP no longer end this process by themselves: they wait for await_termination. */
+static int core_hold_termination(lua_State *L) {
+  (void)L;
+  sigset_t set;
+  fill_termination(&set);
   pthread_sigmask(SIG_BLOCK, &set, NULL);
+  return 0;
+}
+
+/* core.await_termination() -> the number of a signal that asks this process to end. They have to be held: one that has come since then is
+   not missed. */
+static int core_await_termination(lua_State *L) {
+  sigset_t set;
+  fill_termination(&set);
   int number;
   do number = sigwaitinfo(&set, NULL);
   while (number < 0 && errno == EINTR);
@@ -220,6 +233,7 @@ static const luaL_Reg functions[] = {
     {"retire_store", core_retire_store},
     {"backup", core_backup},
     {"lock_holder", core_lock_holder},
+    {"hold_termination", core_hold_termination},
     {"await_termination", core_await_termination},
     {NULL, NULL},
 };

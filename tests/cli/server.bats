@@ -46,6 +46,19 @@ stop() {
   done
 }
 
+@test "a signal that comes as soon as the address is printed finds a server that closes its data in order" {
+  mkfifo "$dir/out"
+  for signal in TERM INT HUP TERM INT HUP; do
+    env --default-signal=INT "$ZPROC" server --data-dir "$dir/data" >"$dir/out" 2>"$dir/err" 3>&- &
+    server=$!
+    read -r address <"$dir/out"
+    stop "$signal"
+    cat "$dir/err"
+    [ "$status" -eq 0 ]
+    grep -q '^zproc [0-9]* closed ' "$dir/data/status"
+  done
+}
+
 @test "a server keeps a state between scripts" {
   start --bind "ipc://$dir/place"
   [ "$address" = "ipc://$dir/place" ]

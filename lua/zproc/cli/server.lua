@@ -63,6 +63,7 @@ function command.run(given)
   if given.restore and not given.data_dir then return failure.of_usage("--restore goes with --data-dir") end
   local ok, kept = pcall(server.start, "server", given.bind or {}, given)
   if not ok then return failure.of(in_own_words(kept)) end
+  core.hold_termination() -- whoever reads the address may send a signal at once, and then, too, the data are to be closed in order
   for _, address in ipairs(kept.server_addresses) do print(address) end
   local is_known = out.is_taken() -- or nobody may know where it is
   if is_known then core.await_termination() end
