@@ -74,6 +74,7 @@ LUA
   [ "$("$ZPROC" state "ipc://$dir/place" get runs)" = 10 ]
   kill "$server"
   wait "$server"
+  : >"$dir/told" # now, not when the next one has come so far
   "$ZPROC" server --bind "ipc://$dir/place" --data-dir "$dir/data" --sync never <&- 2>&- >"$dir/told" &
   server=$!
   timeout 60 sh -c "until grep -q . '$dir/told'; do sleep 0.01; done"
