@@ -282,6 +282,8 @@ check_end() { # COMMAND STATUS COUNT PATTERN
 }
 
 write_dying() { # THE REST
+  # A sanitizer leaves the signal to the system.
+  [ -z "${ASAN_OPTIONS-}" ] || export ASAN_OPTIONS="$ASAN_OPTIONS:handle_segv=0"
   cat >"$script" <<LUA
 local zproc = require "zproc"
 local function die() os.execute "kill -SEGV \$PPID" zproc.sleep(1000) end
