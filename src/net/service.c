@@ -34,7 +34,8 @@ enum {
   DESCRIPTORS_SPARE = 128,  /* that are kept for other things than connections */
   RECEIVED_MAX = 16,        /* messages of a client that ZeroMQ keeps: it has one request under way. (Of those to it there may be more:
                                ZeroMQ notices late that they have gone, and drops what goes beyond.) */
-  KEEP = 1 << 16            /* bytes of buffers */
+  KEEP = 1 << 16,           /* bytes of buffers */
+  PORTION = 16 << 20        /* bytes of a message that are joined between two returns of what its frames took */
 };
 static const double NOTICE_SECONDS = 1, RARE_NOTICE_SECONDS = 5, IDLE_NOTICE_SECONDS = 30, GRACE_SECONDS = 5, SETTLE_SECONDS = 5;
 static const double FREEING_SECONDS = 2; /* that ZeroMQ may take to free what closed connections had */
@@ -342,6 +343,7 @@ static void receive(zp_service *self) {
   unsigned char route[ZP_ROUTE_MAX];
   size_t route_size = 0;
   bool is_sound = true, is_first = true, more = true;
+  size_t returned = 0;
   self->message.size = 0;
   for (int i = 0; more; i++) {
     zp_zmq->msg_init(&frame);
@@ -366,6 +368,11 @@ static void receive(zp_service *self) {
       is_sound = self->message.size + bytes.size <= ZP_WIRE_MESSAGE_MAX && zp_buf_append(&self->message, bytes.data, bytes.size) == 0;
     }
     zp_zmq->msg_close(&frame);
+    /* Frames are freed as they are joined, but the allocator keeps their pages: a large message would take twice its size. */
+    if (self->message.size - returned >= PORTION) {
+      zp_memory_trim();
+      returned = self->message.size;
+    }
   }
   if (is_first && is_sound) take_message(self, route, route_size, zp_buf_bytes(&self->message));
   zp_buf_clear(&self->message, KEEP);
