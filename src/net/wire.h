@@ -26,7 +26,7 @@
 
 enum {
   ZP_WIRE_MAGIC = 0x4e50525a, /* "ZRPN" */
-  ZP_WIRE_VERSION = 1,
+  ZP_WIRE_VERSION = 2,
   ZP_WIRE_FRAME_MAX = 1 << 20,
   ZP_CLIENT_SIZE = 16
 };
