@@ -585,8 +585,10 @@ describe("signals of workers", function()
           own.shell = { select(2, os.execute "kill -INT $$") }
           local inner <close> = zproc.context()
           local p = inner:process(function(state)
-            state.ready = true
-            local _, err = pcall(zproc.sleep, 1000)
+            local _, err = pcall(function() -- the signal may come before the sleep
+              state.ready = true
+              zproc.sleep(1000)
+            end)
             return err.signal.name
           end)
           inner.state:get_when_equal("ready", true)
