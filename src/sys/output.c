@@ -160,10 +160,13 @@ static int put_with_held(sink *self, const unsigned char *data, size_t size) {
   return rc;
 }
 
-/* Whether the unfinished line at the end of a text is to be held. On standard error it is. Of standard output stdio writes whole buffers
-   when they are full, wherever that may be; anything else was flushed by somebody who wants to see it. */
+/* Whether the unfinished line at the end of a text is to be held. On standard error it is, and where another thread has flushed all streams
+   that there are. Of standard output stdio writes whole buffers when they are full, wherever that may be; anything else was flushed by somebody
+   who wants to see it. */
 static bool is_to_hold(const sink *self, size_t size, size_t tail) {
   if (!shared || atomic_load_explicit(&is_exiting, memory_order_relaxed) || self->held.size + tail > HELD_MAX) return false;
+  const writer *mine = current();
+  if (self != &mine->out && self != &mine->err) return true;
   if (atomic_load_explicit(&is_forking, memory_order_relaxed)) return !self->is_terminal;
   return self->is_error || size % BUFFER_SIZE == 0;
 }

@@ -102,6 +102,27 @@ LUA
   check_lines "$dir/out" 2400
 }
 
+@test "a line that a thread has begun waits for its end when another thread flushes" {
+  cat >"$script" <<'LUA'
+local zproc = require "zproc"
+local ctx = zproc.context()
+local thread = ctx:process(function(state)
+  io.write "begun"
+  state.half = true
+  while not state.go do end
+  io.write " and ended\n"
+end, { backend = "thread" })
+ctx.state:get_when_available "half"
+ctx:process(function() end):wait() -- a fork flushes every stream
+print "between"
+ctx.state.go = true
+thread:wait()
+LUA
+  "$ZPROC" run "$script" >"$dir/out"
+  cat "$dir/out"
+  [ "$(cat "$dir/out")" = $'between\nbegun and ended' ]
+}
+
 @test "lines of threads do not mix" {
   write_printers thread
   "$ZPROC" run "$script" 2>&1 | cat >"$dir/out"
