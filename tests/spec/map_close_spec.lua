@@ -103,8 +103,10 @@ describe("a map that is closed", function()
       local result <close> = begin(ctx, function(_, address)
         local own <const> = zproc.state(address)
         local _ <close> = setmetatable({}, { __close = function() own.closed = true end })
+        own.open = true
         forever()
       end, { args = { ctx.server_address } })
+      eventually("one has something open", function() return state:get "open" end)
     end
     eventually("it was closed", function() return state:get "closed" end)
   end)
@@ -112,10 +114,15 @@ describe("a map that is closed", function()
   it("is an error for the items", function()
     do
       local result <close> = begin(ctx, function(_, address)
-        local _, err = pcall(forever)
-        zproc.state(address).err = err
+        local own <const> = zproc.state(address)
+        local _, err = pcall(function()
+          own.inside = true
+          forever()
+        end)
+        own.err = err
         error(err)
       end, { args = { ctx.server_address } })
+      eventually("one is inside", function() return state:get "inside" end)
     end
     local err = eventually("it was told", function() return state:get "err" end)
     assert.is_true(zproc.is_error(err, "TaskLost"))
