@@ -92,7 +92,7 @@ LUA
 local zproc = require "zproc"
 local ctx = zproc.context { server_backend = arg[1] }
 local function names(what)
-  local pipe <close> = io.popen("ps -L -o comm= -p " .. what)
+  local pipe <close> = io.popen("env -u LD_PRELOAD ps -L -o comm= -p " .. what)
   return "\n" .. pipe:read "a"
 end
 local function sleep(state, name) state[name] = true zproc.sleep(1000) end
@@ -113,7 +113,7 @@ assert(names(ctx.worker_list[1].pid):find "\nworker\n")
 local far = zproc.state(ctx.server_address, { transport = "network" })
 zproc.atomic(function(snapshot) snapshot.x = 1 end)(far)
 if arg[1] == "process" then
-  local pipe <close> = io.popen("ps -o comm= --ppid " .. server)
+  local pipe <close> = io.popen("env -u LD_PRELOAD ps -o comm= --ppid " .. server)
   assert(pipe:read "l" == "zproc-runner")
 end
 assert(names(zproc.getpid()):match "^\n(%g+)\n" == arg[2])
